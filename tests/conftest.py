@@ -1,0 +1,22 @@
+"""Shared fixtures: where the reference tensors are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+GOLDENS = Path(__file__).parent / "goldens"
+SHARED_GOLDENS = Path(__file__).parents[2] / "shared" / "goldens"
+
+
+def golden_dirs(*patterns: str) -> list[Path]:
+    """Folders of reference cases matching the glob patterns.
+
+    The copies in ``tests/goldens`` always count; where the checkout has ``../shared/goldens`` beside it, the
+    cases there that were too large to copy are added.
+    """
+    found: dict[str, Path] = {}
+    for root in (SHARED_GOLDENS, GOLDENS):
+        for pattern in patterns:
+            for folder in sorted(root.glob(pattern)):
+                found[f"{root.parent.name}-{folder.name}"] = folder
+    return list(found.values())

@@ -1,0 +1,110 @@
+"""Every error that vidcls raises on purpose, drawn as one tree.
+
+The text of each reads *subject: what is wrong; what to do*, and each class knows the exit code of a command
+that ends with it: 1 some inputs failed, 2 usage, 3 model or environment.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VidclsError(Exception):
+    """Base of all errors meant for people.
+
+    Args:
+        subject: The thing that is wrong: a path, a model's name, an option.
+        problem: What is wrong with it.
+        remedy: What to do about it; may be empty where nothing can be said.
+    """
+
+    exit_code: ClassVar[int] = 3
+    kind: str = "error"
+
+    def __init__(self, subject: str, problem: str, remedy: str = "") -> None:
+        self.subject = str(subject)
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(self.subject, problem, remedy)
+
+    def __str__(self) -> str:
+        text = f"{self.subject}: {self.problem}"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class UsageError(VidclsError):
+    """The command was called in a way that cannot work."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class ConfigError(VidclsError):
+    """A registry, recipe or architecture configuration is wrong."""
+
+    kind = "config"
+
+
+class CheckpointError(VidclsError):
+    """A checkpoint cannot be read, or its tensors do not fit the architecture."""
+
+    kind = "checkpoint"
+
+
+class WeightsError(VidclsError):
+    """Weights are absent, could not be fetched, or fail their checksum."""
+
+    kind = "weights"
+
+
+class DependencyError(VidclsError):
+    """An optional package is missing; the remedy names the extra that brings it."""
+
+    kind = "dependency"
+
+
+class DeviceError(VidclsError):
+    """The device or precision asked for does not exist here, or ran out of memory."""
+
+    kind = "device"
+
+
+class OutputError(VidclsError):
+    """Results cannot be written."""
+
+    kind = "output"
+
+
+class InputError(VidclsError):
+    """One input is bad; the other inputs of the same call go on.
+
+    Args:
+        subject: The input's path or name.
+        problem: What is wrong with it.
+        remedy: What to do about it.
+        kind: A short word by which failures are counted, such as ``not_found``.
+    """
+
+    exit_code = 1
+    kind = "input"
+
+    def __init__(self, subject: str, problem: str, remedy: str = "", *, kind: str = "input") -> None:
+        super().__init__(subject, problem, remedy)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel between processes; the keyword would be lost by the default of Exception.
+        return _rebuild_input_error, (type(self), self.subject, self.problem, self.remedy, self.kind)
+
+
+class VideoError(InputError):
+    """A video cannot be read: see ``kind`` for which of the known ways it failed."""
+
+    def __init__(self, subject: str, problem: str, remedy: str = "", *, kind: str = "unreadable") -> None:
+        super().__init__(subject, problem, remedy, kind=kind)
+
+
+def _rebuild_input_error(
+    error: type[InputError], subject: str, problem: str, remedy: str, kind: str
+) -> InputError:
+    return error(subject, problem, remedy, kind=kind)
