@@ -1,0 +1,173 @@
+"""Layers whose mathematics every model here shares.
+
+Parameter names follow timm (``attn.qkv``, ``attn.proj``, ``mlp.fc1``, ``mlp.fc2``), so that several key maps
+of published checkpoints shrink to nothing. A layer lives here only if its mathematics is the same for all users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# The Gaussian error linear unit exists twice in the published models, and the difference (up to 1e-3 in the
+# logits) decides parity: flax and HF's ``gelu_fast`` use the tanh approximation, timm and BERT the error function.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "relu": nn.ReLU,
+}
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return ``size`` as (h, w): an int stands for both."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them, (..., d) → (..., d)."""
+
+    def __init__(self, dim: int, hidden_dim: int, activation: str = "gelu", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = ACTIVATIONS[activation]()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return y
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection to queries, keys and values.
+
+    Vaswani et al. 2017, section 3.2.2. Input and output are (..., n, d): attention runs over the next to last
+    axis, and all axes before it count as batch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim {dim} cannot be split into {num_heads} heads")
+        self.num_heads = num_heads
+        self.attn_drop = attn_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project (..., n, d) to queries, keys and values, each (..., heads, n, d / heads)."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (..., n, 3, heads, hd)
+        q, k, v = qkv.unbind(-3)
+        return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
+
+    def merge_heads(self, x: Tensor) -> Tensor:
+        """Join (..., heads, n, d / heads) and project to (..., n, d)."""
+        y: Tensor = self.proj_drop(self.proj(x.transpose(-3, -2).flatten(-2)))
+        return y
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scaled dot-product attention; drops out in training only, which torch's function does not see to."""
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=self.attn_drop if self.training else 0.0
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.merge_heads(self.attend(*self.split_heads(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): drop a residual branch for whole examples, in training only.
+
+    Args:
+        rate: Probability of dropping, in [0, 1).
+        rescale: Divide what is kept by ``1 - rate``, as timm does; scenic does not.
+    """
+
+    def __init__(self, rate: float = 0.0, rescale: bool = True) -> None:
+        super().__init__()
+        self.rate = rate
+        self.rescale = rescale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * (mask / keep if self.rescale else mask)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: ``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``; (b, n, d) → (b, n, d).
+
+    Dosovitskiy et al. 2021, equations 2 and 3.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        qkv_bias: bool = True,
+        activation: str = "gelu",
+        norm_eps: float = 1e-6,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        rescale_drop_path: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias, dropout, attn_dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio), activation, dropout)
+        self.drop_path = DropPath(drop_path, rescale_drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
+
+
+def linear_drop_path(rate: float, depth: int) -> list[float]:
+    """Stochastic-depth rates growing linearly from 0 in the first layer to ``rate`` in the last."""
+    return [rate * layer / max(1, depth - 1) for layer in range(depth)]
+
+
+def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:
+    """Set every linear layer below ``module`` to N(0, std²), and its bias to zero (timm's habit)."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.trunc_normal_(child.weight, std=std)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Set every linear layer below ``module`` to Xavier uniform, and its bias to zero (flax's habit)."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+def init_lecun_normal(weight: Tensor) -> None:
+    """Fill a convolution's ``weight`` (out, in, ...) from a cut normal with variance 1 / fan-in, as flax does."""
+    fan_in = weight[0].numel()
+    # The cut at two standard deviations takes away some variance; flax divides by what is left.
+    std = math.sqrt(1.0 / fan_in) / 0.87962566103423978
+    with torch.no_grad():
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
