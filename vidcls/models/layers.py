@@ -1,7 +1,7 @@
 """Layers whose mathematics every model here shares.
 
 Parameter names follow timm (``attn.qkv``, ``attn.proj``, ``mlp.fc1``, ``mlp.fc2``), so that several key maps
-of published checkpoints shrink to nothing. A layer lives here only if its mathematics is the same for all users.
+of published checkpoints shrink to nothing. A layer lives here only if its mathematics is the same for all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # The Gaussian error linear unit exists twice in the published models, and the difference (up to 1e-3 in the
-# logits) decides parity: flax and HF's ``gelu_fast`` use the tanh approximation, timm and BERT the error function.
+# logits) decides parity: flax and HF's ``gelu_fast`` use the tanh approximation, timm and BERT do not.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         return y
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Scaled dot-product attention; drops out in training only, which torch's function does not see to."""
+        """Scaled dot-product attention; dropout in training only, which torch leaves to us."""
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=self.attn_drop if self.training else 0.0
         )
@@ -165,7 +165,7 @@ def init_xavier(module: nn.Module) -> None:
 
 
 def init_lecun_normal(weight: Tensor) -> None:
-    """Fill a convolution's ``weight`` (out, in, ...) from a cut normal with variance 1 / fan-in, as flax does."""
+    """Fill a convolution's ``weight`` (out, in, ...) from a cut normal of variance 1 / fan-in (flax)."""
     fan_in = weight[0].numel()
     # The cut at two standard deviations takes away some variance; flax divides by what is left.
     std = math.sqrt(1.0 / fan_in) / 0.87962566103423978
