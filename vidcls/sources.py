@@ -18,47 +18,10 @@ from vidcls.errors import InputError
 
 # Suffixes by which a folder's videos are told from its other files; a file named outright may be called anything.
 VIDEO_SUFFIXES = frozenset(
-    "." + suffix
-    for suffix in [
-        "3g2",
-        "3gp",
-        "asf",
-        "avi",
-        "divx",
-        "dv",
-        "f4v",
-        "flv",
-        "gif",
-        "h264",
-        "h265",
-        "hevc",
-        "ivf",
-        "m1v",
-        "m2ts",
-        "m2v",
-        "m4v",
-        "mjpeg",
-        "mjpg",
-        "mkv",
-        "mov",
-        "mp4",
-        "mpe",
-        "mpeg",
-        "mpg",
-        "mts",
-        "mxf",
-        "nut",
-        "ogm",
-        "ogv",
-        "qt",
-        "rm",
-        "rmvb",
-        "ts",
-        "vob",
-        "webm",
-        "wmv",
-        "y4m",
-    ]
+    (
+        ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2ts .m2v .m4v .mjpeg .mjpg .mkv "
+        ".mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m"
+    ).split()
 )
 MAX_LIST_BYTES = 256 * 1024**2
 MAX_CLIP_BYTES = 8 * 1024**3
