@@ -1,0 +1,122 @@
+"""Published checkpoint formats: read → rename → strict load.
+
+To add a format: one file with ``NAME``, ``matches(raw)`` and ``read(raw, architecture, config)``, one import
+and one line in `FORMATS`. Formats are told apart by the names of their tensors and never by the file's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidcls.checkpoints.base import Checkpoint, Format, Raw, load_state
+from vidcls.checkpoints.readers import open_raw
+from vidcls.errors import CheckpointError, UsageError
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "Format",
+    "Raw",
+    "build_model",
+    "load_checkpoint",
+    "open_raw",
+    "read_checkpoint",
+]
+
+# In the order tried; the first that matches reads the file.
+FORMATS: dict[str, Format] = {}
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], architecture: str | None = None, format: str | None = None, **config: Any
+) -> Checkpoint:
+    """Read a checkpoint of any published format into our names, without building the model.
+
+    Args:
+        path: A file, or a Hugging Face folder.
+        architecture: A key of `vidcls.models.ARCHITECTURES`; needed only where the file's names and shapes do
+            not tell (ViViT's models 1 and 4 pooled by averaging have the same tensors).
+        format: A key of `FORMATS`; ``None`` tells by content.
+        **config: What the tensors cannot tell, or sizes to change: ``num_heads``, ``temporal_num_heads``,
+            ``attention_order``, ``attention_window``, ``num_frames``, ``image_size``, ``patch_size``,
+            ``tubelet_size``, ``num_classes``.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is of no known format.
+        UsageError: There is no such format or architecture.
+    """
+    from vidcls.models import ARCHITECTURES
+
+    if format is not None and format not in FORMATS:
+        raise UsageError(format, "no such checkpoint format", f"choose one of {', '.join(FORMATS)}")
+    if architecture is not None and architecture not in ARCHITECTURES:
+        raise UsageError(architecture, "no such architecture", f"choose one of {', '.join(ARCHITECTURES)}")
+    raw = open_raw(path)
+    config = {key: value for key, value in config.items() if value is not None}
+    if format is not None:
+        return FORMATS[format].read(raw, architecture, config)
+    for known in FORMATS.values():
+        if known.matches(raw):
+            return known.read(raw, architecture, config)
+    names = list(raw.tensors)
+    raise CheckpointError(
+        str(path),
+        f"a {raw.kind} file whose {len(names)} tensors are of no known checkpoint format "
+        f"(first: {', '.join(names[:3])})",
+        f"known formats: {', '.join(FORMATS)}",
+    )
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], architecture: str | None = None, format: str | None = None, **config: Any
+) -> nn.Module:
+    """Load a checkpoint of any published format into its model, ready for inference.
+
+    Args:
+        path: A file, or a Hugging Face folder.
+        architecture: As in `read_checkpoint`.
+        format: As in `read_checkpoint`.
+        **config: As in `read_checkpoint`.
+
+    Returns:
+        The model in eval mode, in float32, on the CPU.
+
+    Raises:
+        CheckpointError: The file cannot be read, or a tensor is missing, unexpected or misshapen.
+        ConfigError: The sizes given do not make a model.
+        UsageError: There is no such format or architecture.
+    """
+    return build_model(read_checkpoint(path, architecture, format, **config), subject=path)
+
+
+def build_model(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Module:
+    """Build the architecture that a checkpoint names and copy its tensors in, all of them or none.
+
+    Args:
+        checkpoint: What `read_checkpoint` returned.
+        subject: What errors are about, such as the path.
+
+    Raises:
+        CheckpointError: A tensor is missing, unexpected or misshapen.
+        ConfigError: The checkpoint's configuration does not make a model.
+    """
+    from vidcls.models import build
+
+    model = _without_initialisation(lambda: build(checkpoint.architecture, **checkpoint.config))
+    load_state(model, checkpoint.state, subject)
+    return model.eval()
+
+
+def _without_initialisation(make: Callable[[], nn.Module]) -> nn.Module:
+    """Allocate a model on the CPU without drawing the random weights that would be overwritten at once."""
+    with torch.device("meta"):
+        model = make()
+    persistent = set(model.state_dict())
+    if any(name not in persistent for name, _ in model.named_buffers()):
+        return make()  # a buffer that no checkpoint holds is computed when the model is built
+    return model.to_empty(device="cpu")
