@@ -62,7 +62,7 @@ class InputSpec(Spec):
         image_size: Height and width of a crop in pixels.
         resize: Length of the short side in pixels before the crop, or exact (h, w), or None.
         resize_rule: ``truncate`` (bilinear without antialias, cut to whole grey levels: scenic), ``round``
-            (antialiased, rounded: PIL and HF), or ``float`` (bilinear without antialias, on floats: SlowFast).
+            (antialiased, rounded: PIL, HF), or ``float`` (bilinear without antialias, on floats: SlowFast).
         interpolation: Kernel of the resize.
         centre_crop: Rounding of the single centre crop's offset.
         scale: A pixel x in 0..255 becomes ``x * scale + offset``.
@@ -145,6 +145,18 @@ class Published(Spec):
     source: str | None = None
 
 
+class Figures(Spec):
+    """What we count ourselves on the model as built from its entry, beside the authors' figures.
+
+    Attributes:
+        params: Number of parameters.
+        gmacs: 10⁹ multiply-adds for one view.
+    """
+
+    params: int = Field(ge=0)
+    gmacs: float = Field(ge=0)
+
+
 class ModelSpec(Spec):
     """One entry of models.yaml.
 
@@ -158,6 +170,7 @@ class ModelSpec(Spec):
         weights: Where its weights are; None for an architecture without any.
         licence: Licence of the weights.
         published: Figures of the authors.
+        ours: Our own count; written by ``benchmarks/registry_figures.py`` and held true by a test.
         description: One or two lines for people.
         hint: One line printed after a prediction.
     """
@@ -171,6 +184,7 @@ class ModelSpec(Spec):
     weights: WeightsSpec | None = None
     licence: str | None = None
     published: Published = Field(default_factory=Published)
+    ours: Figures | None = None
     description: str | None = None
     hint: str | None = None
 
@@ -287,7 +301,7 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
             message = f"unknown key{nearest(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}"
         elif item["type"] == "missing":
             message = "is missing"
-        elif "input" in item and not isinstance(item["input"], (dict, list, BaseModel)):
+        elif item["type"] != "value_error" and not isinstance(item["input"], (dict, list, BaseModel)):
             message = f"{message[0].lower()}{message[1:]}, not {item['input']!r}"
         lines.append(f"{where}: {message}")
     return lines
@@ -338,8 +352,8 @@ def load_registry(extra: str | os.PathLike[str] | None = None) -> Registry:
     """Read and check all registry files.
 
     An entry may name another as its ``base``: what it leaves out is taken from there, and its ``config``,
-    ``input`` and ``published`` are laid over the base's key by key. An entry of a later file replaces one of the
-    same name whole, unless it names that one as its base.
+    ``input`` and ``published`` are laid over the base's key by key. An entry of a later file replaces one of
+    the same name whole, unless it names that one as its base.
 
     Args:
         extra: A file given with ``--registry``.

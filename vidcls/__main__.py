@@ -1,0 +1,5 @@
+"""``python -m vidcls`` is the same as the command ``vidcls``."""
+
+from vidcls.cli import main
+
+main()

@@ -1,0 +1,277 @@
+"""Weights and views → scores: the public Python API, and what every command scores clips with.
+
+import vidcls
+model = vidcls.load("camera-motion")
+row = model.predict("clip.mp4")
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls import sources
+from vidcls.config import ModelSpec
+from vidcls.engines import Engine, Floats
+from vidcls.errors import InputError, UsageError, VidclsError
+from vidcls.video import VideoInfo, VideoReader
+from vidcls.views import ClipPlan, frame_transform, make_views, plan_clips
+
+Fps = Literal["auto", "native"] | float
+# Views that go through the model together; more would only cost memory on a CPU.
+VIEW_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip read and cut into views, ready for the model.
+
+    Attributes:
+        views: (v, c, t, h, w), crop-major: all clips of the first crop, then those of the second.
+        plan: Which frames of the file the clips were made of.
+        info: The file's metadata.
+        decoder: The decoder that delivered the frames.
+        warnings: What a person should know about them.
+    """
+
+    views: Floats
+    plan: ClipPlan
+    info: VideoInfo
+    decoder: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip; ``row`` is the form in which it is written.
+
+    Attributes:
+        row: The fields of one result; see ``vidcls.output``.
+        scores: (k,) one score per class, or None when the clip could not be scored.
+        logits: (k,) mean of the logits over the views, or None.
+        seconds: Wall time spent on the clip.
+        error: Why the clip could not be scored.
+    """
+
+    row: dict[str, Any]
+    scores: Floats | None = None
+    logits: Floats | None = None
+    seconds: float = 0.0
+    error: VidclsError | None = field(default=None, compare=False)
+
+
+class Classifier:
+    """One model made ready: views in, averaged scores out.
+
+    Args:
+        engine: Runs the model.
+        spec: Which model it is and how it sees a video.
+        labels: One per class.
+        weights: Where the weights come from, as it is written into results.
+        fps: ``auto`` spaces frames in time as at the training clips' rate, ``native`` takes frames as they are
+            counted in the file, a number is a rate in 1/s.
+        average: Average the views' ``logits``, or their ``probs``.
+        reader: Reads the clips; by default one of its own.
+        uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
+        warnings: Printed with every result.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: ModelSpec,
+        labels: tuple[str, ...],
+        *,
+        weights: str,
+        fps: Fps = "auto",
+        average: Literal["logits", "probs"] = "logits",
+        reader: VideoReader | None = None,
+        uses_frame_indices: bool = False,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.engine = engine
+        self.spec = spec
+        self.labels = labels
+        self.weights = weights
+        self.fps = fps
+        self.average = average
+        self.uses_frame_indices = uses_frame_indices
+        self.warnings = warnings
+        self._reader = reader if reader is not None else VideoReader()
+        self._transform = frame_transform(spec.input)
+
+    def close(self) -> None:
+        """Stop the decoding process."""
+        self._reader.close()
+
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, clip: str | os.PathLike[str] | bytes) -> Clip:
+        """Read one video file, or one clip's bytes, and cut it into views.
+
+        Raises:
+            VideoError: It cannot be read.
+        """
+        info = self._reader.open(clip)
+        spec = self.spec.input
+        plan = plan_clips(
+            spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=self.fps
+        )
+        decoded = self._reader.read(plan.unique, self._transform)
+        views = make_views(decoded.frames, decoded.indices, plan, spec)
+        warnings = (*info.warnings, *(w for w in decoded.warnings if w not in info.warnings), *plan.warnings)
+        return Clip(views, plan, info, decoded.decoder, warnings)
+
+    def logits(self, views: Any, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+        """Score views as they are: (v, c, t, h, w) → (v, k).
+
+        Args:
+            views: Array or tensor, already cropped and normalised as this checkpoint wants it.
+            frame_indices: (v, t) numbers of the frames, for models that use them; 0, 1, 2 … by default.
+        """
+        array = np.asarray(views, dtype=np.float32)
+        if array.ndim != 5:
+            raise UsageError("views", f"have {array.ndim} axes, not 5", "pass (v, c, t, h, w)")
+        if not self.uses_frame_indices:
+            frame_indices = None
+        parts = []
+        for start in range(0, len(array), VIEW_BATCH):
+            stop = start + VIEW_BATCH
+            indices = None if frame_indices is None else frame_indices[start:stop]
+            parts.append(self.engine(array[start:stop], indices))
+        return np.concatenate(parts)
+
+    def scores(self, logits: Floats) -> Floats:
+        """Average the logits (v, k) of one clip's views into scores (k,) that sum to one.
+
+        Scenic and TimeSformer average logits (a sum of logits ranks the same); averaging the views' softmax
+        instead is ``average="probs"``.
+        """
+        if self.average == "probs":
+            return softmax(logits).mean(axis=0)
+        return softmax(logits.mean(axis=0))
+
+    def classify(self, clip: Clip) -> tuple[Floats, Floats]:
+        """Score one clip's views → scores (k,) and mean logits (k,)."""
+        crops = len(clip.views) // len(clip.plan.indices)
+        logits = self.logits(clip.views, np.tile(clip.plan.indices, (crops, 1)))
+        return self.scores(logits), logits.mean(axis=0)
+
+    def predict(self, path: str | os.PathLike[str] | bytes, top_k: int = 5) -> Prediction:
+        """Say what is in one clip.
+
+        Args:
+            path: A video file, or a clip's bytes.
+            top_k: How many labels to give, best first.
+
+        Raises:
+            VideoError: The clip cannot be read.
+            DeviceError: Memory ran out.
+        """
+        start = time.perf_counter()
+        clip = self.read(path)
+        name = "-" if isinstance(path, bytes) else os.fspath(path)
+        return self._predict_clip(name, clip, top_k, start)
+
+    def predict_many(
+        self, clips: Iterable[sources.Source | str | os.PathLike[str]], top_k: int = 5
+    ) -> Iterator[Prediction]:
+        """Say what is in each clip, in order; a clip that cannot be read gets a prediction with ``error`` set.
+
+        The next clip is decoded while the model is busy with the one before it.
+        """
+        queue = (
+            clip if isinstance(clip, sources.Source) else sources.Source(os.fspath(clip), os.fspath(clip))
+            for clip in clips
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="vidcls-read") as pool:
+            ahead: Future[tuple[sources.Source, Clip | VidclsError, float]] | None = None
+            for source in queue:
+                behind, ahead = ahead, pool.submit(self._read_source, source)
+                if behind is not None:
+                    yield self._finish(*behind.result(), top_k)
+            if ahead is not None:
+                yield self._finish(*ahead.result(), top_k)
+
+    def failed(self, name: str, error: VidclsError) -> Prediction:
+        """Return the result of a clip that could not be scored."""
+        return Prediction(self._row(name) | {"error": str(error)}, error=error)
+
+    def _read_source(self, source: sources.Source) -> tuple[sources.Source, Clip | VidclsError, float]:
+        start = time.perf_counter()
+        try:
+            if source.is_url:
+                source = sources.fetch(source)
+            if source.error is not None:
+                return source, source.error, start
+            if source.clip is None:
+                raise InputError(source.name, "there is nothing to read", "name a file")
+            try:
+                return source, self.read(source.clip), start
+            except InputError as error:
+                # The person named an address or standard input, not the temporary file behind it.
+                return source, type(error)(source.name, error.problem, error.remedy, kind=error.kind), start
+        except VidclsError as error:
+            return source, error, start
+        finally:
+            sources.discard(source)
+
+    def _finish(
+        self, source: sources.Source, clip: Clip | VidclsError, start: float, top_k: int
+    ) -> Prediction:
+        if isinstance(clip, InputError):
+            return self.failed(source.name, clip)
+        if isinstance(clip, VidclsError):
+            raise clip
+        return self._predict_clip(source.name, clip, top_k, start)
+
+    def _predict_clip(self, name: str, clip: Clip, top_k: int, start: float) -> Prediction:
+        scores, logits = self.classify(clip)
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        row = self._row(name) | {
+            "fps": round(clip.info.fps, 6),
+            "duration": round(clip.info.duration, 6),
+            "decoder": clip.decoder,
+            "predictions": [
+                {"rank": rank, "index": int(i), "label": self.labels[i], "score": float(scores[i])}
+                for rank, i in enumerate(best, 1)
+            ],
+            "warnings": [*self.warnings, *clip.warnings],
+        }
+        return Prediction(row, scores, logits, time.perf_counter() - start)
+
+    def _row(self, name: str) -> dict[str, Any]:
+        spec = self.spec.input
+        return {
+            "path": name,
+            "model": self.spec.name,
+            "weights": self.weights,
+            "views": spec.num_views,
+            "crops": spec.num_crops,
+            "num_frames": spec.num_frames,
+            "stride": spec.stride,
+            "fps": None,
+            "duration": None,
+            "decoder": None,
+            "predictions": [],
+            "warnings": list(self.warnings),
+            "error": None,
+        }
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the softmax of (..., k) over its last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result

@@ -1,0 +1,41 @@
+"""All commands in one app. Nothing heavy is imported here: ``vidcls --help`` must answer at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vidcls.cli import guard
+from vidcls.cli.predict import predict
+
+app = typer.Typer(
+    name="vidcls",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Say what is in a video, with the pure-transformer models of 2021.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from vidcls import __version__
+
+        typer.echo(f"vidcls {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (predict,):
+    app.command()(guard(command))
