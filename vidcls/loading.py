@@ -169,9 +169,9 @@ def _load_module(
             "with --random-weights",
         )
     checkpoint, source = _read(wanted, spec, weights is not None, frames, offline)
-    from vidcls.checkpoints import build_checkpoint
+    from vidcls.checkpoints import build_model
 
-    module = build_checkpoint(checkpoint, source)
+    module = build_model(checkpoint, source)
     if spec is None:
         spec = _spec_for(checkpoint, source, known)
     return module, _completed(spec, checkpoint, module), checkpoint.labels, source

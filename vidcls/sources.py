@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import http.client
 import os
 import sys
 import tempfile
@@ -195,7 +196,7 @@ def fetch(source: Source) -> Source:
         os.unlink(path)
         answer = f"the server answered {error.code} {error.reason}"
         return _failed(source.name, answer, "check the address", "fetch")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         os.unlink(path)
         reason = getattr(error, "reason", None) or error
         return _failed(

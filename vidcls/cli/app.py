@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vidcls.cli import guard
+from vidcls.cli.models import models
 from vidcls.cli.predict import predict
 
 app = typer.Typer(
@@ -37,5 +38,5 @@ def _main(
     pass
 
 
-for command in (predict,):
+for command in (predict, models):
     app.command()(guard(command))

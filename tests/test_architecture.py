@@ -1,0 +1,125 @@
+"""The shape of the code: layers point one way, nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vidcls
+from vidcls.config import ARCHITECTURE_KEYS
+
+PACKAGE = Path(vidcls.__file__).parent
+
+# Each layer may import those below it, and modules of its own line. DESIGN: cli → score, bench, training →
+# classifier, output → engines, video, views, labels, checkpoints → models → config → errors.
+LAYERS = [
+    ["errors"],
+    ["config"],
+    ["models"],
+    ["engines", "video", "decode_worker", "decoders", "views", "labels", "checkpoints", "weights", "sources"],
+    ["classifier", "loading", "output", "environment"],
+    ["score", "bench", "training"],
+    ["cli"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def module_files() -> dict[str, Path]:
+    files = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+def imports_of(path: Path, known: set[str]) -> set[str]:
+    """Modules of vidcls that a file imports anywhere, but for those only the type checker sees."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            skipped.update(inner for statement in node.body for inner in ast.walk(statement))
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "vidcls")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module and node.module.split(".")[0] == "vidcls":
+                found.update(
+                    full if (full := f"{node.module}.{alias.name}") in known else node.module
+                    for alias in node.names
+                )
+    return found
+
+
+def graph() -> dict[str, set[str]]:
+    files = module_files()
+    return {name: imports_of(path, set(files)) - {name, "vidcls"} for name, path in files.items()}
+
+
+def test_no_import_cycle() -> None:
+    edges = graph()
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"cycle: {' → '.join([*trail[trail.index(name) :], name])}"
+        if name not in done:
+            for other in sorted(edges.get(name, ())):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, ())
+
+
+def test_layers_point_down() -> None:
+    wrong = []
+    for name, others in graph().items():
+        parts = name.split(".")
+        if len(parts) < 2 or parts[1] == "__main__":
+            continue
+        assert parts[1] in RANK, f"{name}: say in LAYERS which layer {parts[1]!r} belongs to"
+        wrong += [
+            f"{name} imports {other}"
+            for other in others
+            if other.split(".")[1] in RANK and RANK[other.split(".")[1]] > RANK[parts[1]]
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import vidcls", "numpy torch pydantic yaml typer rich av decord"),
+        ("import vidcls.cli.app", "numpy torch pydantic av decord huggingface_hub transformers"),
+        ("import vidcls.config", "torch numpy av decord rich typer"),
+        (
+            "import vidcls.video, vidcls.views, vidcls.output, vidcls.weights, vidcls.sources",
+            "torch transformers",
+        ),
+        ("import vidcls.labels, vidcls.classifier, vidcls.loading, vidcls.engines", "torch transformers"),
+    ],
+)
+def test_nothing_heavy_is_imported_early(statement: str, forbidden: str) -> None:
+    code = f"{statement}\nimport sys\nprint(*[m for m in {forbidden.split()!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == []
+
+
+def test_config_keys_are_those_of_the_models() -> None:
+    import dataclasses
+
+    from vidcls.models import ARCHITECTURES
+
+    assert set(ARCHITECTURE_KEYS) == set(ARCHITECTURES)
+    for name, (config, _) in ARCHITECTURES.items():
+        assert ARCHITECTURE_KEYS[name] == {f.name for f in dataclasses.fields(config)}, name

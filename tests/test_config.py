@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidcls.config import InputSpec, load_registry, read_yaml, registry_paths
+from vidcls.errors import ConfigError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_registry_that_ships_is_valid() -> None:
+    registry = load_registry()
+    assert len(registry) >= 12
+    assert registry["vivit-l-16x2-fe-k600"].config["temporal_depth"] == 24
+    assert registry["vivit-l-16x2-fe-k600"].config["num_classes"] == 600
+    assert registry["vivit-l-16x2-fe-k600"].published.top1 == 81.6
+    assert registry["vivit-fe"].weights is None
+    assert registry["vivit-b-16x2-k400"].input == InputSpec(fps=25)
+
+
+def test_files_are_laid_over_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = write(
+        tmp_path / "config" / "vidcls" / "models.yaml", "models: {mine: {base: vivit-fe, dataset: a}}"
+    )
+    here = write(Path("models.yaml"), "models: {mine: {base: mine, input: {num_views: 2}}}")
+    extra = write(tmp_path / "x.yaml", "default: mine\nmodels: {yours: {base: mine, weights: {path: w.bin}}}")
+    monkeypatch.setattr("vidcls.config.user_config_dir", lambda: user.parent)
+    assert [p.resolve() for p in registry_paths(extra)[1:]] == [p.resolve() for p in (user, here, extra)]
+    registry = load_registry(extra)
+    assert registry.default == "mine"
+    assert (registry["mine"].dataset, registry["mine"].input.num_views, registry["mine"].input.stride) == (
+        "a",
+        2,
+        2,
+    )
+    weights = registry["yours"].weights
+    assert weights is not None
+    assert weights.path == str(tmp_path / "w.bin")
+
+
+def test_all_problems_come_together_with_hints(tmp_path: Path) -> None:
+    extra = write(
+        tmp_path / "x.yaml",
+        """
+        default: vivit-ff
+        modls: {}
+        models:
+          a: {architecture: vivit-fee}
+          b: {base: vivit-fe, input: {strides: 3, num_crops: 2}, weights: {url: "ftp://x"}}
+          c: {base: vivit-fe, config: {depht: 3}}
+          d: {base: nothing, architecture: vivit-fe}
+          e: {base: vivit-fe, weights: {hub: a/b, path: c}}
+        """,
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_registry(extra)
+    text = str(caught.value)
+    for part in (
+        "modls: unknown key, did you mean 'models'?",
+        "models.a.architecture: unknown architecture 'vivit-fee', did you mean 'vivit-fe'?",
+        "models.b.input.strides: unknown key, did you mean 'stride'?",
+        "models.b.input.num_crops",
+        "models.b.weights.url",
+        "unknown key 'depht', did you mean 'depth'?",
+        "models.d.base: no entry before it is called 'nothing'",
+        "models.e.weights: give exactly one of url, hub, path and bundled",
+        "default: no model is called 'vivit-ff', did you mean 'vivit-fe'?",
+    ):
+        assert part in text
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'vivit-fe'"):
+        load_registry()["vivit-fee"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [1]\nb: *x", "aliases"),
+        ("a: 1\na: 2", "stands twice"),
+        ("{", "not valid YAML"),
+        ("- 1", "must hold a mapping"),
+        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("[1]: 2", "plain word"),
+        ("1: 2", "must hold a mapping"),
+        ("a: " + "[" * 100_000, "not valid YAML"),
+    ],
+)
+def test_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(write(tmp_path / "x.yaml", text))
+
+
+def test_unreadable_yaml(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "none", tmp_path, tmp_path / "x"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_yaml(path)
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ConfigError, match="larger than"):
+        read_yaml(tmp_path / "big")
