@@ -28,9 +28,6 @@ from vidcls.errors import ConfigError, UsageError
 
 MAX_YAML_BYTES = 4 * 1024**2
 
-_SIZES = {"image_size", "in_channels", "num_classes"}
-_TRANSFORMER = {"embed_dim", "depth", "num_heads", "mlp_ratio", "dropout", "attn_dropout", "drop_path_rate"}
-
 
 def pair(value: object) -> object:
     """Let one number stand for (h, w); anything else is left for the validator to judge."""
@@ -62,7 +59,8 @@ class InputSpec(Spec):
         image_size: Height and width of a crop in pixels.
         resize: Length of the short side in pixels before the crop, or exact (h, w), or None.
         resize_rule: ``truncate`` (bilinear without antialias, cut to whole grey levels: scenic), ``round``
-            (antialiased, rounded: PIL, HF), or ``float`` (bilinear without antialias, on floats: SlowFast).
+            (antialiased, rounded: PIL, HF), ``torchvision`` (the same with coarser weights: HF since v5),
+            or ``float`` (bilinear without antialias, on floats: SlowFast).
         interpolation: Kernel of the resize.
         centre_crop: Rounding of the single centre crop's offset.
         scale: A pixel x in 0..255 becomes ``x * scale + offset``.
@@ -80,7 +78,7 @@ class InputSpec(Spec):
     sampling: Literal["vivit", "timesformer", "vtn", "segments", "uniform"] = "vivit"
     image_size: Pair = (224, 224)
     resize: Annotated[int, Field(ge=1, le=8192)] | Pair | None = 256
-    resize_rule: Literal["truncate", "round", "float"] = "truncate"
+    resize_rule: Literal["truncate", "round", "torchvision", "float"] = "truncate"
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
     centre_crop: Literal["floor", "ceil"] = "floor"
     scale: float = 2 / 255
@@ -432,4 +430,62 @@ def _resolve_paths(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 # Which keywords each architecture's ``config`` takes. The model files hold the same as dataclasses, but
 # importing those costs the import of torch; a test keeps the two equal.
-ARCHITECTURE_KEYS: dict[str, frozenset[str]] = {}
+ARCHITECTURE_KEYS: dict[str, frozenset[str]] = {
+    name: frozenset(keys.split())
+    for name, keys in {
+        "vivit-st": (
+            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
+            "drop_path_rate"
+        ),
+        "vivit-fe": (
+            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
+            "temporal_depth temporal_num_heads temporal_mlp_ratio drop_path_rate"
+        ),
+        "vivit-fsa": (
+            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
+            "attention_order"
+        ),
+        "vivit-fdp": (
+            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
+            "drop_path_rate"
+        ),
+        "timesformer-divided": (
+            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+        ),
+        "timesformer-joint": (
+            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+        ),
+        "timesformer-space": (
+            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+        ),
+        "timesformer-local-global": (
+            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+        ),
+        "timesformer-axial": (
+            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+        ),
+        "vtn": (
+            "backbone image_size in_channels num_classes num_frames temporal_depth "
+            "temporal_num_heads temporal_mlp_dim attention_window max_positions mlp_dim dropout "
+            "attn_dropout head_dropout"
+        ),
+        "vit-frames": (
+            "image_size patch_size in_channels embed_dim depth num_heads mlp_ratio qkv_bias pool "
+            "activation norm_eps dropout attn_dropout drop_path_rate num_classes "
+            "representation_size num_frames"
+        ),
+        "vt-frames": (
+            "variant reading image_size in_channels num_classes num_frames num_tokens map_dim "
+            "token_dim attn_dim hidden_dim value_map width dropout"
+        ),
+    }.items()
+}
