@@ -1,0 +1,437 @@
+"""Visual Transformers: a few visual tokens in place of a ResNet's last stage, and in place of an FPN.
+
+Wu et al., "Visual Transformers: Token-based Image Representation and Processing for Computer Vision" (arXiv
+2006.03677), published as "Visual Transformers: Where Do Transformers Really Belong in Vision Models?" (ICCV 2021).
+With X a map of n = h·w pixels and C channels, and T a set of L tokens (sums written as the shapes need them):
+
+    (1) filter tokenizer     T = softmax_n(X W_A)ᵀ X
+    (2) recurrent tokenizer  T = softmax_n(X W_Rᵀ)ᵀ X,  W_R = T_in W_TR
+    (3) token transformer    T' = T + softmax_L((T K)(T Q)ᵀ) T
+    (4)                      T_out = T' + relu(T' F₁) F₂
+    (5) projector            X_out = X + softmax_L((X W_Q)(T W_K)ᵀ) T
+
+**Two readings.** The equations leave open how wide T, K and Q are, and with the C of the main text (256, 256, 1024,
+1024 for ResNet-18, 34, 50, 101) and every matrix C × C they do not give the sizes that the paper's tables report:
+``reading="printed"`` builds that. ``reading="table"``, the default, keeps all five equations and sets what they
+leave open so that parameters and multiply-adds of all four networks come out within 3 % of the tables:
+
+- tokens and the map of stage 5 have 1024 channels (a 1×1 convolution with batch norm and ReLU widens ResNet-18's and
+  34's 256), so (5) needs no further matrix;
+- K and Q are 1024 × 256, F₁ is 1024 × 512 and F₂ 512 × 1024: 1.57 M parameters for each transformer, which is what
+  the paper's ablation of the transformer says (3.1 M for two, 4.7 M for three);
+- the first tokenizer maps its tokens once more, T = softmax_n(X W_A)ᵀ X W_V, as the first version's pseudo-code does;
+- multiply-adds include those of both attentions, and W_Q in (5) is moved to the tokens: (X W_Q)(T W_K)ᵀ =
+  X (T W_K W_Qᵀ)ᵀ, the same function at L/n of its cost. On the pixels it alone would cost more than is published.
+
+In both, the last module of a VT-ResNet has no projector: the classifier reads the tokens, so nobody would read
+its output.
+
+``benchmarks/vt_readings.py`` prints the search, in which this reading comes first, and both beside the
+tables. What stays unknown: the authors' code is unpublished; their default and advanced VT-ResNet-34 differ
+(21.8 and 19.2 M parameters; ``map_dim=512``, the width in a table of the appendix, gives the second), and
+with it no single reading fits all rows; the recurrent tokenizer is said to add 0.5 M a module, here it adds
+1.0 M; the saving "6.1x" and "6.9x" of stage 5 in VT-ResNet-50 and 101 is 3.6x here. The text names neither
+scale nor norm inside a module, so none is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidcls.config import nearest
+from vidcls.errors import ConfigError
+from vidcls.models.layers import init_truncated_normal, pair
+from vidcls.models.resnet import RESNETS, ResNet
+
+# The number of modules that replace stage 5; as many as it has residual blocks (section 3.5).
+MODULES = {name: depths[3] for name, (_, depths) in RESNETS.items()}
+VARIANTS = tuple(f"{kind}-{name}" for kind in ("vt", "vt-fpn") for name in RESNETS)
+READINGS = ("table", "printed")
+VALUE_MAPS = ("needed", "first", "all")
+
+
+@dataclass(frozen=True)
+class VTConfig:
+    """Shape of a Visual Transformer; None takes what the reading says (see the module's docstring).
+
+    Attributes:
+        variant: One of `VARIANTS`.
+        reading: One of `READINGS`; sets what is left None below.
+        image_size: Height and width of a frame in pixels that the model is meant for; it takes any from 32 on.
+        in_channels: Channels of a frame.
+        num_classes: Length of the logits.
+        num_frames: Frames of the clips that the model is meant for. It takes any number.
+        num_tokens: Visual tokens L: 16, or 8 for each level of a VT-FPN.
+        map_dim: Channels C of the maps that tokens are read from and projected to.
+        token_dim: Channels C_T of a token.
+        attn_dim: Width of the token transformer's keys and queries.
+        hidden_dim: Width inside the token transformer's feed-forward part.
+        value_map: Which tokenizers have a W_V, C × C_T: ``needed`` where C ≠ C_T, ``first`` besides in the first
+            module, ``all`` in all.
+        width: Channels of the ResNet's stem; 64 in the published networks.
+        dropout: Before the classifier; the paper's advanced recipe takes 0.2.
+    """
+
+    variant: str = "vt-resnet18"
+    reading: str = "table"
+    image_size: int | tuple[int, int] = (224, 224)
+    in_channels: int = 3
+    num_classes: int = 1000
+    num_frames: int = 8
+    num_tokens: int | None = None
+    map_dim: int | None = None
+    token_dim: int | None = None
+    attn_dim: int | None = None
+    hidden_dim: int | None = None
+    value_map: str | None = None
+    width: int = 64
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, known in (("variant", VARIANTS), ("reading", READINGS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    name,
+                    f"none is called {value!r}{nearest(value, known)}",
+                    f"choose one of {', '.join(known)}",
+                )
+        object.__setattr__(self, "image_size", pair(self.image_size))
+        for name, value in self._defaults().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.value_map not in VALUE_MAPS:
+            raise ConfigError(
+                "value_map", f"{self.value_map!r} is unknown", f"choose one of {', '.join(VALUE_MAPS)}"
+            )
+        for name in ("in_channels", "num_classes", "num_frames", "width", *NUMBERS):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"must be at least 1, got {getattr(self, name)}", "change it")
+
+    def _defaults(self) -> dict[str, Any]:
+        printed = self.reading == "printed"
+        expansion = 4 if RESNETS[self.resnet][0] else 1
+        map_dim = self.map_dim or (256 if self.fpn else 4 * self.width * expansion if printed else 1024)
+        token_dim = self.token_dim or (map_dim if printed and not self.fpn else 1024)
+        return {
+            "num_tokens": 8 if self.fpn else 16,
+            "map_dim": map_dim,
+            "token_dim": token_dim,
+            "attn_dim": token_dim if printed else max(1, token_dim // 4),
+            "hidden_dim": token_dim if printed else max(1, token_dim // 2),
+            "value_map": "needed" if printed else "first",
+        }
+
+    @property
+    def fpn(self) -> bool:
+        """Whether the variant is a VT-FPN."""
+        return self.variant.startswith("vt-fpn-")
+
+    @property
+    def resnet(self) -> str:
+        """Name of the ResNet below, a key of `vidcls.models.resnet.RESNETS`."""
+        return self.variant.rpartition("-")[2]
+
+    def number(self, name: str) -> int:
+        """One of the widths, which are numbers once the reading has filled them in."""
+        return int(getattr(self, name))
+
+
+NUMBERS = ("num_tokens", "map_dim", "token_dim", "attn_dim", "hidden_dim")
+
+
+class FilterTokenizer(nn.Module):
+    """Equation (1): each token is an average of pixels, weighted by one learned filter.
+
+    Args:
+        dim: Channels C of the map.
+        num_tokens: Tokens L.
+        value_dim: Width of W_V; None for tokens of C channels as printed.
+    """
+
+    def __init__(self, dim: int, num_tokens: int, value_dim: int | None = None) -> None:
+        super().__init__()
+        self.filter = nn.Linear(dim, num_tokens, bias=False)
+        self.value = None if value_dim is None else nn.Linear(dim, value_dim, bias=False)
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return tokens (b, L, C_T) and their weights over the pixels (b, L, n), from pixels (b, n, C).
+
+        ``tokens`` is not read; `RecurrentTokenizer` reads it.
+        """
+        return _pool(x, self.filter(x), self.value)
+
+
+class RecurrentTokenizer(nn.Module):
+    """Equation (2): the filters are made from the tokens of the module before.
+
+    Args:
+        dim: Channels C of the map.
+        token_dim: Channels C_T of the incoming tokens.
+        value_dim: Width of W_V; None for tokens of C channels as printed.
+    """
+
+    def __init__(self, dim: int, token_dim: int, value_dim: int | None = None) -> None:
+        super().__init__()
+        self.token_filter = nn.Linear(token_dim, dim, bias=False)
+        self.value = None if value_dim is None else nn.Linear(dim, value_dim, bias=False)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens (b, L, C_T) and their weights (b, L, n), from pixels (b, n, C) and tokens (b, L, C_T)."""
+        return _pool(x, x @ self.token_filter(tokens).transpose(1, 2), self.value)
+
+
+def _pool(x: Tensor, logits: Tensor, value: nn.Linear | None) -> tuple[Tensor, Tensor]:
+    weights = logits.softmax(1).transpose(1, 2)  # over the pixels: (b, n, L) → (b, L, n)
+    tokens = weights @ x
+    return tokens if value is None else value(tokens), weights
+
+
+class TokenTransformer(nn.Module):
+    """Equations (3) and (4), tokens (b, L, C_T) → (b, L, C_T): no values, heads, scale or norm, as printed.
+
+    Args:
+        dim: Channels C_T.
+        attn_dim: Width of K and Q.
+        hidden_dim: Width between F₁ and F₂.
+    """
+
+    def __init__(self, dim: int, attn_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(dim, attn_dim, bias=False)
+        self.query = nn.Linear(dim, attn_dim, bias=False)
+        self.fc1 = nn.Linear(dim, hidden_dim, bias=False)
+        self.fc2 = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        weights = (self.key(tokens) @ self.query(tokens).transpose(1, 2)).softmax(-1)
+        tokens = tokens + weights @ tokens
+        y: Tensor = tokens + self.fc2(F.relu(self.fc1(tokens)))
+        return y
+
+
+class Projector(nn.Module):
+    """Equation (5): each pixel takes from the tokens what it asks for.
+
+    Args:
+        dim: Channels C of the map.
+        token_dim: Channels C_T of a token. Where it is not C, a matrix C_T × C brings the tokens to the map.
+    """
+
+    def __init__(self, dim: int, token_dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(token_dim, dim, bias=False)
+        self.value = None if token_dim == dim else nn.Linear(token_dim, dim, bias=False)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Map pixels (b, n, C) and tokens (b, L, C_T) to pixels (b, n, C)."""
+        # (X W_Q)(T W_K)ᵀ = X (T W_K W_Qᵀ)ᵀ, and a linear layer's weight is W_Qᵀ: L rows instead of n to multiply.
+        keys = self.key(tokens) @ self.query.weight
+        weights = (x @ keys.transpose(1, 2)).softmax(-1)
+        y: Tensor = x + weights @ (tokens if self.value is None else self.value(tokens))
+        return y
+
+
+class VTModule(nn.Module):
+    """Tokenizer, token transformer and projector (figure 1); the last module of a classifier has no projector."""
+
+    def __init__(self, config: VTConfig, index: int, last: bool) -> None:
+        super().__init__()
+        dim, token_dim = config.number("map_dim"), config.number("token_dim")
+        mapped = dim != token_dim or config.value_map == "all" or (config.value_map == "first" and index == 0)
+        value_dim = token_dim if mapped else None
+        self.tokenizer: nn.Module = (
+            RecurrentTokenizer(dim, token_dim, value_dim)
+            if index
+            else FilterTokenizer(dim, config.number("num_tokens"), value_dim)
+        )
+        self.transformer = TokenTransformer(token_dim, config.number("attn_dim"), config.number("hidden_dim"))
+        self.projector = None if last else Projector(dim, token_dim)
+
+    def forward(self, x: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Map pixels (b, n, C) and the tokens before to pixels, tokens (b, L, C_T) and weights (b, L, n)."""
+        tokens, weights = self.tokenizer(x, tokens)
+        tokens = self.transformer(tokens)
+        return (x if self.projector is None else self.projector(x, tokens)), tokens, weights
+
+
+class VTResNet(nn.Module):
+    """A ResNet whose stage 5 is two or three VT modules (section 3.5); frames (n, c, h, w) → features (n, d).
+
+    The feature is the mean of the last module's tokens.
+
+    Attributes:
+        embed_dim: Width d of the feature, which is C_T.
+        num_features: The same, under timm's name.
+    """
+
+    def __init__(self, config: VTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_dim = self.num_features = config.number("token_dim")
+        self.resnet = ResNet(config.resnet, 3, config.in_channels, config.width)
+        channels, dim = self.resnet.channels[-1], config.number("map_dim")
+        self.widen: nn.Module = nn.Identity()
+        if channels != dim:
+            self.widen = nn.Sequential(
+                nn.Conv2d(channels, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.ReLU()
+            )
+        count = MODULES[config.resnet]
+        self.stage5 = nn.ModuleList(VTModule(config, index, index == count - 1) for index in range(count))
+        init_truncated_normal(self)
+
+    def tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (n, L, C_T) and where they look, (n, modules, L, h / 16, w / 16); each map sums to one."""
+        grid = self.widen(self.resnet(frames)[-1])
+        x, tokens, maps = grid.flatten(2).transpose(1, 2), None, []
+        for module in self.stage5:
+            x, tokens, weights = module(x, tokens)
+            maps.append(weights)
+        assert tokens is not None  # every network has modules
+        return tokens, torch.stack(maps, 1).reshape(*tokens.shape[:1], len(maps), -1, *grid.shape[-2:])
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.tokens(frames)[0].mean(1)
+
+
+class VTFPN(nn.Module):
+    """A feature pyramid of tokens (section 3.6), pooled; frames (n, c, h, w) → features (n, d).
+
+    Each of the ResNet's four maps goes through a 1×1 convolution and a filter tokenizer; the tokens of all
+    levels meet in one transformer, and each level's tokens are projected back to its map. The paper segments with
+    these maps; for classification they are averaged over space and put side by side, finest first.
+
+    Attributes:
+        embed_dim: Width d of the feature, 4 C.
+        num_features: The same, under timm's name.
+    """
+
+    def __init__(self, config: VTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, token_dim = config.number("map_dim"), config.number("token_dim")
+        self.resnet = ResNet(config.resnet, 4, config.in_channels, config.width)
+        channels = self.resnet.channels
+        self.embed_dim = self.num_features = dim * len(channels)
+        # One transformer serves all levels, so there is one module for ``value_map`` to count: the first.
+        value_dim = token_dim if dim != token_dim or config.value_map != "needed" else None
+        self.laterals = nn.ModuleList(nn.Conv2d(level, dim, 1) for level in channels)
+        self.tokenizers = nn.ModuleList(
+            FilterTokenizer(dim, config.number("num_tokens"), value_dim) for _ in channels
+        )
+        self.transformer = TokenTransformer(token_dim, config.number("attn_dim"), config.number("hidden_dim"))
+        self.projectors = nn.ModuleList(Projector(dim, token_dim) for _ in channels)
+        init_truncated_normal(self)
+
+    def _encode(self, frames: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """Maps (n, h·w, C) and weights (n, L, h, w), one for each level, and tokens (n, 4 L, C_T)."""
+        levels, tokens, weights = [], [], []
+        for grid, lateral, tokenizer in zip(self.resnet(frames), self.laterals, self.tokenizers, strict=True):
+            x = lateral(grid).flatten(2).transpose(1, 2)
+            level_tokens, level_weights = tokenizer(x)
+            levels.append(x)
+            tokens.append(level_tokens)
+            weights.append(level_weights.reshape(*level_weights.shape[:2], *grid.shape[-2:]))
+        return levels, self.transformer(torch.cat(tokens, 1)), weights
+
+    def tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (n, 4 L, C_T), finest level first, and where they look, (n, 4, L, h / 4, w / 4).
+
+        Coarser levels' maps are spread over the finest one's pixels; each still sums to one.
+        """
+        _, tokens, weights = self._encode(frames)
+        size = weights[0].shape[-2:]
+        spread = torch.stack([F.interpolate(level, size, mode="nearest-exact") for level in weights], 1)
+        return tokens, spread / spread.sum((-2, -1), keepdim=True)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        levels, tokens, _ = self._encode(frames)
+        parts = tokens.chunk(len(levels), 1)
+        projected = [
+            projector(x, part) for projector, x, part in zip(self.projectors, levels, parts, strict=True)
+        ]
+        return torch.cat([x.mean(1) for x in projected], 1)
+
+
+class VTFrames(nn.Module):
+    """``vt-frames``: a Visual Transformer on each frame, logits averaged over them; (b, c, t, h, w) → (b, k)."""
+
+    architecture: ClassVar[str] = "vt-frames"
+    uses_frame_indices: ClassVar[bool] = False
+
+    def __init__(self, config: VTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        self.backbone: VTResNet | VTFPN = VTFPN(config) if config.fpn else VTResNet(config)
+        self.drop = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.backbone.embed_dim, config.num_classes)
+        init_truncated_normal(self.head)
+
+    def encode_frames(self, views: Tensor) -> Tensor:
+        """Features of each frame by itself, (b, c, t, h, w) → (b, t, d): all that the classifier needs."""
+        frames = views.transpose(1, 2)
+        features: Tensor = self.backbone(frames.flatten(0, 1))
+        return features.reshape(*frames.shape[:2], -1)
+
+    def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
+        """Logits (b, k) from features (b, t, d), averaged over the frames.
+
+        ``frame_indices`` is taken for the sake of one interface with VTN; the order of frames means nothing here.
+        """
+        logits: Tensor = self.head(self.drop(features))
+        return logits.mean(1)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Map views (b, c, t, h, w) to logits (b, k)."""
+        return self.classify(self.encode_frames(views))
+
+    def tokens(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual tokens of frames, and where in the picture each of them looks.
+
+        Args:
+            frame: Frames (b, c, h, w), normalised as the model's views are.
+
+        Returns:
+            The tokens that leave the last transformer, (b, L, C_T), and the tokenizers' weights over space,
+            (b, modules, L, h', w'), each map summing to one. For a VT-ResNet h' = h / 16 and the modules are
+            those of stage 5 in order; for a VT-FPN there are four levels in place of modules, finest first, all
+            shown at h' = h / 4, and the tokens are (b, 4 L, C_T).
+        """
+        return self.backbone.tokens(frame)
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the classifier by a new one for ``num_classes`` classes."""
+        head = nn.Linear(self.head.in_features, num_classes)
+        init_truncated_normal(head)
+        self.head = head.to(self.head.weight)
+        self.num_classes = num_classes
+        self.config = replace(self.config, num_classes=num_classes)
+
+
+def build_backbone(name: str, **config: Any) -> VTResNet | VTFPN:
+    """Build a frame encoder, (n, c, h, w) → (n, d), with random weights; d is its ``embed_dim``.
+
+    Args:
+        name: One of `VARIANTS`.
+        **config: Fields of `VTConfig`.
+
+    Raises:
+        ConfigError: No variant or field is called so, or a value makes no model.
+    """
+    known = [field.name for field in fields(VTConfig) if field.name != "variant"]
+    for key in config:
+        if key not in known:
+            raise ConfigError(
+                "backbone",
+                f"{name} has no setting {key!r}{nearest(key, known)}",
+                f"known are {', '.join(known)}",
+            )
+    shape = VTConfig(variant=name, **config)
+    return VTFPN(shape) if shape.fpn else VTResNet(shape)
