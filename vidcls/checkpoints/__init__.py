@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidcls.checkpoints import google_npz, hf_vit, scenic_vit, timm_vit, vtn_slowfast
 from vidcls.checkpoints.base import Checkpoint, Format, Raw, load_state
 from vidcls.checkpoints.readers import open_raw
 from vidcls.errors import CheckpointError, UsageError
@@ -22,14 +23,20 @@ __all__ = [
     "Checkpoint",
     "Format",
     "Raw",
-    "build_model",
+    "build_checkpoint",
     "load_checkpoint",
     "open_raw",
     "read_checkpoint",
 ]
 
 # In the order tried; the first that matches reads the file.
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {
+    vtn_slowfast.NAME: vtn_slowfast,
+    hf_vit.NAME: hf_vit,
+    google_npz.NAME: google_npz,
+    scenic_vit.NAME: scenic_vit,
+    timm_vit.NAME: timm_vit,
+}
 
 
 def read_checkpoint(
@@ -91,10 +98,10 @@ def load_checkpoint(
         ConfigError: The sizes given do not make a model.
         UsageError: There is no such format or architecture.
     """
-    return build_model(read_checkpoint(path, architecture, format, **config), subject=path)
+    return build_checkpoint(read_checkpoint(path, architecture, format, **config), subject=path)
 
 
-def build_model(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Module:
+def build_checkpoint(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Module:
     """Build the architecture that a checkpoint names and copy its tensors in, all of them or none.
 
     Args:

@@ -12,9 +12,24 @@ from typing import Any
 from torch import nn
 
 from vidcls.errors import ConfigError
+from vidcls.models import timesformer, vit, vivit, vivit_config, vtn
+from vidcls.models.visual_transformer import VTConfig, VTFrames
 
 # name → (its config dataclass, its module, which takes that config as its one argument)
-ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {}
+ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "vivit-st": (vivit_config.SpaceTimeConfig, vivit.SpaceTimeViViT),
+    "vivit-fe": (vivit_config.FactorisedEncoderConfig, vivit.FactorisedEncoderViViT),
+    "vivit-fsa": (vivit_config.FactorisedSelfConfig, vivit.FactorisedSelfViViT),
+    "vivit-fdp": (vivit_config.FactorisedDotConfig, vivit.FactorisedDotViViT),
+    "timesformer-divided": (timesformer.TimeSformerConfig, timesformer.DividedTimeSformer),
+    "timesformer-joint": (timesformer.TimeSformerConfig, timesformer.JointTimeSformer),
+    "timesformer-space": (timesformer.TimeSformerConfig, timesformer.SpaceTimeSformer),
+    "timesformer-local-global": (timesformer.TimeSformerConfig, timesformer.LocalGlobalTimeSformer),
+    "timesformer-axial": (timesformer.TimeSformerConfig, timesformer.AxialTimeSformer),
+    "vtn": (vtn.VTNConfig, vtn.VTN),
+    "vit-frames": (vit.ViTFramesConfig, vit.ViTFrames),
+    "vt-frames": (VTConfig, VTFrames),
+}
 
 
 def build(architecture: str, **config: Any) -> nn.Module:
