@@ -1,0 +1,97 @@
+"""Image ViTs of timm: a state dict in ``.pth`` or safetensors, bare or under ``state_dict`` or ``model``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vidcls.checkpoints.base import Checkpoint, Raw, take
+from vidcls.checkpoints.vit_tensors import ViTTensors, settle
+
+NAME = "timm_vit"
+
+# Where the state dict may lie in the file: bare, as timm's and DeiT's training scripts wrap it, or as
+# DistributedDataParallel leaves it.
+ROOTS = tuple(f"{outer}{inner}" for outer in ("", "state_dict.", "model.") for inner in ("", "module."))
+
+# Tensors that make the file a video model's or a text-and-image model's, though it holds a ViT.
+FOREIGN = ("time_embed", "temporal_", "visual.", "text.")
+
+
+def matches(raw: Raw) -> bool:
+    """Whether there is a ViT of timm's names, and nothing of a TimeSformer's."""
+    return raw.kind in ("torch", "safetensors") and find_root(raw) is not None
+
+
+def find_root(raw: Raw) -> str | None:
+    """Return the prefix of the ViT's names in the file, None where there is no ViT."""
+    if any(part in name for name in raw.tensors for part in FOREIGN):
+        return None
+    needed = ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+    return next((root for root in ROOTS if all(root + name in raw.tensors for name in needed)), None)
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a ViT for `vidcls.models.vit.ViTFrames`.
+
+    Args:
+        raw: The file.
+        architecture: ``vit-frames`` or None.
+        config: ``num_heads`` where 64 does not divide the width, ``image_size`` to resize the position table
+            (bicubic, antialiased, as timm does), ``representation_size=0`` to leave such a layer out as timm 1.0 does,
+            and any other keyword of the architecture.
+
+    Raises:
+        CheckpointError: The file is incomplete, has no classifier, contradicts a keyword, or does not say how many
+            heads it has.
+    """
+    root = find_root(raw)
+    if root is None:
+        raise raw.error("holds no ViT of timm's names", "try without format=")
+    tensors = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
+    if "pre_logits.fc.weight" in tensors:  # timm's name, until it dropped the layer
+        for part in ("weight", "bias"):
+            tensors[f"pre_logits.0.{part}"] = take(tensors, f"pre_logits.fc.{part}", raw.path)
+            del tensors[f"pre_logits.fc.{part}"]
+    return vit_checkpoint(NAME, ViTTensors(raw, tensors, "timm"), architecture, config)
+
+
+def vit_checkpoint(
+    name: str,
+    vit: ViTTensors,
+    architecture: str | None,
+    config: dict[str, Any],
+    defaults: dict[str, Any] | None = None,
+    **rest: Any,
+) -> Checkpoint:
+    """Make the checkpoint of ``vit-frames`` from a ViT's tensors.
+
+    Args:
+        name: Of the format.
+        vit: The tensors under timm's names, with ``head.*`` and perhaps ``pre_logits.0.*``.
+        architecture: ``vit-frames`` or None.
+        config: The caller's keywords, which win over ``defaults`` but must not contradict the tensors.
+        defaults: What the publisher sets and the tensors do not tell, such as ``norm_eps``.
+        **rest: Other fields of `Checkpoint`.
+
+    Raises:
+        CheckpointError: As `read`.
+    """
+    raw, tensors = vit.raw, dict(vit.tensors)
+    if architecture not in (None, "vit-frames"):
+        raise raw.error(f"holds an image ViT, not {architecture}", "load it as vit-frames")
+    if "head.weight" not in tensors:
+        raise raw.error("has no classifier", "give a file with head.weight and head.bias")
+    config = dict(config)
+    if config.get("representation_size") == 0:
+        del config["representation_size"]
+        tensors = {key: t for key, t in tensors.items() if not key.startswith("pre_logits.")}
+    found, backbone = ViTTensors(raw, tensors, vit.rule).backbone(config)
+    found["num_classes"] = tensors["head.weight"].shape[0]
+    if "pre_logits.0.weight" in tensors:
+        found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
+    state: dict[str, Tensor] = {f"backbone.{key}": t for key, t in backbone.items()}
+    state |= {key: t for key, t in tensors.items() if key.startswith(("head.", "pre_logits."))}
+    settled = {**(defaults or {}), **settle(raw, found, config)}
+    return Checkpoint(name, "vit-frames", settled, state, **rest)

@@ -1,0 +1,162 @@
+"""What the formats of image ViTs have in common: sizes read from tensors, and position tables resized.
+
+Each publisher resizes position embeddings in its own way when a model is loaded for another image size, and the
+ways differ enough to change predictions, so they are kept apart in `POSITION_RULES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidcls.checkpoints.base import Raw, count_layers, take
+from vidcls.models.layers import pair
+
+# Interpolation mode and antialias, by publisher: timm 1.0's rule for state dicts, its rule for Google's .npz
+# files, and HF's ``interpolate_pos_encoding``.
+POSITION_RULES: dict[str, tuple[str, bool]] = {
+    "timm": ("bicubic", True),
+    "npz": ("bilinear", False),
+    "hf": ("bicubic", False),
+}
+
+HEAD_DIM = 64  # of every published ViT; used where a file does not store the number of heads
+
+
+@dataclass(frozen=True)
+class ViTTensors:
+    """Tensors of an image ViT under timm's names, and the file they come from.
+
+    Attributes:
+        raw: The file, for errors.
+        tensors: timm's names → tensors, without any prefix.
+        rule: Key of `POSITION_RULES` for this publisher.
+    """
+
+    raw: Raw
+    tensors: Mapping[str, Tensor]
+    rule: str
+
+    def backbone(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Infer the shape of the ViT, and fit the position table to the image size that is asked for.
+
+        Args:
+            config: The caller's keywords; ``num_heads`` and ``image_size`` are used.
+
+        Returns:
+            Keywords of `vidcls.models.vit.ViTConfig`, and the backbone's state (without head).
+
+        Raises:
+            CheckpointError: A tensor is missing or of a shape that no ViT has, or the number of heads is unknown.
+        """
+        patch_weight = self._take("patch_embed.proj.weight", 4)
+        pos_embed = self._take("pos_embed", 3)
+        dim, in_channels, *patch = patch_weight.shape
+        patch_size = (int(patch[0]), int(patch[1]))
+        prefix = int("cls_token" in self.tensors)
+        image_size, pos_embed = self._fit(pos_embed, prefix, patch_size, config.get("image_size"))
+        found = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "in_channels": in_channels,
+            "embed_dim": dim,
+            "depth": count_layers(self.tensors, r"blocks\.(\d+)\.", self.raw.path),
+            "num_heads": head_count(self.raw, dim, config.get("num_heads")),
+            "mlp_ratio": self._take("blocks.0.mlp.fc1.weight", 2).shape[0] / dim,
+            "qkv_bias": "blocks.0.attn.qkv.bias" in self.tensors,
+            "pool": "token" if prefix else "gap",
+        }
+        state = {name: t for name, t in self.tensors.items() if not name.startswith(("head.", "pre_logits."))}
+        return found, {**state, "pos_embed": pos_embed}
+
+    def _fit(
+        self, pos_embed: Tensor, prefix: int, patch: tuple[int, int], wanted: Any
+    ) -> tuple[tuple[int, int], Tensor]:
+        places = pos_embed.shape[1] - prefix
+        side = math.isqrt(max(places, 0))
+        size = pair(wanted) if wanted is not None else (side * patch[0], side * patch[1])
+        grid = (size[0] // patch[0], size[1] // patch[1])
+        if side * side != places:
+            if grid[0] * grid[1] != places or wanted is None:
+                raise self.raw.error(
+                    f"its {places} position embeddings make no square",
+                    "give image_size=(h, w) as it was trained",
+                )
+            return size, pos_embed
+        return size, resize_positions(pos_embed, prefix, (side, side), grid, self.rule)
+
+    def _take(self, name: str, dims: int) -> Tensor:
+        tensor = take(self.tensors, name, self.raw.path)
+        if tensor.ndim != dims or 0 in tensor.shape:
+            raise self.raw.error(f"{name} has the shape {tuple(tensor.shape)}", "it is not an image ViT's")
+        return tensor
+
+
+def resize_positions(
+    table: Tensor, prefix: int, old: tuple[int, int], new: tuple[int, int], rule: str
+) -> Tensor:
+    """Resize a table of position embeddings over a grid of patches.
+
+    Args:
+        table: (1, prefix + h * w, d), row by row.
+        prefix: Rows at the front that belong to no patch; they are kept.
+        old: The table's grid (h, w).
+        new: The wanted grid.
+        rule: Key of `POSITION_RULES`.
+
+    Returns:
+        (1, prefix + h' * w', d), the table itself where the grids are equal.
+    """
+    if old == new or 0 in new:
+        return table  # a size smaller than a patch is the model's to refuse
+    mode, antialias = POSITION_RULES[rule]
+    grid = table[:, prefix:].float().reshape(1, *old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=new, mode=mode, align_corners=False, antialias=antialias)
+    return torch.cat([table[:, :prefix].float(), grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def head_count(raw: Raw, dim: int, given: Any, keyword: str = "num_heads") -> int:
+    """Return the number of heads given, or one for each 64 channels as all published ViTs have.
+
+    Raises:
+        CheckpointError: None is given and 64 does not divide ``dim``.
+    """
+    if given is not None:
+        return int(given)
+    if dim % HEAD_DIM:
+        raise raw.error(
+            f"does not say how many attention heads its {dim} channels make",
+            f"give {keyword}= as it was trained",
+        )
+    return dim // HEAD_DIM
+
+
+def settle(raw: Raw, found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Join what the file determines with the caller's keywords.
+
+    Raises:
+        CheckpointError: A keyword contradicts the file.
+    """
+    for key in sorted(found.keys() & given.keys()):
+        if not _agree(found[key], given[key]):
+            remedy = (
+                "load it as it is, then call reset_head()"
+                if key == "num_classes"
+                else "leave the keyword out"
+            )
+            raise raw.error(f"has {key} {found[key]}, but {key}={given[key]} was given", remedy)
+    return {**given, **found}
+
+
+def _agree(found: Any, given: Any) -> bool:
+    if isinstance(found, tuple):
+        return found == ((given,) * len(found) if isinstance(given, int) else tuple(given))
+    if isinstance(found, float):
+        return math.isclose(found, float(given), rel_tol=1e-6)
+    return bool(found == given)

@@ -1,0 +1,285 @@
+"""VTN: a 2-D backbone on every frame, then a Longformer over the whole video.
+
+Neimark et al. 2021, "Video Transformer Network" (arXiv 2102.00719), section 3, and its release bomri/SlowFast.
+
+The backbone sees each frame by itself, and its cost dwarfs the temporal encoder's. So a whole video can be seen
+in three ways that give the same logits: all frames at once (`VTN.forward`), frames through the backbone in
+chunks (``frame_chunk``, or `VTN.encode_stream` where even the frames do not fit into memory), and features that
+were stored before (`VTN.classify`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vidcls.config import nearest
+from vidcls.errors import ConfigError, DependencyError
+from vidcls.models import visual_transformer
+from vidcls.models.layers import init_truncated_normal, pair
+from vidcls.models.longformer import Longformer, layer_windows
+from vidcls.models.resnet import RESNETS, ResNet
+from vidcls.models.vit import VisionTransformer, vit_config
+
+# Width of one attention head where a configuration does not say how many there are.
+HEAD_DIM = 64
+TIMM_PREFIX = "timm:"
+
+VIT_BACKBONES: dict[str, dict[str, Any]] = {
+    "vit-b16": {},
+    "vit-l16": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "deit-tiny": {"embed_dim": 192, "num_heads": 3},
+    "deit-small": {"embed_dim": 384, "num_heads": 6},
+    "deit-base": {},
+}
+
+
+@dataclass(frozen=True)
+class VTNConfig:
+    """Shape of a VTN; the defaults are the released one, ViT-B/16 with three temporal layers.
+
+    Attributes:
+        backbone: A name of `backbone_names`; ``timm:NAME`` for any image model of timm; or a mapping, for a ViT of
+            any shape (keywords of `vidcls.models.vit.ViTConfig`) or, where it has a ``variant``, a Visual
+            Transformer (keywords of `vidcls.models.visual_transformer.VTConfig`).
+        image_size: Height and width of a frame in pixels; one number stands for both.
+        in_channels: Channels of a frame.
+        num_classes: Length of the logits.
+        num_frames: Frames of the clips that the model is meant for; None leaves it open. It takes any number.
+        temporal_depth: Longformer layers.
+        temporal_num_heads: Their heads; None: one for each 64 channels of the backbone's features.
+        temporal_mlp_dim: Width inside their feed-forward networks; None: four times the features'.
+        attention_window: Frames in a window, both sides together: one even number, or one for each layer.
+        max_positions: Rows of the position table; frame indices wrap at two less.
+        mlp_dim: Width inside the classifier; None: the features'.
+        dropout: Of the temporal encoder's outputs.
+        attn_dropout: Of its attention weights.
+        head_dropout: Inside the classifier.
+    """
+
+    backbone: str | dict[str, Any] = "vit-b16"
+    image_size: int | tuple[int, int] = (224, 224)
+    in_channels: int = 3
+    num_classes: int = 400
+    num_frames: int | None = None
+    temporal_depth: int = 3
+    temporal_num_heads: int | None = None
+    temporal_mlp_dim: int | None = None
+    attention_window: int | tuple[int, ...] = 18
+    max_positions: int = 288
+    mlp_dim: int | None = None
+    dropout: float = 0.1
+    attn_dropout: float = 0.1
+    head_dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", pair(self.image_size))
+        if not isinstance(self.attention_window, int):
+            object.__setattr__(self, "attention_window", tuple(self.attention_window))
+        layer_windows(self.attention_window, self.temporal_depth)
+
+
+class VTN(nn.Module):
+    """``vtn``: views (b, c, t, h, w) and the index of each frame in its video (b, t) → logits (b, k)."""
+
+    architecture: ClassVar[str] = "vtn"
+    uses_frame_indices: ClassVar[bool] = True
+
+    # Frames that go through the backbone at once when nothing else is said; None: all of a call's.
+    frame_chunk: int | None = None
+
+    def __init__(self, config: VTNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        self.backbone = build_backbone(config.backbone, pair(config.image_size), config.in_channels)
+        self.num_features = dim = feature_width(self.backbone)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+        self.temporal_encoder = Longformer(
+            dim,
+            config.temporal_depth,
+            config.temporal_num_heads or max(1, dim // HEAD_DIM),
+            config.temporal_mlp_dim or 4 * dim,
+            config.attention_window,
+            config.max_positions,
+            config.dropout,
+            config.attn_dropout,
+        )
+        hidden = config.mlp_dim or dim
+        self.head = nn.Sequential(
+            nn.LayerNorm(dim),  # torch's own epsilon, 1e-5: unlike anywhere else in the model
+            nn.Linear(dim, hidden),
+            nn.GELU(),
+            nn.Dropout(config.head_dropout),
+            nn.Linear(hidden, config.num_classes),
+        )
+        init_truncated_normal(self.head)
+
+    def encode_frames(self, views: Tensor, frame_chunk: int | None = None) -> Tensor:
+        """Features of each frame by itself, (b, c, t, h, w) → (b, t, d).
+
+        Args:
+            views: The frames, normalised.
+            frame_chunk: Frames that go through the backbone at once, which bounds the memory it takes; None:
+                ``self.frame_chunk``.
+
+        Raises:
+            ConfigError: ``frame_chunk`` is not positive, or the frames are not of ``config.image_size``.
+        """
+        chunk = self.frame_chunk if frame_chunk is None else frame_chunk
+        if chunk is not None and chunk < 1:
+            raise ConfigError("frame_chunk", f"is {chunk}", "give a positive number of frames")
+        batch, _, num_frames = views.shape[:3]
+        step = num_frames if chunk is None else max(1, chunk // batch)
+        parts = []
+        for part in torch.split(views, step, dim=2):
+            features = self.backbone(part.transpose(1, 2).flatten(0, 1))
+            parts.append(features.view(batch, -1, self.num_features))
+        return torch.cat(parts, dim=1)
+
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Tensor:
+        """Features of a video that arrives piece by piece, each (b, c, t', h, w) → (b, t, d) for all.
+
+        Only the piece at hand and the features are held: 3 kB for each frame with ViT-B, 0.28 GB for an hour at
+        25 frames/s, where the frames themselves would be 54 GB.
+
+        Raises:
+            ConfigError: There is no piece.
+        """
+        parts = [self.encode_frames(chunk) for chunk in chunks]
+        if not parts:
+            raise ConfigError("VTN", "got no frames", "give at least one piece of the video")
+        return torch.cat(parts, dim=1)
+
+    def encode_sequence(
+        self, features: Tensor, frame_indices: Tensor | None = None, cls_only: bool = False
+    ) -> Tensor:
+        """Temporal encoder's output for the class token and all frames, (b, t, d) → (b, 1 + t, d).
+
+        Args:
+            features: From `encode_frames`.
+            frame_indices: (b, t) int64, each frame's index in its video; None counts from zero.
+            cls_only: Return the class token's row alone, (b, 1, d), which is cheaper.
+
+        Raises:
+            ConfigError: The indices are not of shape (b, t).
+        """
+        batch, num_frames, _ = features.shape
+        if frame_indices is None:
+            frame_indices = torch.arange(num_frames, device=features.device).expand(batch, -1)
+        if tuple(frame_indices.shape) != (batch, num_frames):
+            raise ConfigError(
+                "frame_indices",
+                f"of shape {tuple(frame_indices.shape)} for {batch} × {num_frames} frames",
+                "give one index for each frame",
+            )
+        tokens = torch.cat([self.cls_token.expand(batch, -1, -1).to(features.dtype), features], dim=1)
+        sequence: Tensor = self.temporal_encoder(tokens, frame_indices, cls_only)
+        return sequence
+
+    def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
+        """Logits (b, k) from features (b, t, d); ``frame_indices`` as in `encode_sequence`."""
+        # The last layer's frames lead to no logit. Where gradients are wanted they are computed all the same, so
+        # that every parameter has one (of zero), as in the release.
+        sequence = self.encode_sequence(features, frame_indices, cls_only=not torch.is_grad_enabled())
+        logits: Tensor = self.head(sequence[:, 0])
+        return logits
+
+    def forward(self, views: Tensor, frame_indices: Tensor | None = None) -> Tensor:
+        """Map views (b, c, t, h, w), and frame indices as in `encode_sequence`, to logits (b, k)."""
+        return self.classify(self.encode_frames(views), frame_indices)
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the last linear layer by a new one for ``num_classes`` classes."""
+        new = nn.Linear(self.config.mlp_dim or self.num_features, num_classes)
+        init_truncated_normal(new)
+        self.head[-1] = new.to(self.cls_token)
+        self.num_classes = num_classes
+        self.config = replace(self.config, num_classes=num_classes)
+
+
+class PooledResNet(ResNet):
+    """A ResNet and the mean over its last map; images (n, c, h, w) → features (n, d)."""
+
+    def __init__(self, name: str, in_channels: int = 3) -> None:
+        super().__init__(name, in_channels=in_channels)
+        self.num_features = self.channels[-1]
+
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # one vector, not the list of maps
+        return super().forward(images)[-1].mean((2, 3))
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Return the names that ``backbone`` takes, besides ``timm:NAME``."""
+    return (*VIT_BACKBONES, *RESNETS, *visual_transformer.VARIANTS)
+
+
+def build_backbone(
+    backbone: str | dict[str, Any], image_size: tuple[int, int], in_channels: int
+) -> nn.Module:
+    """Build a frame encoder, (n, c, h, w) → (n, d), with random weights.
+
+    Args:
+        backbone: As in `VTNConfig`.
+        image_size: Height and width of a frame in pixels.
+        in_channels: Channels of a frame.
+
+    Raises:
+        ConfigError: No backbone is called so, or its configuration is wrong.
+        DependencyError: It is one of timm's, and timm is not installed.
+    """
+    sizes: dict[str, Any] = {"image_size": image_size, "in_channels": in_channels}
+    if isinstance(backbone, dict):
+        keywords = {**backbone, **sizes}
+        variant = keywords.pop("variant", None)
+        if variant is not None:
+            return visual_transformer.build_backbone(variant, **keywords)
+        return VisionTransformer(vit_config(keywords))
+    if backbone.startswith(TIMM_PREFIX):
+        return _timm_backbone(backbone.removeprefix(TIMM_PREFIX), image_size, in_channels)
+    name = backbone.replace("_", "-")
+    if name in VIT_BACKBONES:
+        return VisionTransformer(vit_config({**VIT_BACKBONES[name], **sizes}))
+    if name in RESNETS:
+        return PooledResNet(name, in_channels)
+    if name in visual_transformer.VARIANTS:
+        return visual_transformer.build_backbone(name, **sizes)
+    raise ConfigError(
+        "backbone",
+        f"none is called {backbone!r}{nearest(name, backbone_names())}",
+        f"choose one of {', '.join(backbone_names())}, or timm:NAME",
+    )
+
+
+def feature_width(backbone: nn.Module) -> int:
+    """Width d of a backbone's features."""
+    # Some of timm's models widen the pooled feature once more where the classifier would follow.
+    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return int(width)
+
+
+def _timm_backbone(name: str, image_size: tuple[int, int], in_channels: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise DependencyError(
+            f"timm:{name}", "needs the package timm, which is not installed", "pip install 'vidcls[timm]'"
+        ) from None
+    if not timm.is_model(name.partition(".")[0]):
+        raise ConfigError(
+            "backbone",
+            f"timm has no model {name!r}{nearest(name, timm.list_models())}",
+            "see timm.list_models()",
+        )
+    settings = timm.get_pretrained_cfg(name)
+    # Convolutional models take any size and no such keyword; others are built for one.
+    fixed = (
+        settings is not None and settings.fixed_input_size and tuple(settings.input_size[1:]) != image_size
+    )
+    keywords: dict[str, Any] = {"img_size": image_size} if fixed else {}
+    model: nn.Module = timm.create_model(name, num_classes=0, in_chans=in_channels, **keywords)
+    return model
