@@ -455,23 +455,23 @@ ARCHITECTURE_KEYS: dict[str, frozenset[str]] = {
         ),
         "timesformer-divided": (
             "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
         ),
         "timesformer-joint": (
             "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
         ),
         "timesformer-space": (
             "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
         ),
         "timesformer-local-global": (
             "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
         ),
         "timesformer-axial": (
             "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout"
+            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
         ),
         "vtn": (
             "backbone image_size in_channels num_classes num_frames temporal_depth "
