@@ -1,0 +1,243 @@
+"""Which frames of a file make up the clips: the published rules. Imports no torch.
+
+Frame-count rules (``vivit``, ``segments``, ``uniform``) count frames at the rate of the training clips; where a
+file runs at another rate, or at none that is constant, they are worked out on a timeline of evenly spaced
+moments, and each moment becomes the frame that is on the screen then. ``timesformer`` and ``vtn`` measure a
+clip in seconds themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from vidcls.config import InputSpec
+
+Indices = NDArray[np.int64]
+
+SAME_RATE = 0.01
+"""Two rates this near to each other, relatively, count as one: 29.97 and 30, 23.976 and 24."""
+
+MAX_SECONDS = 1e7
+"""A file that claims to be longer (115 days) has broken timestamps."""
+
+PUBLISHED_RATE = {"timesformer": 30.0, "vtn": 25.0}
+"""Rate in 1/s by which these rules turn frames into seconds where a checkpoint names none (TARGET_FPS)."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """Which frames of the file make up each clip in time.
+
+    Attributes:
+        indices: (v, t) int64 numbers of frames in the file, in presentation order.
+        looped: The file is too short for a whole clip, so that frames come more than once.
+        warnings: What a person should know about it.
+    """
+
+    indices: Indices
+    looped: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def unique(self) -> Indices:
+        """The frames to decode: sorted, each once."""
+        return np.unique(self.indices)
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """Evenly spaced moments over a file, and the frame that each one shows.
+
+    Attributes:
+        length: Number of moments.
+        rate: Moments per second.
+        times: (num_frames,) seconds at which the file's frames begin; None where moment k is frame k.
+    """
+
+    length: int
+    rate: float
+    times: NDArray[np.float64] | None
+
+    def frames(self, moments: Indices) -> Indices:
+        """Return the frames on the screen at moments 0..length-1, same shape."""
+        if self.times is None:
+            return moments
+        # Containers round times, to milliseconds in Matroska: a frame that begins a tenth early counts.
+        slack = 0.1 * _frame_seconds(self.times, self.rate)
+        shown = np.searchsorted(self.times, moments / self.rate + slack, side="right") - 1
+        return np.clip(shown, 0, len(self.times) - 1).astype(np.int64)
+
+
+def plan_clips(
+    spec: InputSpec,
+    *,
+    num_frames: int,
+    fps: float,
+    timestamps: NDArray[np.float64] | None = None,
+    target_fps: Literal["auto", "native"] | float = "auto",
+) -> ClipPlan:
+    """Choose the frames of each clip by the rule ``spec.sampling``.
+
+    ``vivit``: ``num_views`` clips of ``num_frames`` frames at ``stride``, spread from the first possible start to
+        the last; a single one is centred; frames past the end are taken from the beginning again (scenic,
+        DMVR's ``sample_sequence`` and ``sample_linspace_sequence``).
+    ``timesformer``: clips of ``num_frames * stride / fps`` seconds, clip i of n starting at i/n of the room
+        there is; past the end the last frame stays (TimeSformer's ``datasets/decoder.py``).
+    ``vtn``: the same length in time, spread over what there is when the file is shorter (bomri/SlowFast with
+        ``TEST.EVAL_FULL_VIDEO``).
+    ``segments``: the middle frame of each of ``num_frames`` equal segments of the file (TimeSformer's
+        ``datasets/ssv2.py``); further views divide each segment evenly.
+    ``uniform``: ``num_frames`` frames spread evenly over the whole file (ViViT, section 3.2, "uniform frame
+        sampling"): of each of ``num_frames`` equal parts the frame in its middle; further views divide each part.
+
+    Args:
+        spec: What the checkpoint wants.
+        num_frames: Frames in the file, at least one.
+        fps: The file's mean frame rate in 1/s.
+        timestamps: (num_frames,) seconds at which frames begin; None for evenly spaced ones.
+        target_fps: Rate at which frames are counted. ``auto`` takes ``spec.fps`` where it is set, ``native``
+            counts frames as they are, a number is a rate in 1/s.
+
+    Raises:
+        ValueError: There are no frames, or the target rate is not positive.
+    """
+    if num_frames < 1:
+        raise ValueError("a clip needs at least one frame")
+    if not isinstance(target_fps, str) and not (math.isfinite(target_fps) and target_fps > 0):
+        raise ValueError(f"target_fps must be positive, not {target_fps}")
+    target = spec.fps if target_fps == "auto" else None if target_fps == "native" else float(target_fps)
+    native = target_fps == "native"
+    warnings: list[str] = []
+    if not (math.isfinite(fps) and fps > 0):
+        if target is not None:
+            warnings.append("the file names no frame rate; its frames are counted as they are")
+        timeline, speed = _Timeline(num_frames, 1.0, None), 1.0
+    elif spec.sampling in PUBLISHED_RATE:
+        timeline = _timeline(num_frames, fps, timestamps, None, native)
+        speed = 1.0 if native else timeline.rate / (target or PUBLISHED_RATE[spec.sampling])
+    else:
+        timeline, speed = _timeline(num_frames, fps, timestamps, target, native), 1.0
+    moments, notice = _RULES[spec.sampling](spec, timeline.length, speed)
+    if notice:
+        warnings.append(notice)
+    return ClipPlan(timeline.frames(moments), bool(notice), tuple(warnings))
+
+
+def _timeline(
+    num_frames: int, fps: float, timestamps: NDArray[np.float64] | None, target: float | None, native: bool
+) -> _Timeline:
+    """Lay out the moments to sample from; the file's own frames wherever these are as good."""
+    if native:
+        return _Timeline(num_frames, fps, None)
+    times = _clean(timestamps, num_frames)
+    if times is not None and len(times) > 1:
+        fps = (len(times) - 1) / float(times[-1])
+    even = times is None or _evenly_spaced(times)
+    rate = target or fps
+    if even and abs(fps / rate - 1) <= SAME_RATE:
+        return _Timeline(num_frames, fps, None)
+    if times is None:
+        times = np.arange(num_frames) / fps
+    seconds = float(times[-1]) + _frame_seconds(times, fps)
+    return _Timeline(max(1, round(seconds * rate)), rate, times)
+
+
+def _clean(timestamps: NDArray[np.float64] | None, num_frames: int) -> NDArray[np.float64] | None:
+    """Return times that start at zero and never run backwards, or None where the file's make no sense."""
+    if timestamps is None or len(timestamps) != num_frames or not np.isfinite(timestamps).all():
+        return None
+    times = np.maximum.accumulate(np.asarray(timestamps, dtype=np.float64))
+    times = times - times[0]
+    return times if num_frames == 1 or 0 < times[-1] < MAX_SECONDS else None
+
+
+def _evenly_spaced(times: NDArray[np.float64]) -> bool:
+    """Whether no frame is half a frame or more away from where a constant rate would have it."""
+    if len(times) < 3:
+        return True
+    step = times[-1] / (len(times) - 1)
+    return bool(np.abs(times - np.arange(len(times)) * step).max() < 0.5 * step)
+
+
+def _frame_seconds(times: NDArray[np.float64], rate: float) -> float:
+    """How long a usual frame stays on the screen."""
+    steps = np.diff(times)
+    steps = steps[steps > 0]
+    return float(np.median(steps)) if len(steps) else 1 / rate
+
+
+def _linspace(start: float, stop: float, count: int) -> NDArray[np.float32]:
+    """Evenly spaced float32 values, ends included; a single one is ``start``."""
+    return np.linspace(start, stop, count).astype(np.float32)
+
+
+def _too_short(length: int, needed: int, how: str) -> str:
+    frames = "frame" if length == 1 else "frames"
+    return f"too short: {length} {frames} where a view spans {needed}; {how}"
+
+
+def _vivit(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    room = max(0, length - spec.num_frames * spec.stride)
+    starts = _linspace(0, room, spec.num_views) if spec.num_views > 1 else np.array([room // 2])
+    moments = starts.astype(np.int64)[:, None] + np.arange(spec.num_frames, dtype=np.int64) * spec.stride
+    span = (spec.num_frames - 1) * spec.stride + 1
+    notice = _too_short(length, span, "it was looped") if length < span else ""
+    return moments % length, notice
+
+
+def _timesformer(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    size = spec.num_frames * spec.stride * speed
+    room = max(0.0, length - size)
+    starts = room * np.arange(spec.num_views) / spec.num_views
+    # The reference decodes from the first frame at or after the start and counts from there. Times are whole
+    # ticks, so that a start a hair past a frame still finds it.
+    first = np.ceil(starts - 1e-3).astype(np.int64)
+    steps = _linspace(0, size - 1, spec.num_frames).astype(np.int64)
+    notice = _too_short(length, math.ceil(size), "its last frame stays") if length < size - 1 else ""
+    return np.minimum(first[:, None] + steps, length - 1), notice
+
+
+def _vtn(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    size = spec.num_frames * spec.stride * speed
+    starts = max(0.0, length - size) * np.arange(spec.num_views) / spec.num_views
+    rows = [_linspace(s, min(float(length), s + size - 1), spec.num_frames) for s in starts]
+    moments = np.clip(np.stack(rows).astype(np.int64), 0, length - 1)
+    notice = _too_short(length, math.ceil(size), "frames come more than once") if length < size - 1 else ""
+    return moments, notice
+
+
+def _segments(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    # np.round goes to the even neighbour, as the reference's does.
+    edges = np.round(np.arange(spec.num_frames + 1) * ((length - 1) / spec.num_frames)).astype(np.int64)
+    part = np.arange(1, spec.num_views + 1)[:, None]
+    moments = edges[:-1] + (edges[1:] - edges[:-1]) * part // (spec.num_views + 1)
+    return moments, _repeats(spec, length)
+
+
+def _uniform(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    # In whole numbers: floor((j + (i + 1/2) / v) * length / t) for frame j of view i.
+    views, frames = spec.num_views, spec.num_frames
+    place = 2 * (np.arange(frames, dtype=np.int64) * views + np.arange(views, dtype=np.int64)[:, None]) + 1
+    return place * length // (2 * views * frames), _repeats(spec, length)
+
+
+def _repeats(spec: InputSpec, length: int) -> str:
+    return (
+        _too_short(length, spec.num_frames, "frames come more than once") if length < spec.num_frames else ""
+    )
+
+
+_RULES: dict[str, Callable[[InputSpec, int, float], tuple[Indices, str]]] = {
+    "vivit": _vivit,
+    "timesformer": _timesformer,
+    "vtn": _vtn,
+    "segments": _segments,
+    "uniform": _uniform,
+}
