@@ -20,7 +20,8 @@ LAYERS = [
     ["errors"],
     ["config"],
     ["models"],
-    ["engines", "video", "decode_worker", "decoders", "views", "labels", "checkpoints", "weights", "sources"],
+    ["engines", "checkpoints", "labels", "weights", "sources"]
+    + ["video", "decode_worker", "decoders", "views", "resize", "sampling"],
     ["classifier", "loading", "output", "environment"],
     ["score", "bench", "training"],
     ["cli"],
