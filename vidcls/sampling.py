@@ -9,7 +9,7 @@ clip in seconds themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -82,6 +82,7 @@ def plan_clips(
     fps: float,
     timestamps: NDArray[np.float64] | None = None,
     target_fps: Literal["auto", "native"] | float = "auto",
+    rules: Mapping[str, Rule] | None = None,
 ) -> ClipPlan:
     """Choose the frames of each clip by the rule ``spec.sampling``.
 
@@ -104,6 +105,7 @@ def plan_clips(
         timestamps: (num_frames,) seconds at which frames begin; None for evenly spaced ones.
         target_fps: Rate at which frames are counted. ``auto`` takes ``spec.fps`` where it is set, ``native``
             counts frames as they are, a number is a rate in 1/s.
+        rules: How clips are placed, instead of the rules above; training draws their places.
 
     Raises:
         ValueError: There are no frames, or the target rate is not positive.
@@ -124,7 +126,7 @@ def plan_clips(
         speed = 1.0 if native else timeline.rate / (target or PUBLISHED_RATE[spec.sampling])
     else:
         timeline, speed = _timeline(num_frames, fps, timestamps, target, native), 1.0
-    moments, notice = _RULES[spec.sampling](spec, timeline.length, speed)
+    moments, notice = (rules or _RULES)[spec.sampling](spec, timeline.length, speed)
     if notice:
         warnings.append(notice)
     return ClipPlan(timeline.frames(moments), bool(notice), tuple(warnings))
@@ -234,7 +236,10 @@ def _repeats(spec: InputSpec, length: int) -> str:
     )
 
 
-_RULES: dict[str, Callable[[InputSpec, int, float], tuple[Indices, str]]] = {
+Rule = Callable[["InputSpec", int, float], tuple[Indices, str]]
+"""(spec, moments on the timeline, file's rate ÷ published rate) → moments (v, t), and a notice or ''."""
+
+_RULES: dict[str, Rule] = {
     "vivit": _vivit,
     "timesformer": _timesformer,
     "vtn": _vtn,
