@@ -1,0 +1,238 @@
+"""Augmentation of training clips, and the softening of their targets.
+
+Every draw holds for all frames of a clip: what moves in the picture must be the scene. Draws come from a
+`numpy.random.Generator`, so that a clip's augmentation follows from (seed, epoch, index) alone, whatever
+process makes it. Pictures are uint8 tensors (t, 3, h, w) until they are normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidcls.config import InputSpec
+from vidcls.errors import DependencyError
+from vidcls.training.recipe import Augment, Colour
+
+Generator = np.random.Generator
+
+LUMA = (0.2989, 0.587, 0.114)
+"""Shares of red, green and blue in the brightness, ITU-R BT.601."""
+
+OPERATIONS = (
+    "auto_contrast",
+    "equalize",
+    "invert",
+    "posterize",
+    "solarize",
+    "colour",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "cutout",
+    "solarize_add",
+    "identity",
+)
+"""RandAugment's choices, each as likely as the others (``scenic/dataset_lib/video_ops.py``)."""
+
+CUTOUT = 40
+"""Half the side in pixels of the square that cutout blackens at magnitude 10."""
+
+
+def transforms() -> Any:
+    """Return torchvision's functional transforms.
+
+    Raises:
+        DependencyError: torchvision is not installed.
+    """
+    try:
+        from torchvision.transforms.v2 import functional
+    except ImportError:
+        raise DependencyError(
+            "torchvision", "augmentation needs it, and it is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    return functional
+
+
+def rand_augment(frames: Tensor, layers: int, magnitude: float, rng: Generator) -> Tensor:
+    """Apply ``layers`` random operations to a clip, (t, 3, h, w) uint8 in and out.
+
+    As scenic does it: no geometric operation, every chosen operation is applied for sure, and the frames lie in
+    one tall picture, so that contrast and histogram are those of the whole clip; cutout hits each frame at the
+    same place. Contrast pulls towards the mean grey of the clip.
+    """
+    for _ in range(layers):
+        name = OPERATIONS[int(rng.integers(len(OPERATIONS)))]
+        frames = apply_operation(frames, name, magnitude, rng)
+    return frames
+
+
+def apply_operation(frames: Tensor, name: str, magnitude: float, rng: Generator) -> Tensor:
+    """Apply one of `OPERATIONS` to a clip, (t, 3, h, w) uint8 in and out.
+
+    Args:
+        frames: The clip.
+        name: Which operation.
+        magnitude: Its strength; 10 is the full range, and more goes beyond it.
+        rng: Draws the place of cutout; the other operations are determined.
+    """
+    level = magnitude / 10.0
+    if name == "identity":
+        return frames
+    if name == "cutout":
+        return cutout(frames, int(level * CUTOUT), rng)
+    if name == "solarize_add":
+        brighter = (frames.to(torch.int16) + int(level * 110)).clamp_(0, 255).to(torch.uint8)
+        return torch.where(frames < 128, brighter, frames)
+    f = transforms()
+    tall = frames.transpose(0, 1).flatten(1, 2)  # (3, t·h, w)
+    factor = level * 1.8 + 0.1
+    simple: dict[str, Callable[[], Tensor]] = {
+        "auto_contrast": lambda: f.autocontrast(tall),
+        "equalize": lambda: f.equalize(tall),
+        "invert": lambda: f.invert(tall),
+        "posterize": lambda: f.posterize(tall, min(8, int(level * 4))),
+        "solarize": lambda: f.solarize(tall, float(min(256, int(level * 256)))),
+        "colour": lambda: f.adjust_saturation(tall, factor),
+        "contrast": lambda: f.adjust_contrast(tall, factor),
+        "brightness": lambda: f.adjust_brightness(tall, factor),
+    }
+    if name == "sharpness":
+        sharp: Tensor = f.adjust_sharpness(frames, factor)  # frame by frame: rows of two frames do not mix
+        return sharp
+    return simple[name]().unflatten(1, (frames.shape[0], frames.shape[2])).transpose(0, 1)
+
+
+def cutout(frames: Tensor, half: int, rng: Generator) -> Tensor:
+    """Blacken a square of ``2·half`` pixels at one random place, the same in every frame (t, 3, h, w)."""
+    height, width = frames.shape[-2:]
+    y, x = int(rng.integers(height)), int(rng.integers(width))
+    frames = frames.clone()
+    frames[..., max(0, y - half) : y + half, max(0, x - half) : x + half] = 0
+    return frames
+
+
+def jitter_colour(frames: Tensor, colour: Colour, rng: Generator) -> Tensor:
+    """Jitter brightness, saturation, contrast and hue, then perhaps drop the colour; (t, 3, h, w) in 0..1.
+
+    Order and ranges as in DMVR's ``color_default_augm``, which scenic's Kinetics recipes use. Contrast pulls each
+    channel of each frame towards its own mean, as TensorFlow does.
+    """
+    if rng.random() < colour.probability:
+        frames = frames + rng.uniform(-colour.brightness, colour.brightness)
+        grey = to_grey(frames)
+        frames = grey + (frames - grey) * rng.uniform(*colour.saturation)
+        mean = frames.mean((-2, -1), keepdim=True)
+        frames = (mean + (frames - mean) * rng.uniform(*colour.contrast)).clamp(0.0, 1.0)
+        if colour.hue > 0:
+            turned: Tensor = transforms().adjust_hue(frames, float(rng.uniform(-colour.hue, colour.hue)))
+            frames = turned
+    if rng.random() < colour.grayscale:
+        frames = to_grey(frames).expand_as(frames)
+    return frames
+
+
+def to_grey(frames: Tensor) -> Tensor:
+    """Brightness of a clip, (t, 3, h, w) → (t, 1, h, w)."""
+    weights = frames.new_tensor(LUMA).view(1, 3, 1, 1)
+    return (frames * weights).sum(1, keepdim=True)
+
+
+def draw_short_side(augment: Augment, rng: Generator) -> int | None:
+    """Length in pixels of the short side for the next clip (SlowFast), or None to leave the resize as it is.
+
+    Evenly in the length, or in its inverse, which makes small sides likelier (``inverse_short_side``).
+    """
+    if augment.short_side is None:
+        return None
+    low, high = augment.short_side
+    if augment.inverse_short_side:
+        return round(1.0 / rng.uniform(1.0 / high, 1.0 / low))
+    return round(rng.uniform(low, high))
+
+
+def scale_sides(
+    frames: Tensor, limits: tuple[float, float], least: tuple[int, int], rng: Generator
+) -> Tensor:
+    """Stretch height and width of a clip (t, 3, h, w) by two independent factors, bilinear.
+
+    No side becomes shorter than ``least`` (h, w), so that the crop after it fits.
+    """
+    height = max(least[0], int(frames.shape[-2] * rng.uniform(*limits)))
+    width = max(least[1], int(frames.shape[-1] * rng.uniform(*limits)))
+    stretched: Tensor = transforms().resize(frames, [height, width], antialias=False)
+    return stretched
+
+
+def crop(frames: Tensor, size: tuple[int, int], rng: Generator | None) -> Tensor:
+    """Cut ``size`` (h, w) out of a clip (t, 3, h, w), at a random place, or at the centre without ``rng``.
+
+    A clip that is too small is stretched first, so that no border is invented.
+    """
+    height, width = frames.shape[-2:]
+    if height < size[0] or width < size[1]:
+        scale = max(size[0] / height, size[1] / width)
+        target = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
+        frames = transforms().resize(frames, target, antialias=False)
+        height, width = frames.shape[-2:]
+    if rng is None:
+        y, x = (height - size[0]) // 2, (width - size[1]) // 2
+    else:
+        y, x = int(rng.integers(height - size[0] + 1)), int(rng.integers(width - size[1] + 1))
+    return frames[..., y : y + size[0], x : x + size[1]]
+
+
+def normalise(frames: Tensor, spec: InputSpec) -> Tensor:
+    """Pixels in 0..255 (t, 3, h, w) to what the model takes, (3, t, h, w) float32."""
+    x = frames.to(torch.float32).transpose(0, 1) * spec.scale + spec.offset
+    if spec.mean is not None and spec.std is not None:
+        x = (x - x.new_tensor(spec.mean).view(3, 1, 1, 1)) / x.new_tensor(spec.std).view(3, 1, 1, 1)
+    if spec.channels == "bgr":
+        x = x.flip(0)
+    return x.contiguous()
+
+
+def augment_clip(frames: Tensor, spec: InputSpec, augment: Augment, rng: Generator) -> Tensor:
+    """All that happens to the pictures of a training clip, in the order of the published systems.
+
+    Args:
+        frames: Resized clip (t, 3, h, w), uint8, or float in 0..255.
+        spec: How the model sees a video; its ``image_size`` is the crop.
+        augment: What to do.
+        rng: Draws everything.
+
+    Returns:
+        (3, t, h, w) float32, normalised.
+    """
+    if augment.scale_jitter is not None:
+        frames = scale_sides(frames, augment.scale_jitter, spec.image_size, rng)
+    frames = crop(frames, spec.image_size, rng if augment.random_crop else None)
+    if rng.random() < augment.flip and not augment.directions_matter:
+        frames = frames.flip(-1)
+    if augment.randaugment is not None:
+        if frames.dtype != torch.uint8:
+            frames = frames.round().clamp(0, 255).to(torch.uint8)
+        frames = rand_augment(frames, augment.randaugment.layers, augment.randaugment.magnitude, rng)
+    if augment.colour is not None:
+        frames = jitter_colour(frames.to(torch.float32) / 255.0, augment.colour, rng).clamp(0, 1) * 255.0
+    return normalise(frames, spec)
+
+
+def soft_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """One-hot targets (b, k) of labels (b,), a part ``smoothing`` of each spread over all k classes."""
+    one_hot = torch.nn.functional.one_hot(labels, num_classes).to(torch.float32)
+    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+
+
+def mixup_share(alpha: float, rng: Generator) -> float:
+    """Mixup's share λ ~ Beta(α, α) for one batch; 1 where mixup is off."""
+    return float(rng.beta(alpha, alpha)) if alpha > 0 else 1.0
+
+
+def mix(x: Tensor, share: float) -> Tensor:
+    """Mix a batch with itself in reverse order: λ·x + (1 − λ)·flip(x) (Zhang et al. 2018, as in scenic)."""
+    return x if share == 1.0 else x * share + x.flip(0) * (1.0 - share)
