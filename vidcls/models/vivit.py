@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path, pair
+from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path
 from vidcls.models.vivit_config import (
     FactorisedDotConfig,
     FactorisedEncoderConfig,
@@ -71,14 +71,13 @@ def make_block(
 
 
 class FactorisedSelfBlock(nn.Module):
-    """Model 3's block: attention over space and over time in turn, then the MLP; (b, t·s, d) → (b, t·s, d).
+    """Model 3's block: attention over space and over time in turn, then the MLP; (b, t, s, d) → (b, t, s, d).
 
     Each of the three has its own LayerNorm and residual connection. Equations 4 to 6 of the paper.
     """
 
     def __init__(self, config: FactorisedSelfConfig) -> None:
         super().__init__()
-        self.steps = config.grid_size[0]
         self.order = config.attention_order.split("_")
         dim, eps = config.embed_dim, config.norm_eps
         sizes = (dim, config.num_heads, config.qkv_bias, config.dropout, config.attn_dropout)
@@ -90,57 +89,46 @@ class FactorisedSelfBlock(nn.Module):
         self.mlp = Mlp(dim, round(dim * config.mlp_ratio), config.activation, config.dropout)
 
     def over_space(self, x: Tensor) -> Tensor:
-        """Tokens of one time step attend to one another, (b, t, s, d) → (b, t, s, d)."""
+        """Tokens of one time step attend to one another."""
         attended: Tensor = self.attn_space(self.norm_space(x).flatten(0, 1))
         return attended.reshape(x.shape)
 
     def over_time(self, x: Tensor) -> Tensor:
-        """Tokens of one place attend to one another, (b, t, s, d) → (b, t, s, d)."""
+        """Tokens of one place attend to one another."""
         columns = self.norm_time(x).transpose(1, 2)  # (b, s, t, d)
         attended: Tensor = self.attn_time(columns.flatten(0, 1))
         return attended.reshape(columns.shape).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, n, d = x.shape
-        x = x.reshape(b, self.steps, n // self.steps, d)
         for axis in self.order:
             x = x + (self.over_space(x) if axis == "space" else self.over_time(x))
-        x = x + self.mlp(self.norm_mlp(x))
-        return x.flatten(1, 2)
+        y: Tensor = x + self.mlp(self.norm_mlp(x))
+        return y
 
 
 class FactorisedDotAttention(Attention):
-    """Model 4's attention: the first half of the heads over time, the second over space; (b, t·s, d) → (b, t·s, d).
+    """Model 4's attention: the first half of the heads over time, the second over space; (b, t, s, d) → same.
 
     The parameters are those of ordinary attention (section 3.3.4); the order of the halves is scenic's.
     """
 
-    def __init__(self, config: FactorisedDotConfig) -> None:
-        super().__init__(
-            config.embed_dim, config.num_heads, config.qkv_bias, config.dropout, config.attn_dropout
-        )
-        self.steps = config.grid_size[0]
-
     def forward(self, x: Tensor) -> Tensor:
-        b, n, _ = x.shape
-        grid = (b, self.num_heads, self.steps, n // self.steps, -1)
-        halves = [
-            part.reshape(grid).chunk(2, dim=1) for part in self.split_heads(x)
-        ]  # (b, heads/2, t, s, hd)
-        time = self.along_last([half.permute(0, 3, 1, 2, 4) for half, _ in halves])  # (b, s, heads/2, t, hd)
-        space = self.along_last([half.permute(0, 2, 1, 3, 4) for _, half in halves])  # (b, t, heads/2, s, hd)
-        heads = torch.cat([time.permute(0, 2, 3, 1, 4), space.permute(0, 2, 1, 3, 4)], dim=1)
-        return self.merge_heads(heads.flatten(2, 3))
+        halves = [part.chunk(2, dim=2) for part in self.split_heads(x)]  # two of (b, t, heads/2, s, hd) each
+        over_time = self.along_rows([half.transpose(1, 3) for half, _ in halves]).transpose(1, 3)
+        over_space = self.along_rows([half for _, half in halves])
+        return self.merge_heads(torch.cat([over_time, over_space], dim=2))
 
-    def along_last(self, qkv: list[Tensor]) -> Tensor:
-        """Attend over the next to last axis of three (b, m, heads, n, hd)."""
+    def along_rows(self, qkv: list[Tensor]) -> Tensor:
+        """Attend over the next to last axis of queries, keys and values (b, m, heads, n, hd)."""
         # Folded to four axes, for which torch has fused kernels.
         attended = self.attend(*(part.flatten(0, 1) for part in qkv))
         return attended.reshape(qkv[0].shape)
 
 
 class Encoder(nn.Module):
-    """Position embedding, blocks, LayerNorm and pooling: (b, n, d) → (b, d).
+    """Position embedding, blocks, LayerNorm and pooling: (b, ..., d) → (b, d).
+
+    Positions are learned for one flat sequence; blocks that need the axes of time and space get them unflattened.
 
     Args:
         num_tokens: Tokens of the sequence, the class token not counted.
@@ -151,6 +139,7 @@ class Encoder(nn.Module):
     def __init__(self, num_tokens: int, config: ViViTConfig, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
         self.pool = config.pool
+        self.num_tokens = num_tokens
         has_token = config.pool == "token"
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if has_token else None
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens + has_token, config.embed_dim))
@@ -159,17 +148,24 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """All tokens after the last LayerNorm: (b, n, d) → (b, n or n + 1, d)."""
-        if self.cls_token is not None:
-            tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
-        x: Tensor = self.pos_drop(tokens + self.pos_embed)
+        """Tokens (b, ..., d) → all of them after the last LayerNorm, the class token in front if there is one."""
+        if self.cls_token is None:
+            tokens = tokens + self.pos_embed.reshape(1, *tokens.shape[1:])
+        else:
+            tokens = (
+                torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
+            )
+        x: Tensor = self.pos_drop(tokens)
         for block in self.blocks:
             x = block(x)
         normed: Tensor = self.norm(x)
         return normed
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.encode(tokens)
+        count = math.prod(tokens.shape[1:-1])
+        if count != self.num_tokens:
+            raise ValueError(f"views of {count} tubelets, but there are positions for {self.num_tokens}")
+        x = self.encode(tokens).flatten(1, -2)
         if self.pool == "token":
             return x[:, 0]
         if self.pool == "gap":
@@ -203,7 +199,7 @@ class ViViT(nn.Module):
         """Views (b, c, t, h, w) → logits (b, k).
 
         Raises:
-            ValueError: The views' size is not the one that the position embedding was made for.
+            ValueError: The views hold more or fewer tubelets than there are position embeddings.
         """
         return self.classify_features(self.features(views))
 
@@ -214,10 +210,6 @@ class ViViT(nn.Module):
 
     def embed(self, views: Tensor) -> Tensor:
         """Views (b, c, t, h, w) → tokens (b, t', h'·w', d)."""
-        config = self.config
-        wanted = (config.in_channels, config.num_frames, *pair(config.image_size))
-        if tuple(views.shape[1:]) != wanted:
-            raise ValueError(f"views of (c, t, h, w) = {wanted} are expected, not {tuple(views.shape[1:])}")
         tokens: Tensor = self.patch_embed(views)
         return tokens
 
@@ -286,7 +278,13 @@ class ViViT(nn.Module):
 
 
 class OneEncoderViViT(ViViT):
-    """What Models 1, 3 and 4 share: one sequence of all t'·h'·w' tokens through one encoder."""
+    """What Models 1, 3 and 4 share: all t'·h'·w' tokens go through one encoder.
+
+    Attributes:
+        factorised: Whether the blocks see tokens as (b, t', h'·w', d), or as one sequence.
+    """
+
+    factorised: ClassVar[bool] = True
 
     def __init__(self, config: ViViTConfig, blocks: Iterable[nn.Module]) -> None:
         super().__init__(config)
@@ -295,7 +293,8 @@ class OneEncoderViViT(ViViT):
 
     def features(self, views: Tensor) -> Tensor:
         """See `ViViT.features`."""
-        pooled: Tensor = self.encoder(self.embed(views).flatten(1, 2))
+        tokens = self.embed(views)
+        pooled: Tensor = self.encoder(tokens if self.factorised else tokens.flatten(1, 2))
         return pooled
 
     @classmethod
@@ -308,6 +307,7 @@ class SpaceTimeViViT(OneEncoderViViT):
     """Model 1 (section 3.3.1), spatio-temporal attention: every token attends to every token."""
 
     architecture: ClassVar[str] = "vivit-st"
+    factorised: ClassVar[bool] = False
 
     def __init__(self, config: SpaceTimeConfig) -> None:
         rates = linear_drop_path(config.drop_path_rate, config.depth)
@@ -383,7 +383,9 @@ class FactorisedDotViViT(OneEncoderViViT):
     def __init__(self, config: FactorisedDotConfig) -> None:
         blocks = [make_block(config, rate) for rate in linear_drop_path(config.drop_path_rate, config.depth)]
         for block in blocks:
-            block.attn = FactorisedDotAttention(config)
+            block.attn = FactorisedDotAttention(
+                config.embed_dim, config.num_heads, config.qkv_bias, config.dropout, config.attn_dropout
+            )
         super().__init__(config, blocks)
 
 
