@@ -7,14 +7,23 @@ and one line in `FORMATS`. Formats are told apart by the names of their tensors 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from vidcls.checkpoints import google_npz, hf_vit, scenic_vit, timm_vit, vtn_slowfast
-from vidcls.checkpoints.base import Checkpoint, Format, Raw, load_state
+from vidcls.checkpoints import (
+    google_npz,
+    hf_vit,
+    hf_vivit,
+    native,
+    scenic,
+    scenic_vit,
+    timm_vit,
+    vtn_slowfast,
+)
+from vidcls.checkpoints.base import Checkpoint, Format, Raw, check_state, load_state
+from vidcls.checkpoints.native import save_checkpoint
 from vidcls.checkpoints.readers import open_raw
 from vidcls.errors import CheckpointError, UsageError
 
@@ -23,14 +32,18 @@ __all__ = [
     "Checkpoint",
     "Format",
     "Raw",
-    "build_checkpoint",
+    "build_model",
     "load_checkpoint",
     "open_raw",
     "read_checkpoint",
+    "save_checkpoint",
 ]
 
 # In the order tried; the first that matches reads the file.
 FORMATS: dict[str, Format] = {
+    native.NAME: native,
+    hf_vivit.NAME: hf_vivit,
+    scenic.NAME: scenic,
     vtn_slowfast.NAME: vtn_slowfast,
     hf_vit.NAME: hf_vit,
     google_npz.NAME: google_npz,
@@ -98,10 +111,10 @@ def load_checkpoint(
         ConfigError: The sizes given do not make a model.
         UsageError: There is no such format or architecture.
     """
-    return build_checkpoint(read_checkpoint(path, architecture, format, **config), subject=path)
+    return build_model(read_checkpoint(path, architecture, format, **config), subject=path)
 
 
-def build_checkpoint(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Module:
+def build_model(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Module:
     """Build the architecture that a checkpoint names and copy its tensors in, all of them or none.
 
     Args:
@@ -114,16 +127,18 @@ def build_checkpoint(checkpoint: Checkpoint, subject: object = "checkpoint") -> 
     """
     from vidcls.models import build
 
-    model = _without_initialisation(lambda: build(checkpoint.architecture, **checkpoint.config))
-    load_state(model, checkpoint.state, subject)
-    return model.eval()
+    def make() -> nn.Module:
+        return build(checkpoint.architecture, **checkpoint.config)
 
-
-def _without_initialisation(make: Callable[[], nn.Module]) -> nn.Module:
-    """Allocate a model on the CPU without drawing the random weights that would be overwritten at once."""
+    # Built without memory first: a file that claims absurd sizes is refused before they are allocated, and no
+    # random weights are drawn only to be overwritten.
     with torch.device("meta"):
         model = make()
+    check_state(model, checkpoint.state, subject)
     persistent = set(model.state_dict())
     if any(name not in persistent for name, _ in model.named_buffers()):
-        return make()  # a buffer that no checkpoint holds is computed when the model is built
-    return model.to_empty(device="cpu")
+        model = make()  # a buffer that no checkpoint holds is computed when the model is built
+    else:
+        model.to_empty(device="cpu")
+    load_state(model, checkpoint.state, subject)
+    return model.eval()

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from vidcls.errors import CheckpointError
 
+MAX_DESCRIBED = 200  # entries of one list in an error; a whole model of 12 layers folds to some 20
+
 Kind = Literal["hf", "safetensors", "torch", "npz", "msgpack"]
 
 
@@ -109,7 +111,8 @@ def count_layers(names: Iterable[str], pattern: str, subject: object) -> int:
         CheckpointError: The numbers have a gap, so that the file is incomplete.
     """
     compiled = re.compile(pattern)
-    numbers = {int(found.group(1)) for name in names if (found := compiled.match(name))}
+    found = (compiled.match(name) for name in names)
+    numbers = {int(match.group(1)) for match in found if match and len(match.group(1)) < 7}
     for expected in range(len(numbers)):
         if expected not in numbers:
             raise CheckpointError(
@@ -120,14 +123,84 @@ def count_layers(names: Iterable[str], pattern: str, subject: object) -> int:
     return len(numbers)
 
 
+@dataclass(frozen=True)
+class Rename:
+    """Where one of our tensors comes from.
+
+    Attributes:
+        ours: Our name.
+        theirs: Names in the file; more than one where several tensors make one of ours.
+        convert: Their tensors → ours; None takes the one tensor as it is.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    convert: Callable[..., Tensor] | None = None
+
+
+def rename(
+    tensors: Mapping[str, Tensor], renames: Iterable[Rename], subject: object, architecture: str
+) -> dict[str, Tensor]:
+    """Give the tensors our names, each of them or none.
+
+    Raises:
+        CheckpointError: One message naming every tensor that is missing, unexpected or of an impossible shape,
+            by its name in the file.
+    """
+    state: dict[str, Tensor] = {}
+    missing: list[str] = []
+    misshapen: list[str] = []
+    unexpected = dict.fromkeys(tensors)
+    for entry in renames:
+        absent = [name for name in entry.theirs if name not in tensors]
+        missing += absent
+        for name in entry.theirs:
+            unexpected.pop(name, None)
+        if absent:
+            continue
+        sources = [tensors[name] for name in entry.theirs]
+        try:
+            state[entry.ours] = entry.convert(*sources) if entry.convert else sources[0]
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            misshapen += [f"{name} {tuple(tensors[name].shape)}" for name in entry.theirs]
+    raise_misfit(subject, architecture, missing, list(unexpected), misshapen)
+    return state
+
+
+def raise_misfit(
+    subject: object, architecture: str, missing: list[str], unexpected: list[str], misshapen: list[str]
+) -> None:
+    """Say in one error all that keeps a file's tensors from fitting; nothing where they do."""
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing ({describe_keys(missing)})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected ({describe_keys(unexpected)})")
+    if misshapen:
+        problems.append(f"{len(misshapen)} misshapen ({', '.join(misshapen)})")
+    if problems:
+        raise CheckpointError(
+            str(subject),
+            f"its tensors do not fit {architecture}: {', '.join(problems)}",
+            "check the architecture and the sizes given with it, or fetch the file again",
+        )
+
+
 def describe_keys(keys: Iterable[str]) -> str:
-    """Every key, with runs of layers folded: ``blocks.{0-11}.norm1.weight``."""
+    """Every key, with runs of layers folded: ``blocks.{0-11}.norm1.weight``.
+
+    Names come from strangers' files: control characters are spelled out, and the list ends after
+    `MAX_DESCRIBED` entries.
+    """
     groups: dict[str, list[int]] = {}
     for key in keys:
-        found = re.search(r"(?<=\.)\d+(?=\.)", key)
-        template = key if found is None else f"{key[: found.start()]}\0{key[found.end() :]}"
+        clean = key if key.isprintable() else ascii(key)
+        found = re.search(r"(?<=[._])\d{1,6}(?=[./])", clean)
+        template = clean if found is None else f"{clean[: found.start()]}\0{clean[found.end() :]}"
         groups.setdefault(template, []).extend([] if found is None else [int(found.group())])
-    return ", ".join(template.replace("\0", _ranges(numbers)) for template, numbers in groups.items())
+    texts = [template.replace("\0", _ranges(numbers)) for template, numbers in groups.items()]
+    more = len(texts) - MAX_DESCRIBED
+    return ", ".join(texts[:MAX_DESCRIBED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _ranges(numbers: list[int]) -> str:
@@ -142,11 +215,11 @@ def _ranges(numbers: list[int]) -> str:
     return "{" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + "}"
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], subject: object) -> None:
-    """Copy a state into a model, every key or nothing.
+def check_state(model: nn.Module, state: Mapping[str, Tensor], subject: object) -> None:
+    """Hold a state against a model, which may be on the meta device.
 
     Args:
-        model: The model, on any real device.
+        model: The model.
         state: Our names → tensors of any floating dtype.
         subject: The file's name, for the error.
 
@@ -157,28 +230,27 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], subject: object) -
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
-    misshapen = [key for key in own if key in state and own[key].shape != state[key].shape]
-    wrong_type = [
-        key for key in own if key in state and own[key].is_floating_point() != state[key].is_floating_point()
+    misshapen = [
+        f"{key}: file {tuple(state[key].shape)}, model {tuple(own[key].shape)}"
+        for key in own
+        if key in state and own[key].shape != state[key].shape
     ]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} missing ({describe_keys(missing)})")
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({describe_keys(unexpected)})")
-    if misshapen:
-        shapes = (f"{k}: file {tuple(state[k].shape)}, model {tuple(own[k].shape)}" for k in misshapen)
-        problems.append(f"{len(misshapen)} misshapen ({', '.join(shapes)})")
-    if wrong_type:
-        types = (f"{k}: {str(state[k].dtype).removeprefix('torch.')}" for k in wrong_type)
-        problems.append(f"{len(wrong_type)} of a wrong type ({', '.join(types)})")
-    if problems:
-        name = getattr(model, "architecture", type(model).__name__)
-        raise CheckpointError(
-            str(subject),
-            f"its tensors do not fit {name}: {', '.join(problems)}",
-            "check the architecture and the sizes given with it, or fetch the file again",
-        )
+    misshapen += [
+        f"{key}: {str(state[key].dtype).removeprefix('torch.')} where weights belong"
+        for key in own
+        if key in state and own[key].is_floating_point() != state[key].is_floating_point()
+    ]
+    name = str(getattr(model, "architecture", type(model).__name__))
+    raise_misfit(subject, name, missing, unexpected, misshapen)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], subject: object) -> None:
+    """Copy a state into a model on a real device, every key or nothing.
+
+    Raises:
+        CheckpointError: As `check_state` does.
+    """
+    check_state(model, state, subject)
     with torch.no_grad():
-        for key, tensor in own.items():
+        for key, tensor in model.state_dict().items():
             tensor.copy_(state[key])

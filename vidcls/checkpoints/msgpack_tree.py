@@ -24,7 +24,9 @@ MAX_DEPTH = 32
 MAX_KEY = 512  # characters
 CHUNKED = "__msgpack_chunked_array__"
 # Parts of a training state that inference has no use for. Momentum alone is as large as the model.
-SKIPPED = frozenset({("opt_state",), ("optimizer", "state"), ("rng",), ("model_state",), ("metadata",)})
+SKIPPED = frozenset(
+    {("opt_state",), ("optimizer", "state"), ("opt", "state"), ("rng",), ("model_state",), ("metadata",)}
+)
 
 _EXT_TAGS = frozenset({*range(0xC7, 0xCA), *range(0xD4, 0xD9)})
 _STR_TAGS = frozenset({*range(0xA0, 0xC0), *range(0xD9, 0xDC)})

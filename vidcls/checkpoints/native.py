@@ -1,0 +1,180 @@
+"""vidcls's own format: one safetensors file that says itself what it is.
+
+Its metadata has one entry, ``vidcls``, a JSON object of ``version``, ``architecture``, ``config`` (keywords of the
+architecture), and, where known, ``labels``, ``input`` (fields of `vidcls.config.InputSpec`) and ``extra``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidcls.checkpoints.base import Checkpoint, Raw
+from vidcls.checkpoints.vivit_tensors import finish, split_keywords
+from vidcls.errors import CheckpointError, OutputError
+from vidcls.models import ARCHITECTURES
+
+NAME = "native"
+KEY = "vidcls"
+VERSION = 1
+MAX_JSON = 16 << 20
+MAX_SIZE = 1 << 20  # of any one number in a configuration
+MAX_DEPTH = 1024  # blocks of any one encoder
+
+
+def matches(raw: Raw) -> bool:
+    """Whether the file's metadata says that vidcls wrote it."""
+    return raw.kind == "safetensors" and KEY in raw.meta
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a file that `save_checkpoint` wrote.
+
+    ``num_frames`` and ``image_size`` may differ from the file's; ViViT's position embeddings are then
+    interpolated.
+
+    Raises:
+        CheckpointError: The metadata is damaged or of a newer version, or a keyword contradicts it.
+    """
+    record = read_record(raw)
+    found = record["architecture"]
+    if architecture not in (None, found):
+        raise raw.error(f"holds {found}, not {architecture}", "leave the architecture to the file")
+    stored, wanted = split_keywords(raw, found, record["config"], config)
+    return finish(
+        raw,
+        NAME,
+        found,
+        stored,
+        wanted,
+        raw.tensors,
+        labels=tuple(record["labels"]) if record.get("labels") is not None else None,
+        input=record.get("input"),
+    )
+
+
+def read_record(raw: Raw) -> dict[str, Any]:
+    """The checked metadata of one of our files; lists of the configuration become tuples.
+
+    Raises:
+        CheckpointError: It is damaged, of a newer version, or names an unknown architecture.
+    """
+    text = raw.meta[KEY]
+    try:
+        record = json.loads(text) if len(text) <= MAX_JSON else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise raw.error("its metadata is damaged", "fetch the file again")
+    version = record.get("version")
+    if version != VERSION:
+        raise raw.error(f"is of version {version!r}, this vidcls reads {VERSION}", "update vidcls")
+    if record.get("architecture") not in ARCHITECTURES:
+        raise raw.error(f"is of the unknown architecture {record.get('architecture')!r}", "update vidcls")
+    labels = record.get("labels")
+    if labels is not None and not (
+        isinstance(labels, list) and all(isinstance(name, str) for name in labels)
+    ):
+        raise raw.error("its labels are not a list of names", "fetch the file again")
+    if record.get("input") is not None and not isinstance(record["input"], dict):
+        raise raw.error("its input settings are damaged", "fetch the file again")
+    record["config"] = {key: _bounded(raw, key, value) for key, value in record["config"].items()}
+    return record
+
+
+def _bounded(raw: Raw, key: str, value: Any) -> Any:
+    """Refuse sizes that no model has: building one would take all memory before the tensors could contradict."""
+    if isinstance(value, list):
+        return tuple(_bounded(raw, key, item) for item in value)
+    if isinstance(value, dict):
+        return {name: _bounded(raw, name, item) for name, item in value.items()}
+    if isinstance(value, (int, float)) and not abs(value) <= (MAX_DEPTH if "depth" in key else MAX_SIZE):
+        raise raw.error(f"claims {key} = {value}", "it is no checkpoint of vidcls")
+    return value
+
+
+def save_checkpoint(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    labels: Sequence[str] | None = None,
+    input: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model to our own self-describing safetensors file; the file appears whole or not at all.
+
+    Args:
+        model: One of `vidcls.models.ARCHITECTURES`.
+        path: The file to write; one that exists is replaced.
+        labels: One name per class.
+        input: Fields of `vidcls.config.InputSpec`: how the model sees a video.
+        extra: Anything else that JSON can hold, such as where the weights come from.
+        dtype: Store floating-point tensors in this type, such as ``torch.bfloat16``; None keeps theirs. Loading
+            always gives float32.
+
+    Raises:
+        CheckpointError: The model is of no known architecture, or the labels do not fit its head.
+        OutputError: The file cannot be written.
+    """
+    architecture = getattr(model, "architecture", None)
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(str(path), f"{type(model).__name__} is not one of vidcls's models", "")
+    num_classes = getattr(model, "num_classes", None)
+    if labels is not None and num_classes is not None and len(labels) != num_classes:
+        raise CheckpointError(
+            str(path), f"{len(labels)} labels for a head of {num_classes} classes", "give one label per class"
+        )
+    record = {
+        "version": VERSION,
+        "architecture": architecture,
+        "config": asdict(model.config),  # type: ignore[call-overload] # nn.Module types attributes as tensors
+        "labels": list(labels) if labels is not None else None,
+        "input": dict(input) if input is not None else None,
+        "extra": dict(extra) if extra is not None else None,
+    }
+    text = json.dumps({key: value for key, value in record.items() if value is not None}, ensure_ascii=False)
+    tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
+    _write_atomically(tensors, {"format": "pt", KEY: text}, Path(path))
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if dtype is not None and tensor.is_floating_point():
+        tensor = tensor.to(dtype)
+    return tensor.contiguous().clone()  # safetensors refuses tensors that share memory
+
+
+def _write_atomically(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(descriptor)
+        save_file(tensors, temporary, metadata)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(str(path), f"cannot be written ({reason})", "choose another place") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,196 @@
+"""What ViViT's formats share: sizes that are known, asked for, or guessed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidcls.checkpoints.base import Checkpoint, Raw
+from vidcls.errors import CheckpointError
+from vidcls.models import ARCHITECTURES
+from vidcls.models.layers import pair
+from vidcls.models.vivit_config import triple
+
+# What a caller may change about a checkpoint: the position embeddings are then interpolated.
+RESIZABLE = ("num_frames", "image_size")
+
+
+def split_keywords(
+    raw: Raw, architecture: str, found: dict[str, Any], given: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part the caller's keywords into what the file leaves open and the sizes to change.
+
+    Args:
+        raw: The file, for errors.
+        architecture: What it holds.
+        found: Keywords that the file determines.
+        given: The caller's.
+
+    Returns:
+        ``found`` with what the file leaves open, and the sizes that the caller wants instead of the file's.
+
+    Raises:
+        CheckpointError: A keyword is unknown to the architecture, or contradicts the file.
+    """
+    known = {field.name for field in fields(ARCHITECTURES[architecture][0])}
+    config, wanted = dict(found), {}
+    for key, value in given.items():
+        if key not in known:
+            raise raw.error(f"holds {architecture}, which takes no {key}", "leave the keyword out")
+        if key in RESIZABLE:
+            wanted[key] = pair(value) if key == "image_size" else int(value)
+        elif key not in found:
+            config[key] = value
+        elif not _agree(found[key], value):
+            remedy = (
+                "load it as it is, then call reset_head()"
+                if key == "num_classes"
+                else "leave the keyword out"
+            )
+            raise raw.error(f"has {key} {found[key]}, but {key}={value} was given", remedy)
+    return config, wanted
+
+
+def _agree(found: Any, given: Any) -> bool:
+    if isinstance(found, tuple) and isinstance(given, int):
+        return found == (given,) * len(found)
+    return bool(found == (tuple(given) if isinstance(given, list) else given))
+
+
+def finish(
+    raw: Raw,
+    name: str,
+    architecture: str,
+    config: dict[str, Any],
+    wanted: dict[str, Any],
+    state: dict[str, Tensor],
+    **extra: Any,
+) -> Checkpoint:
+    """Change the sizes that the caller wants changed, and put the checkpoint together.
+
+    Args:
+        raw: The file, for errors.
+        name: The format's name.
+        architecture: What the file holds.
+        config: Its configuration, as in the file.
+        wanted: Some of `RESIZABLE`, to change.
+        state: Our names → tensors.
+        **extra: Further fields of `Checkpoint`; sizes in ``input`` follow ``wanted``.
+
+    Raises:
+        CheckpointError: The configuration makes no model, or the position embeddings do not fit it.
+    """
+    config_class, model_class = ARCHITECTURES[architecture]
+    new_config = {**config, **wanted}
+    resize_state = getattr(model_class, "resize_state", None)
+    if new_config != config and resize_state is not None:
+        try:
+            state = resize_state(state, config_class(**config), config_class(**new_config))
+        except (ValueError, RuntimeError) as error:
+            raise raw.error(str(error), "check num_frames and image_size") from error
+    if extra.get("input") is not None:
+        extra["input"] = {**extra["input"], **_input_sizes(wanted)}
+    return Checkpoint(name, architecture, new_config, state, **extra)
+
+
+def _input_sizes(wanted: dict[str, Any]) -> dict[str, Any]:
+    sizes = dict(wanted)
+    if "image_size" in sizes:
+        sizes["resize"] = short_side(sizes["image_size"])
+    return sizes
+
+
+def short_side(image_size: tuple[int, int]) -> int:
+    """The short side in pixels that frames are resized to before the crop: 256 for 224, 288 for 256 (scenic)."""
+    known = {224: 256, 256: 288}
+    return known.get(min(image_size), round(min(image_size) * 256 / 224))
+
+
+def cat(*tensors: Tensor) -> Tensor:
+    """Join along the first axis: separate queries, keys and values to the fused projection."""
+    return torch.cat(tensors)
+
+
+def joint_grid(
+    raw: Raw, num_tokens: int, tubelet: tuple[int, int, int], wanted: dict[str, Any]
+) -> tuple[tuple[int, tuple[int, int]], bool]:
+    """Find the size of the views behind a flat sequence of tokens, whose positions do not tell it.
+
+    In this order: the sizes asked for, where they make just that many tokens; 32 frames of a usual square size,
+    as all released models have; the one size asked for with a square grid for the rest; 32 frames of any square
+    size; any number of frames with a square grid.
+
+    Args:
+        raw: The file, for errors.
+        num_tokens: Tokens, the class token not counted.
+        tubelet: (t, h, w).
+        wanted: Sizes asked for.
+
+    Returns:
+        ``(num_frames, image_size)``, and whether it is a guess.
+
+    Raises:
+        CheckpointError: No size fits.
+    """
+    t, h, w = tubelet
+    frames: int | None = wanted.get("num_frames")
+    size: tuple[int, int] | None = wanted.get("image_size")
+    if frames and size and (frames // t) * (size[0] // h) * (size[1] // w) == num_tokens:
+        return (frames, size), False
+    usual = _square(num_tokens, 32 // t, h, w)
+    if usual is not None and usual[0] in range(112, 513, 16):
+        return (32, usual), False
+    if frames and (square := _square(num_tokens, frames // t, h, w)):
+        return (frames, square), False
+    if size and (per_step := (size[0] // h) * (size[1] // w)) and num_tokens % per_step == 0:
+        return (num_tokens // per_step * t, size), False
+    for steps in dict.fromkeys((32 // t, *range(1, num_tokens + 1))):
+        square = _square(num_tokens, steps, h, w)
+        if square is not None and square[0] > h:
+            return (steps * t, square), True
+    raise CheckpointError(
+        str(raw.path),
+        f"its {num_tokens} position embeddings do not tell how many are in time and how many in space",
+        "give num_frames= and image_size= as it was trained",
+    )
+
+
+def _square(num_tokens: int, steps: int, h: int, w: int) -> tuple[int, int] | None:
+    if steps < 1 or num_tokens % steps:
+        return None
+    side = math.isqrt(num_tokens // steps)
+    return (side * h, side * w) if side * side * steps == num_tokens else None
+
+
+def frame_grid(raw: Raw, num_tokens: int, patch: tuple[int, int], wanted: dict[str, Any]) -> tuple[int, int]:
+    """Find the image size behind the tokens of one time step: what is asked for where it fits, else a square.
+
+    Raises:
+        CheckpointError: They make no square, and no fitting size is given.
+    """
+    size: tuple[int, int] | None = wanted.get("image_size")
+    if size and (size[0] // patch[0]) * (size[1] // patch[1]) == num_tokens:
+        return size
+    square = _square(num_tokens, 1, *patch)
+    if square is None:
+        raise CheckpointError(
+            str(raw.path),
+            f"its {num_tokens} spatial position embeddings make no square",
+            "give image_size=(h, w) as it was trained",
+        )
+    return square
+
+
+def tubelet_of(raw: Raw, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The tubelet (t, h, w) of a convolution's spatial shape.
+
+    Raises:
+        CheckpointError: The shape is not of three axes, or empty.
+    """
+    if len(shape) != 3 or min(shape) < 1:
+        raise raw.error(f"its embedding has the spatial shape {shape}", "it is not a ViViT's")
+    return triple((shape[0], shape[1], shape[2]))
