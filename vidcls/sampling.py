@@ -147,7 +147,9 @@ def _timeline(
         return _Timeline(num_frames, fps, None)
     if times is None:
         times = np.arange(num_frames) / fps
-    seconds = float(times[-1]) + _frame_seconds(times, fps)
+    seconds = float(times[-1]) + _frame_seconds(
+        times[-8:], fps
+    )  # the last frame stays as long as those before it
     return _Timeline(max(1, round(seconds * rate)), rate, times)
 
 
