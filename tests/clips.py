@@ -76,6 +76,7 @@ def make_clip(
     second_size: tuple[int, int] | None = None,
     options: dict[str, str] | None = None,
     container_format: str | None = None,
+    faststart: bool = False,
 ) -> Path:
     """Writes a clip and returns its path.
 
@@ -94,6 +95,7 @@ def make_clip(
         second_size: (height, width) of a second video stream, put after the first; its numbers start at 2048.
         options: More options for the encoder.
         container_format: FFmpeg's name of the container, where the suffix does not tell.
+        faststart: Whether an MP4's index comes before its frames, so that a cut file still opens.
     """
     path = Path(path)
     if isinstance(frames, int):
@@ -102,7 +104,8 @@ def make_clip(
         pictures, size = frames, (len(frames[0]), len(frames[0][0]))
     rate = Fraction(fps).limit_denominator(1001)
     base = Fraction(1, 1000) if times is not None else 1 / rate
-    with av.open(str(path), "w", format=container_format) as container:
+    muxing = {"movflags": "faststart"} if faststart else {}
+    with av.open(str(path), "w", format=container_format, options=muxing) as container:
         stream = _add_video(container, codec, rate, size, pix_fmt, base, gop, bframes, options)
         second = None
         if second_size is not None:

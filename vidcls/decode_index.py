@@ -76,13 +76,22 @@ class Index:
         """(height, width) in pixels after rotation."""
         return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
 
-    def decord_misfit(self) -> str:
-        """Why decord would not deliver this file's pictures exactly; empty where it does.
+    def decord_seeks(self) -> bool:
+        """Whether decord 0.6 finds the right frame after a seek.
 
-        Each rule is a measured difference between decord 0.6 (FFmpeg 4.1) and current FFmpeg:
-        it has no AV1; its older scaler interpolates 4:2:0 chroma otherwise wherever its plain 8-bit converter
-        does not apply (more than 8 bits: 0.6 to 3.4 grey levels, odd heights: 0.5); after a seek it loses the
-        pictures that lead a key frame in an open group (as x265 writes them) and returns later frames instead.
+        Measured on clips whose frames carry numbers: it does in MP4, Matroska and FLV, and in AVI without
+        reordered frames. It does not in MPEG transport streams, nor where pictures shown before a key frame come
+        after it (open groups, as x265 writes them): it loses those and returns later frames.
+        """
+        known = any(name in self.container for name in ("mp4", "matroska", "flv", "avi"))
+        return known and not self.open_gop and not self.by_count
+
+    def decord_misfit(self) -> str:
+        """Why decord 0.6 (FFmpeg 4.1) would not deliver this file's pictures exactly, or only slowly.
+
+        Empty where it does deliver them. Where its plain 8-bit converter does not apply, its scaler interpolates
+        the rows of 4:2:0 chroma otherwise than current FFmpeg: 0.6 to 3.4 grey levels on average for more than 8
+        bits, 0.5 for odd heights, none for 4:2:2 and 4:4:4.
         """
         if self.codec == "av1":
             return "decord has no AV1 decoder"
@@ -90,8 +99,8 @@ class Index:
             return f"decord does not convert {self.pix_fmt} exactly"
         if "420" in self.pix_fmt and self.height % 2:
             return "decord does not convert odd heights exactly"
-        if self.open_gop:
-            return "decord loses frames after seeking in open groups of pictures"
+        if not self.decord_seeks():
+            return "decord does not seek reliably in it"
         return ""
 
 
@@ -260,6 +269,7 @@ def _make_index(
         keyframes = np.concatenate([np.zeros(1, np.int64), keyframes[keep]])
         key_times = [int(seek_to[order[0]]), *key_times[keep]]
     shown = np.sort(pts)[len(pts) - len(order) :]
+    warnings += _early_end(container, stream, len(pts))
     timing = _timing(shown, base, stream, guessed=by_count and bool((packets.pts == _MISSING).any()))
     warnings += timing.warnings
     rotation = round(-first.rotation / 90) * 90 % 360
@@ -300,6 +310,13 @@ def _countable_times(pts: npt.NDArray[np.int64], dts: npt.NDArray[np.int64]) -> 
 def _has_leading_pictures(pts: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> bool:
     later = np.minimum.accumulate(pts[::-1])[::-1]  # earliest time among this packet and all after it
     return bool((later[keys] < pts[keys]).any())
+
+
+def _early_end(container: Any, stream: Any, count: int) -> list[str]:
+    """A warning where the file's header promises more than the file holds."""
+    if container.format.name.startswith("mov") and stream.frames > 1.02 * count + 1:
+        return [f"the file ends early: {count} of {stream.frames} frames are there"]
+    return []
 
 
 class _Timing(NamedTuple):

@@ -35,6 +35,7 @@ HEADER = struct.Struct(">IQ")
 LENGTH = struct.Struct(">Q")
 GRACE = 30.0  # seconds beyond the timeout after which a worker that nobody killed ends itself
 
+_TITLES = {"decord": "decord", "pyav": "PyAV"}
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
@@ -193,7 +194,9 @@ class _Server:
             except self._decoders.DecodeError as error:
                 if name == names[-1]:
                     raise self._failure(index.path, name, error) from error
-                warnings.append(f"{name} could not read it ({error}): read with {names[-1]}")
+                warnings.append(
+                    f"{_TITLES[name]} could not read it ({error}): read with {_TITLES[names[-1]]}"
+                )
                 continue
             _send(self._out, {"type": "done", "decoder": name, "warnings": warnings + decoder.warnings})
             return

@@ -91,6 +91,9 @@ class PyAVDecoder:
             yield from self._read(wanted)
         if self._damaged:
             self.warnings.append(f"{self._damaged} damaged packets were skipped")
+        if 2 * self._replaced > len(wanted):
+            problem = f"only {len(wanted) - self._replaced} of the {len(wanted)} frames needed can be decoded"
+            raise VideoError(self.index.path, problem, "the file is damaged: copy it again")
         if self._replaced:
             self.warnings.append(
                 f"{self._replaced} of {len(wanted)} frames could not be decoded: the nearest ones stand in"
@@ -237,13 +240,15 @@ class DecordDecoder:
             # Opened for these frames only: left open, it goes on reading ahead into memory.
             reader = decord.VideoReader(self.index.path, num_threads=min(4, os.cpu_count() or 1))
             self._check(reader)
-            sequential = self.index.open_gop or self.index.by_count
+            seekable = self.index.decord_seeks()
             position = 0
             for frame in wanted:
-                if not sequential:
+                if seekable:
                     reader.seek_accurate(frame)
-                elif frame > position:
-                    reader.skip_frames(frame - position)
+                else:
+                    # Not skip_frames: like a seek, it miscounts where frames are reordered across key frames.
+                    for _ in range(frame - position):
+                        reader.next()
                 picture: Picture = reader.next().asnumpy()
                 position = frame + 1
                 if picture.shape != (*self.index.shown_size, 3):
@@ -256,6 +261,8 @@ class DecordDecoder:
 
     def _check(self, reader: Any) -> None:
         """Whether decord chose the same stream and counts the same frames (edit lists, two video streams)."""
+        if self.index.container in ("mpegts", "mpeg"):
+            raise DecodeError("it loses the first frames of transport and program streams")
         count = len(self.index.pts)
         if len(reader) != count:
             raise DecodeError(f"it counts {len(reader)} frames instead of {count}")
@@ -267,8 +274,14 @@ class DecordDecoder:
 
 
 def _in_short(error: Exception) -> str:
-    """Decord's message without the times and source files that it puts in front."""
-    return re.sub(r"\[[\d:]+\]\s*|\S+\.(cc|h):\d+:\s*", "", reason(error))[:100].strip()
+    """What decord's error means, without the source lines and C++ conditions that it quotes."""
+    text = str(error)
+    if "find video stream" in text:
+        return "it has no decoder for this codec"
+    if "sending packet" in text or "av_read_frame" in text or "send_packet" in text:
+        return "it stops at damaged packets"
+    text = re.sub(r"\[[\d:]+\]\s*|\S+\.(cc|h):\d+:\s*|Check failed:\s*", "", reason(error))
+    return text[:100].strip() or type(error).__name__
 
 
 Decoder = PyAVDecoder | DecordDecoder
