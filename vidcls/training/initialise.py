@@ -16,6 +16,7 @@ scenic. What each system copies, transforms and leaves fresh:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.checkpoints import Checkpoint, read_checkpoint
+from vidcls.checkpoints.timesformer_fb import inflate_image_vit
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.training.inflate import fit_positions, inflate_filters
 
@@ -168,7 +170,7 @@ def initialise(
     if architecture.startswith("vivit-"):
         _fill_vivit(fill, model, method, positions, temporal)
     elif architecture.startswith("timesformer-"):
-        _fill_timesformer(fill, model)
+        _fill_timesformer(fill, model, architecture)
     elif architecture in IMAGE_SIZED:
         _fill_frames(fill, architecture)
     else:
@@ -257,35 +259,29 @@ def _fill_factorised_self(fill: _Fill, encoder: str, temporal: str) -> None:
             fill.copy(target, name)
 
 
-def _fill_timesformer(fill: _Fill, model: nn.Module) -> None:
-    """``load_pretrained`` of the released code; steps that it does not have are treated as its temporal step."""
+def _fill_timesformer(fill: _Fill, model: nn.Module, architecture: str) -> None:
+    """Take what the reader's own rule makes of the image ViT, and tell what was copied from what was set."""
     config: Any = model.config
-    for name in ("patch_embed.proj.weight", "patch_embed.proj.bias", "cls_token"):
-        fill.copy(name, name)
-    rows = fill.take("pos_embed")
-    if rows.shape == fill.own["pos_embed"].shape:
-        fill.copy("pos_embed", "pos_embed")
-    else:
-        fill.copy("pos_embed", "pos_embed", _nearest_rows(rows, config.grid_size))
-    fill.copy_all("norm.", "")
-    fill.copy_all("blocks.", "")
-    for step in ("temporal", "local", "width"):
-        if f"blocks.0.{step}_fc.weight" not in fill.own:
-            continue
-        for name in [n for n in fill.source if n.startswith("blocks.") and (".attn." in n or ".norm1." in n)]:
-            fill.copy(name.replace(".attn.", f".{step}_attn.").replace(".norm1.", f".{step}_norm1."), name)
-        for name in [n for n in fill.own if f".{step}_fc." in n]:
+    state = inflate_image_vit(
+        fill.source,
+        architecture,
+        image_size=config.image_size,
+        num_frames=config.num_frames,
+        num_classes=config.num_classes,
+        subject=fill.subject,
+    )
+    for name, tensor in state.items():
+        source = _STEP.sub(r".\1.", name)
+        if source not in fill.source:
             fill.zero(name)
-    if "time_embed" in fill.own:
-        fill.zero("time_embed")
-    _copy_head(fill)
+        elif tensor.shape == fill.source[source].shape:
+            fill.copy(name, source)
+        else:
+            fill.copy(name, source, tensor)
 
 
-def _nearest_rows(rows: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Fit positions (1, 1 + n, d) to a grid as the released code does: nearest along the flattened patches."""
-    patches = rows[:, 1:].float().transpose(1, 2)
-    fitted = nn.functional.interpolate(patches, size=grid[0] * grid[1], mode="nearest").transpose(1, 2)
-    return torch.cat([rows[:, :1], fitted.to(rows.dtype)], dim=1)
+_STEP = re.compile(r"\.[a-z]+_(attn|norm1)\.")
+"""An added attention step's part of a name: ``.temporal_attn.`` starts from ``.attn.``."""
 
 
 def _fill_frames(fill: _Fill, architecture: str) -> None:
