@@ -14,11 +14,13 @@ from torch import nn
 
 from vidcls.checkpoints import (
     google_npz,
+    hf_timesformer,
     hf_vit,
     hf_vivit,
     native,
     scenic,
     scenic_vit,
+    timesformer_fb,
     timm_vit,
     vtn_slowfast,
 )
@@ -45,6 +47,8 @@ FORMATS: dict[str, Format] = {
     hf_vivit.NAME: hf_vivit,
     scenic.NAME: scenic,
     vtn_slowfast.NAME: vtn_slowfast,
+    hf_timesformer.NAME: hf_timesformer,
+    timesformer_fb.NAME: timesformer_fb,
     hf_vit.NAME: hf_vit,
     google_npz.NAME: google_npz,
     scenic_vit.NAME: scenic_vit,

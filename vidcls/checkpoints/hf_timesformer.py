@@ -1,0 +1,193 @@
+"""Hugging Face folders of ``TimesformerForVideoClassification``: Facebook's weights under other names.
+
+transformers, ``models/timesformer/modeling_timesformer.py``. Divided and joint attention compute what Facebook's
+code computes. Two things of HF's are not followed, and said instead of computed differently:
+
+- ``space_only``: HF classifies every frame by itself and returns one row of logits for each, where Facebook's
+  code averages the tokens over the frames before the last norm. Such a folder is refused, unless it is asked for
+  as ``vit-frames``, which averages HF's rows.
+- Divided attention in views of another size than the configuration's: HF raises, or where the numbers happen to
+  divide, mixes up the tokens. The model refuses them. ``image_size`` and ``num_frames`` given while loading resize
+  the embeddings by Facebook's rule (`vidcls.checkpoints.timesformer_fb`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from vidcls.checkpoints import hf_vit
+from vidcls.checkpoints.base import Checkpoint, Raw, take
+from vidcls.checkpoints.timesformer_fb import find_scheme, fit
+from vidcls.checkpoints.timm_vit import vit_checkpoint
+from vidcls.checkpoints.vit_tensors import ViTTensors, settle
+
+NAME = "hf_timesformer"
+
+SCHEMES = {
+    "divided_space_time": "timesformer-divided",
+    "joint_space_time": "timesformer-joint",
+    "space_only": "timesformer-space",
+}
+
+_OUTSIDE = {
+    "timesformer.embeddings.cls_token": "cls_token",
+    "timesformer.embeddings.position_embeddings": "pos_embed",
+    "timesformer.embeddings.time_embeddings": "time_embed",
+    "timesformer.embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "timesformer.layernorm": "norm",
+    "classifier": "head",
+}
+_BLOCK = {
+    "layernorm_before": "norm1",
+    "attention.attention.qkv": "attn.qkv",
+    "attention.output.dense": "attn.proj",
+    "temporal_layernorm": "temporal_norm1",
+    "temporal_attention.attention.qkv": "temporal_attn.qkv",
+    "temporal_attention.output.dense": "temporal_attn.proj",
+    "temporal_dense": "temporal_fc",
+    "layernorm_after": "norm2",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+
+
+def matches(raw: Raw) -> bool:
+    """Whether the folder's configuration says that it is a TimeSformer."""
+    return raw.kind == "hf" and raw.meta["config"].get("model_type") == "timesformer"
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a TimeSformer, with its labels and its preprocessing.
+
+    Args:
+        raw: The folder.
+        architecture: Must be the configuration's scheme, or None; ``vit-frames`` for ``space_only``.
+        config: ``image_size`` and ``num_frames`` to resize the embeddings; any other keyword of the architecture.
+
+    Raises:
+        CheckpointError: It is ``space_only``, has no classifier, is incomplete, an entry of the configuration is
+            unknown, or a keyword contradicts the folder.
+    """
+    settings = raw.meta["config"]
+    state = our_names(raw.tensors)
+    if "head.weight" not in state:
+        raise raw.error(
+            "has no classifier",
+            "give a folder saved from TimesformerForVideoClassification, not from TimesformerModel",
+        )
+    attention = settings.get("attention_type", "divided_space_time")
+    scheme = SCHEMES.get(str(attention))
+    if scheme is None or scheme != find_scheme(state):
+        raise raw.error(
+            f"config.json says attention_type {attention!r}, its tensors make {find_scheme(state)}",
+            "fetch the folder again",
+        )
+    settled = {
+        "num_heads": int(_number(raw, "num_attention_heads", 12)),
+        "norm_eps": _number(raw, "layer_norm_eps", 1e-6),
+        "activation": _activation(raw),
+    }
+    rates: dict[str, Any] = {
+        "dropout": _number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": _number(raw, "attention_probs_dropout_prob", 0.0),
+        "drop_path_rate": _number(raw, "drop_path_rate", 0.0),
+    }
+    if scheme == "timesformer-space":
+        return _by_frame(raw, state, architecture, config, settled, rates)
+    if architecture not in (None, scheme):
+        raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
+    sizes = _stored_sizes(raw, state)
+    found, state, notes = fit(raw, state, scheme, {**sizes, **config, **settled}, {})
+    found |= settled
+    seen = _input(raw, found["num_frames"])
+    if "image_size" in config:
+        seen |= {"image_size": found["image_size"], "resize": max(found["image_size"])}
+    rates["any_size"] = scheme != "timesformer-divided"
+    names = hf_vit.labels(settings, found["num_classes"])
+    settled_config = settle(raw, found, {**rates, **config})
+    return Checkpoint(NAME, scheme, settled_config, state, labels=names, input=seen, notes=notes)
+
+
+def our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename HF's tensors; a name that is not known stays as it is, to be reported by the strict load."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        stem, _, leaf = name.rpartition(".")
+        block = re.fullmatch(r"timesformer\.encoder\.layer\.(\d+)\.(.+)", stem)
+        if block is not None and block[2] in _BLOCK:
+            out[f"blocks.{block[1]}.{_BLOCK[block[2]]}.{leaf}"] = tensor
+        elif stem in _OUTSIDE:
+            out[f"{_OUTSIDE[stem]}.{leaf}"] = tensor
+        else:
+            out[_OUTSIDE.get(name, name)] = tensor
+    return out
+
+
+def _by_frame(
+    raw: Raw,
+    state: dict[str, Tensor],
+    architecture: str | None,
+    config: dict[str, Any],
+    settled: dict[str, Any],
+    rates: dict[str, Any],
+) -> Checkpoint:
+    if architecture != "vit-frames":
+        raise raw.error(
+            "is of HF's space_only attention, which classifies each frame by itself and does not average over them "
+            "as Facebook's code does, so that it is no timesformer-space",
+            'load it with architecture="vit-frames", which averages its logits over the frames',
+        )
+    names = hf_vit.labels(raw.meta["config"], state["head.weight"].shape[0])
+    seen = _input(raw, int(_number(raw, "num_frames", 8)))
+    given = settle(raw, settled, config)
+    vit = ViTTensors(raw, state, "hf")
+    return vit_checkpoint(NAME, vit, architecture, given, rates, labels=names, input=seen)
+
+
+def _stored_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
+    """The configuration's sizes, held against the tensors: what differs must not pass for a wish to resize."""
+    stored = raw.meta["config"].get("image_size", 224)
+    size = stored if isinstance(stored, list) else [stored, stored]
+    frames = int(_number(raw, "num_frames", 8))
+    patch = take(state, "patch_embed.proj.weight", raw.path).shape[2:]
+    places, times = (
+        take(state, "pos_embed", raw.path).shape[1] - 1,
+        take(state, "time_embed", raw.path).shape[1],
+    )
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise raw.error(f"config.json: image_size is {stored!r}", "fetch the folder again")
+    if (size[0] // patch[0]) * (size[1] // patch[1]) != places or frames != times:
+        raise raw.error(
+            f"config.json says {frames} frames of {size[0]}×{size[1]} pixels, but its tensors hold {times} times and "
+            f"{places} places",
+            "fetch the folder again",
+        )
+    return {"image_size": (size[0], size[1]), "num_frames": frames}
+
+
+def _input(raw: Raw, num_frames: int) -> dict[str, Any]:
+    """What the folder determines; which frames of a video to take is left to the user by HF."""
+    from vidcls.views import input_from_preprocessor
+
+    seen: dict[str, Any] = input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"])
+    if raw.meta["preprocessor"]:
+        seen["num_crops"] = 1  # HF's processors cut one crop out of the middle
+    return {**seen, "num_frames": num_frames}
+
+
+def _activation(raw: Raw) -> str:
+    name = raw.meta["config"].get("hidden_act", "gelu")
+    if not isinstance(name, str) or name not in hf_vit.ACTIVATIONS:
+        known = ", ".join(hf_vit.ACTIVATIONS)
+        raise raw.error(f"config.json: unknown hidden_act {name!r}", f"known: {known}")
+    return hf_vit.ACTIVATIONS[name]
+
+
+def _number(raw: Raw, key: str, default: float) -> float:
+    value = raw.meta["config"].get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise raw.error(f"config.json: {key} is {value!r}, not a number", "fetch the folder again")
+    return float(value)

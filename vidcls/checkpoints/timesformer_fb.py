@@ -1,0 +1,266 @@
+"""TimeSformer as Facebook released it: ``.pyth`` files in any of their wrappings, and bare state dicts.
+
+facebookresearch/TimeSformer, ``timesformer/utils/checkpoint.py`` and ``timesformer/models/helpers.py``. Our
+parameter names are theirs, so a file is unwrapped and not renamed. The scheme of attention is told by the tensors:
+``temporal_attn`` makes it divided, ``time_embed`` alone joint, neither space-only.
+
+Sizes may be changed while loading, by the rule of the reference's ``load_pretrained``: the places are resized as
+one flat row, nearest in 1-D (not as a picture), the times nearest in 1-D. This differs from what the model does
+with views of other sizes (`vidcls.models.timesformer.TimeSformer.positions`), and the reference has a third way:
+``tools/test_net.py`` resizes the times only and silently leaves every other tensor that does not fit as it was
+initialised. We never do that; what does not fit is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidcls.checkpoints import timm_vit
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
+from vidcls.checkpoints.timesformer_input import read_settings, stored_input
+from vidcls.checkpoints.vit_tensors import head_count, settle
+from vidcls.errors import CheckpointError, ConfigError
+from vidcls.models.layers import pair
+from vidcls.models.timesformer import TimeSformer, resize_nearest_1d
+
+NAME = "timesformer_fb"
+
+# The state dict lies under some of these, or bare: FB writes ``model_state`` with the wrapper class's ``model.`` in
+# each key, converted copies have ``model`` or ``module``, distributed training ``state_dict`` with ``module.``.
+_CLASS_TOKEN = re.compile(r"((?:(?:state_dict|model_state|model|module)\.)*)cls_token")
+_NEEDED = ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+
+
+def matches(raw: Raw) -> bool:
+    """Whether there is a TimeSformer; a plain image ViT counts only where its wrapping is FB's.
+
+    A space-only TimeSformer has the tensors of an image ViT. It is told by FB's ``model_state``, by the wrapper
+    class's ``model.`` before each key, or by the stored settings. A ``.pth`` with a ViT under ``model`` may as well
+    come from DeiT and is left to `vidcls.checkpoints.timm_vit`; ``format="timesformer_fb"`` overrules that.
+    """
+    root = find_root(raw)
+    if root is None:
+        return False
+    if any(
+        name.startswith(root) and ("time_embed" in name or ".temporal_attn." in name) for name in raw.tensors
+    ):
+        return True
+    words = root.split(".")[:-1]
+    wrapped = "model_state" in words or (len(words) > 1 and words[-1] == "model")
+    return (
+        wrapped or (raw.kind == "safetensors" and words == ["model"]) or "TIMESFORMER" in read_settings(raw)
+    )
+
+
+def find_root(raw: Raw) -> str | None:
+    """Return what stands before the model's names in the file, None where no ViT with a class token is."""
+    if raw.kind not in ("torch", "safetensors"):
+        return None
+    roots = [found[1] for name in raw.tensors if (found := _CLASS_TOKEN.fullmatch(name))]
+    return next((root for root in roots if all(root + name in raw.tensors for name in _NEEDED)), None)
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a TimeSformer of divided, joint or space-only attention.
+
+    Args:
+        raw: The file.
+        architecture: Must be the scheme that the tensors tell, or None. For a file without anything temporal,
+            ``vit-frames`` reads it as an image ViT.
+        config: ``num_heads`` where 64 does not divide the width (the files do not store it); ``image_size`` and
+            ``num_frames`` to resize the embeddings; any other keyword of the architecture.
+
+    Raises:
+        CheckpointError: The file is incomplete, contradicts a keyword, or does not say how many heads it has.
+    """
+    root = find_root(raw)
+    if root is None:
+        raise raw.error("holds no TimeSformer of Facebook's names", "try without format=")
+    state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
+    scheme = find_scheme(state)
+    if architecture == "vit-frames" and scheme == "timesformer-space":
+        return timm_vit.read(raw, architecture, config)
+    if architecture not in (None, scheme):
+        raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
+    settings = read_settings(raw)
+    found, state, notes = fit(raw, state, scheme, config, settings)
+    seen, more = stored_input(settings, found, "image_size" in config)
+    return Checkpoint(NAME, scheme, settle(raw, found, config), state, input=seen, notes=notes + more)
+
+
+def find_scheme(names: Mapping[str, Any]) -> str:
+    """Tell the architecture from the names of the tensors."""
+    if any(".temporal_attn." in name for name in names):
+        return "timesformer-divided"
+    return "timesformer-joint" if "time_embed" in names else "timesformer-space"
+
+
+def fit(
+    raw: Raw, state: dict[str, Tensor], scheme: str, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
+    """Infer a TimeSformer's shape, and resize its embeddings to the sizes that are asked for.
+
+    Args:
+        raw: The file, for errors.
+        state: Tensors under our names.
+        scheme: The architecture.
+        config: The caller's keywords; ``num_heads``, ``image_size`` and ``num_frames`` are used.
+        settings: Facebook's stored ``cfg``; may be empty.
+
+    Returns:
+        Keywords of `TimeSformerConfig`, the state with embeddings of the right size, and notes.
+
+    Raises:
+        CheckpointError: A tensor is missing or of a shape that no TimeSformer has.
+    """
+    dim, in_channels, *patch = _take(raw, state, "patch_embed.proj.weight", 4).shape
+    patch_size = (int(patch[0]), int(patch[1]))
+    positions = _take(raw, state, "pos_embed", 3)
+    places = positions.shape[1] - 1
+    image_size = _image_size(raw, places, patch_size, config.get("image_size"), settings)
+    wanted_places = math.prod(size // side for size, side in zip(image_size, patch_size, strict=True))
+    notes = []
+    if wanted_places not in (places, 0):  # an image smaller than a patch is the model's to refuse
+        state = {**state, "pos_embed": resize_places(positions, wanted_places)}
+        notes.append(
+            f"its {places} position embeddings were resized to {wanted_places}, nearest along one row"
+        )
+    frames = int(config.get("num_frames") or _data(settings, "NUM_FRAMES", 8))
+    if scheme != "timesformer-space":
+        times = _take(raw, state, "time_embed", 3)
+        frames = int(config.get("num_frames") or times.shape[1])
+        if frames > 0 and frames != times.shape[1]:
+            state = {**state, "time_embed": resize_nearest_1d(times.float(), frames)}
+            notes.append(f"its {times.shape[1]} time embeddings were resized to {frames}, nearest")
+    found = {
+        "image_size": image_size,
+        "num_frames": frames,
+        "patch_size": patch_size,
+        "in_channels": in_channels,
+        "num_classes": _take(raw, state, "head.weight", 2).shape[0],
+        "embed_dim": dim,
+        "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
+        "num_heads": head_count(raw, dim, config.get("num_heads")),
+        "mlp_ratio": _take(raw, state, "blocks.0.mlp.fc1.weight", 2).shape[0] / dim,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state,
+    }
+    return found, state, tuple(notes)
+
+
+def resize_places(positions: Tensor, places: int) -> Tensor:
+    """Resize position embeddings (1, 1 + n, d) to (1, 1 + places, d): nearest over the flat row of patches."""
+    return torch.cat([positions[:, :1].float(), resize_nearest_1d(positions[:, 1:].float(), places)], dim=1)
+
+
+def inflate_image_vit(
+    vit_state: Mapping[str, Tensor],
+    architecture: str,
+    *,
+    image_size: int | tuple[int, int],
+    num_frames: int,
+    num_classes: int,
+    subject: object = "image ViT",
+) -> dict[str, Tensor]:
+    """Turn an image ViT's weights into the start of a TimeSformer, as the reference's ``load_pretrained`` does.
+
+    Every attention step starts from the image's own attention and norm, the linear layers behind the early steps
+    and the time embeddings from zero: at first the model is the image ViT, by frame. Places are resized nearest
+    in 1-D. The paper's schemes that were never released start in the same way.
+
+    Args:
+        vit_state: timm's names → tensors, bare or under ``backbone.``, with or without ``head.*``.
+        architecture: A key of `vidcls.models.ARCHITECTURES` that starts with ``timesformer-``.
+        image_size: Of the TimeSformer, in pixels.
+        num_frames: Of the TimeSformer.
+        num_classes: Of the TimeSformer. The head is kept only if it has as many.
+        subject: What errors are about, such as the file.
+
+    Returns:
+        The TimeSformer's state. ``head.weight`` and ``head.bias`` are absent where the class counts differ: keep
+        the model's own.
+
+    Raises:
+        CheckpointError: The ViT is incomplete, or has tensors that no TimeSformer has a place for.
+        ConfigError: The architecture is no TimeSformer.
+    """
+    from vidcls.models import ARCHITECTURES
+
+    model_class = ARCHITECTURES[architecture][1]
+    if not issubclass(model_class, TimeSformer):
+        raise ConfigError(architecture, "is no TimeSformer", "choose one of timesformer-*")
+    steps: tuple[str, ...] = getattr(model_class.make_block, "early_steps", ())
+    state: dict[str, Tensor] = {}
+    for key, tensor in vit_state.items():
+        name = key.removeprefix("backbone.")
+        if name.startswith("pre_logits."):
+            continue  # Google's extra layer before the classifier of ImageNet-21k; the reference drops it too
+        state[name] = tensor
+        for step in steps:
+            if found := re.fullmatch(r"(blocks\.\d+)\.(attn|norm1)\.(.+)", name):
+                state[f"{found[1]}.{step}_{found[2]}.{found[3]}"] = tensor
+    _check_image_vit(state, subject)
+    dim, _, *patch = state["patch_embed.proj.weight"].shape
+    height, width = pair(image_size)
+    places = (height // patch[0]) * (width // patch[1])
+    if places != state["pos_embed"].shape[1] - 1:
+        state["pos_embed"] = resize_places(state["pos_embed"], places)
+    if model_class.has_time:
+        state["time_embed"] = torch.zeros(1, num_frames, dim)
+    for layer in range(count_layers(state, r"blocks\.(\d+)\.", subject)):
+        for step in steps:
+            state[f"blocks.{layer}.{step}_fc.weight"] = torch.zeros(dim, dim)
+            state[f"blocks.{layer}.{step}_fc.bias"] = torch.zeros(dim)
+    if "head.weight" in state and len(state["head.weight"]) != num_classes:
+        del state["head.weight"], state["head.bias"]
+    return state
+
+
+def _check_image_vit(state: Mapping[str, Tensor], subject: object) -> None:
+    for name in ("cls_token", *_NEEDED):
+        take(state, name, subject)
+    foreign = [name for name in state if name.partition(".")[0] not in _IMAGE_VIT]
+    if foreign:
+        raise CheckpointError(
+            str(subject),
+            f"its {', '.join(foreign[:3])} have no place in a TimeSformer",
+            "give a plain image ViT",
+        )
+
+
+_IMAGE_VIT = {"cls_token", "pos_embed", "patch_embed", "blocks", "norm", "head"}
+
+
+def _image_size(
+    raw: Raw, places: int, patch: tuple[int, int], wanted: Any, settings: Mapping[str, Any]
+) -> tuple[int, int]:
+    """The size in pixels that is asked for, was stored, or belongs to a square of patches."""
+    if wanted is not None:
+        return pair(wanted)
+    crop = _data(settings, "TRAIN_CROP_SIZE", 0)
+    if crop > 0 and (crop // patch[0]) * (crop // patch[1]) == places:
+        return crop, crop
+    side = math.isqrt(max(places, 0))
+    if side * side != places or side == 0:
+        raise raw.error(
+            f"its {places} position embeddings make no square", "give image_size=(h, w) in pixels"
+        )
+    return side * patch[0], side * patch[1]
+
+
+def _data(settings: Mapping[str, Any], key: str, default: int) -> int:
+    section = settings.get("DATA")
+    value = section.get(key) if isinstance(section, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _take(raw: Raw, state: Mapping[str, Tensor], name: str, dims: int) -> Tensor:
+    tensor = take(state, name, raw.path)
+    if tensor.ndim != dims or 0 in tensor.shape:
+        raise raw.error(f"{name} has the shape {tuple(tensor.shape)}", "it is not a TimeSformer's")
+    return tensor
