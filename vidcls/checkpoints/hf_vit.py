@@ -74,7 +74,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     num_heads = int(_number(raw, "num_attention_heads", 12))
     return vit_checkpoint(
         NAME,
-        ViTTensors(raw, timm_names(raw), "hf"),
+        ViTTensors(raw, timm_names(raw), "hf", _image_size(raw)),
         architecture,
         settle(raw, {"num_heads": num_heads}, config),
         defaults,
@@ -131,6 +131,14 @@ def _input(raw: Raw) -> dict[str, Any] | None:
 
     fields: dict[str, Any] = input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"])
     return fields
+
+
+def _image_size(raw: Raw) -> tuple[int, int]:
+    size = raw.meta["config"].get("image_size", 224)
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise raw.error(f"config.json: image_size is {size!r}", "fetch the folder again")
+    return sides[0], sides[1]
 
 
 def _number(raw: Raw, key: str, default: float) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-
-from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, take
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle
@@ -29,7 +28,12 @@ def find_root(raw: Raw) -> str | None:
     if any(part in name for name in raw.tensors for part in FOREIGN):
         return None
     needed = ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
-    return next((root for root in ROOTS if all(root + name in raw.tensors for name in needed)), None)
+    roots = [root for root in ROOTS if all(root + name in raw.tensors for name in needed)]
+    if (
+        raw.kind == "safetensors"
+    ):  # nothing wraps those, and in a TimeSformer of space only all names begin so
+        roots = [root for root in roots if not root.startswith("model.")]
+    return roots[0] if roots else None
 
 
 def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
@@ -87,11 +91,11 @@ def vit_checkpoint(
     if config.get("representation_size") == 0:
         del config["representation_size"]
         tensors = {key: t for key, t in tensors.items() if not key.startswith("pre_logits.")}
-    found, backbone = ViTTensors(raw, tensors, vit.rule).backbone(config)
+    found, backbone = replace(vit, tensors=tensors).backbone(config)
     found["num_classes"] = tensors["head.weight"].shape[0]
     if "pre_logits.0.weight" in tensors:
         found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
-    state: dict[str, Tensor] = {f"backbone.{key}": t for key, t in backbone.items()}
-    state |= {key: t for key, t in tensors.items() if key.startswith(("head.", "pre_logits."))}
+    own = ("head.", "pre_logits.")
+    state = {key if key.startswith(own) else f"backbone.{key}": tensor for key, tensor in backbone.items()}
     settled = {**(defaults or {}), **settle(raw, found, config)}
     return Checkpoint(name, "vit-frames", settled, state, **rest)

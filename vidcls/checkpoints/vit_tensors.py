@@ -37,11 +37,13 @@ class ViTTensors:
         raw: The file, for errors.
         tensors: timm's names → tensors, without any prefix.
         rule: Key of `POSITION_RULES` for this publisher.
+        trained_size: Image size (h, w) that the position table is for, where the file says so; else a square.
     """
 
     raw: Raw
     tensors: Mapping[str, Tensor]
     rule: str
+    trained_size: tuple[int, int] | None = None
 
     def backbone(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Infer the shape of the ViT, and fit the position table to the image size that is asked for.
@@ -50,7 +52,7 @@ class ViTTensors:
             config: The caller's keywords; ``num_heads`` and ``image_size`` are used.
 
         Returns:
-            Keywords of `vidcls.models.vit.ViTConfig`, and the backbone's state (without head).
+            Keywords of `vidcls.models.vit.ViTConfig`, and all tensors with the position table fitted.
 
         Raises:
             CheckpointError: A tensor is missing or of a shape that no ViT has, or the number of heads is unknown.
@@ -72,30 +74,42 @@ class ViTTensors:
             "qkv_bias": "blocks.0.attn.qkv.bias" in self.tensors,
             "pool": "token" if prefix else "gap",
         }
-        state = {name: t for name, t in self.tensors.items() if not name.startswith(("head.", "pre_logits."))}
-        return found, {**state, "pos_embed": pos_embed}
+        return found, {**self.tensors, "pos_embed": pos_embed}
 
     def _fit(
         self, pos_embed: Tensor, prefix: int, patch: tuple[int, int], wanted: Any
     ) -> tuple[tuple[int, int], Tensor]:
         places = pos_embed.shape[1] - prefix
+        new = None if wanted is None else _grid(pair(wanted), patch)
+        old = self._trained_grid(places, patch, new)
+        if new is None:
+            return (old[0] * patch[0], old[1] * patch[1]), pos_embed
+        if self.rule != "hf" and new[0] * new[1] == places:
+            # timm looks at the number of places alone; a file does not tell 4 × 4 from 2 × 8.
+            return pair(wanted), pos_embed
+        return pair(wanted), resize_positions(pos_embed, prefix, old, new, self.rule)
+
+    def _trained_grid(
+        self, places: int, patch: tuple[int, int], wanted: tuple[int, int] | None
+    ) -> tuple[int, int]:
         side = math.isqrt(max(places, 0))
-        size = pair(wanted) if wanted is not None else (side * patch[0], side * patch[1])
-        grid = (size[0] // patch[0], size[1] // patch[1])
-        if side * side != places:
-            if grid[0] * grid[1] != places or wanted is None:
-                raise self.raw.error(
-                    f"its {places} position embeddings make no square",
-                    "give image_size=(h, w) as it was trained",
-                )
-            return size, pos_embed
-        return size, resize_positions(pos_embed, prefix, (side, side), grid, self.rule)
+        trained = None if self.trained_size is None else _grid(self.trained_size, patch)
+        for grid in (trained, (side, side), wanted):
+            if grid is not None and grid[0] * grid[1] == places:
+                return grid
+        raise self.raw.error(
+            f"its {places} position embeddings make no square", "give image_size=(h, w) as it was trained"
+        )
 
     def _take(self, name: str, dims: int) -> Tensor:
         tensor = take(self.tensors, name, self.raw.path)
         if tensor.ndim != dims or 0 in tensor.shape:
             raise self.raw.error(f"{name} has the shape {tuple(tensor.shape)}", "it is not an image ViT's")
         return tensor
+
+
+def _grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    return size[0] // patch[0], size[1] // patch[1]
 
 
 def resize_positions(
