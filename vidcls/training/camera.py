@@ -258,7 +258,9 @@ def make_path(rng: Rng, label: str, duration: float) -> CameraPath:
         wobbles = _hand(rng, JITTER_RMS)
         return CameraPath(label, duration, none, Profile("linear"), drift, make_profile(rng), wobbles)
     if label == "shake":
-        return CameraPath(label, duration, none, Profile("linear"), none, Profile("linear"), _shake(rng, duration))
+        return CameraPath(
+            label, duration, none, Profile("linear"), none, Profile("linear"), _shake(rng, duration)
+        )
     channel, sign = MOTION[label]
     low, high = AMPLITUDE[channel]
     amount = _log_uniform(rng, low, high)

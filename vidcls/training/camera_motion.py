@@ -115,7 +115,9 @@ def normalised(clips: Tensor) -> Tensor:
     return clips.permute(0, 4, 1, 2, 3).float() * (2 / 255) - 1
 
 
-def whitened_patch_filters(clips: np.ndarray, tubelet_size: tuple[int, int, int], count: int) -> tuple[Tensor, Tensor]:
+def whitened_patch_filters(
+    clips: np.ndarray, tubelet_size: tuple[int, int, int], count: int
+) -> tuple[Tensor, Tensor]:
     """Filters that make the tokens of training clips white: principal components, each scaled to variance one.
 
     With ordinary filters brightness swamps motion in every token; whitened, the small changes over time count as much.
@@ -204,7 +206,10 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
     """AdamW; biases, norms and position embeddings do not decay."""
     matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and "pos_embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim <= 1 or "pos_embed" in name]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
 
 

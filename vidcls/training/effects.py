@@ -46,7 +46,9 @@ def light(rng: Rng, frames: Frames, times: np.ndarray) -> Frames:
     if kind < 0.12:  # exposure drifts
         gain *= np.exp(rng.normal(0, 0.4) * (u - 0.5))
     elif kind < 0.2:  # lamps flicker
-        gain *= 1 + rng.uniform(0.02, 0.2) * np.sin(2 * np.pi * rng.uniform(0.5, 12) * times + rng.uniform(0, 6.3))
+        gain *= 1 + rng.uniform(0.02, 0.2) * np.sin(
+            2 * np.pi * rng.uniform(0.5, 12) * times + rng.uniform(0, 6.3)
+        )
     elif kind < 0.24:  # flashes
         for _ in range(int(rng.integers(1, 4))):
             gain[int(rng.integers(n))] *= rng.uniform(1.3, 2.5)
@@ -88,7 +90,9 @@ def overlays(rng: Rng, frames: Frames) -> None:
         fill = rng.integers(0, 256, 3).astype(np.float32)
         alpha = float(rng.uniform(0.4, 1.0))
         shape = np.zeros((size, size, 1), np.float32)
-        cv2.circle(shape, (size // 2, size // 2), size // 2, 1.0, -1 if rng.random() < 0.5 else max(1, size // 6))
+        cv2.circle(
+            shape, (size // 2, size // 2), size // 2, 1.0, -1 if rng.random() < 0.5 else max(1, size // 6)
+        )
         patch = frames[:, y : y + size, x : x + size]
         patch[:] = (patch * (1 - alpha * shape) + alpha * shape * fill).astype(np.uint8)
     if rng.random() < 0.1:  # a subtitle or a clock, perhaps for a part of the clip
@@ -122,7 +126,9 @@ def h264(frames: Frames, crf: int, preset: str = "ultrafast") -> Frames:
     return np.stack(decoded)
 
 
-def encode(target: io.BytesIO | str, frames: Frames, fps: Fraction, crf: int, preset: str = "veryfast") -> None:
+def encode(
+    target: io.BytesIO | str, frames: Frames, fps: Fraction, crf: int, preset: str = "veryfast"
+) -> None:
     """Write frames (t, h, w, 3) uint8, h and w even, as an H.264 mp4 file.
 
     Args:

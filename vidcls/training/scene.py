@@ -99,7 +99,14 @@ def _limb(x: float, y: float, length: float, width: float) -> np.ndarray:
     """An upright bar (6, 2) hanging down from (x, y)."""
     w = width / 2
     return np.array(
-        [[x - w, y], [x, y - w], [x + w, y], [x + w * 0.8, y + length], [x, y + length + w], [x - w * 0.8, y + length]]
+        [
+            [x - w, y],
+            [x, y - w],
+            [x + w, y],
+            [x + w * 0.8, y + length],
+            [x, y + length + w],
+            [x - w * 0.8, y + length],
+        ]
     )
 
 
@@ -136,7 +143,9 @@ def _anatomy(rng: Rng) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     if kind <= 1:
         return _person(rng)
     if kind == 2:  # a car or a lorry
-        body = np.array([[-1, 0.3], [-1, -0.1], [-0.5, -0.15], [-0.3, -0.5], [0.4, -0.5], [0.6, -0.1], [1, 0.3]])
+        body = np.array(
+            [[-1, 0.3], [-1, -0.1], [-0.5, -0.15], [-0.3, -0.5], [0.4, -0.5], [0.6, -0.1], [1, 0.3]]
+        )
         return _still([body, _disc(-0.6, 0.3, 0.2, 0.2), _disc(0.6, 0.3, 0.2, 0.2)])
     if kind == 3:  # arms and hands reaching in
         count = int(rng.integers(1, 4))
@@ -160,7 +169,9 @@ def make_mover(rng: Rng, duration: float, texture: Picture | None, largest: floa
     """
     parts, swing, hinge = _anatomy(rng)
     speed = rng.uniform(0, 1.1) / duration * (rng.random() < 0.75)
-    course = rng.uniform(0, 2 * np.pi) if rng.random() < 0.4 else rng.choice([0.0, np.pi]) + rng.normal(0, 0.15)
+    course = (
+        rng.uniform(0, 2 * np.pi) if rng.random() < 0.4 else rng.choice([0.0, np.pi]) + rng.normal(0, 0.15)
+    )
     grey = rng.uniform(20, 230)
     fills = [np.clip(grey + rng.normal(0, 40, 3), 0, 255).astype(int).tolist() for _ in parts]
     return Mover(
@@ -185,7 +196,9 @@ def _turned(points: np.ndarray, angle: float, centre: np.ndarray) -> np.ndarray:
     return np.asarray((points - centre) @ np.array([[c, s], [-s, c]]) + centre)
 
 
-def _draw_mover(frame: Picture, mover: Mover, time: float, middle: float, to_screen: np.ndarray, side: float) -> None:
+def _draw_mover(
+    frame: Picture, mover: Mover, time: float, middle: float, to_screen: np.ndarray, side: float
+) -> None:
     """Paint the mover at `time` onto the frame; `to_screen` maps world pixels to centred screen pixels."""
     place = mover.position + mover.velocity * (time - middle)
     place = place + mover.sway * np.sin(2 * np.pi * mover.sway_hz * time + np.array([0.0, 1.0]))
@@ -196,7 +209,9 @@ def _draw_mover(frame: Picture, mover: Mover, time: float, middle: float, to_scr
     matrix = np.eye(3) if mover.follows else to_screen
     outlines = []
     for part, (amplitude, phase, hertz), hinge in zip(mover.parts, mover.swing, mover.hinge, strict=True):
-        points = _turned(part, amplitude * np.sin(2 * np.pi * hertz * time + phase), hinge) if amplitude else part
+        points = (
+            _turned(part, amplitude * np.sin(2 * np.pi * hertz * time + phase), hinge) if amplitude else part
+        )
         points = _turned(points, spin, np.zeros(2)) if spin else points
         points = (points * size + place) * side
         points = points @ matrix[:2, :2].T + matrix[:2, 2]
@@ -235,11 +250,15 @@ def _warp(picture: Picture, screen_to_texture: np.ndarray, size: tuple[int, int]
     matrix = screen_to_texture @ centre
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-12:
-        return cv2.warpAffine(picture, matrix[:2] / matrix[2, 2], (w, h), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        return cv2.warpAffine(
+            picture, matrix[:2] / matrix[2, 2], (w, h), flags=flags, borderMode=cv2.BORDER_REFLECT
+        )
     return cv2.warpPerspective(picture, matrix, (w, h), flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
-def render(scene: Scene, times: np.ndarray, size: tuple[int, int], shutter: float = 0.0, samples: int = 1) -> Picture:
+def render(
+    scene: Scene, times: np.ndarray, size: tuple[int, int], shutter: float = 0.0, samples: int = 1
+) -> Picture:
     """Film the scene.
 
     Args:
@@ -258,7 +277,9 @@ def render(scene: Scene, times: np.ndarray, size: tuple[int, int], shutter: floa
     offsets = np.linspace(0, shutter, samples) if samples > 1 else np.zeros(1)
     moments = (times[:, None] + offsets).ravel()
     side = float(min(size))
-    views = [[layer.base @ m for m in scene.path.matrices(moments, side, layer.gain)] for layer in scene.layers]
+    views = [
+        [layer.base @ m for m in scene.path.matrices(moments, side, layer.gain)] for layer in scene.layers
+    ]
     to_screen = np.linalg.inv(scene.path.matrices(moments, side)) if scene.movers else None
     middle = scene.path.duration / 2
     for i in range(len(times)):

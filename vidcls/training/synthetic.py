@@ -15,7 +15,7 @@ import numpy as np
 from vidcls.training.camera import LABELS, CameraPath, make_path
 from vidcls.training.effects import compression, light, overlays, sensor_noise, shrink
 from vidcls.training.scene import Layer, Mover, Scene, make_mover, render
-from vidcls.training.textures import make_texture, power_noise
+from vidcls.training.textures import power_noise
 from vidcls.training.worlds import RuleWorlds, World, Worlds
 
 Rng = np.random.Generator
@@ -107,7 +107,9 @@ def _near_layer(rng: Rng, world: World, side: float) -> Layer:
     return Layer(lambda _: layered, _base(rng, (short, short), side), float(rng.uniform(1.15, 1.8)))
 
 
-def make_scene(rng: Rng, label: str, duration: float, side: float, worlds: Worlds, path: CameraPath | None = None) -> Scene:
+def make_scene(
+    rng: Rng, label: str, duration: float, side: float, worlds: Worlds, path: CameraPath | None = None
+) -> Scene:
     """Put a world and things that move in front of a camera.
 
     Args:
@@ -161,7 +163,11 @@ def sample_times(rng: Rng, spec: ClipSpec) -> tuple[np.ndarray, float]:
     if rng.random() < 0.2:
         length = int(rng.integers(span * 2 // 5, span))
     positions = (np.arange(spec.num_frames) * spec.stride) % length / spec.fps
-    file_fps = float(rng.choice([12, 15, 23.976, 24, 25, 29.97, 30, 50, 60], p=[0.03, 0.07, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1, 0.1]))
+    file_fps = float(
+        rng.choice(
+            [12, 15, 23.976, 24, 25, 29.97, 30, 50, 60], p=[0.03, 0.07, 0.1, 0.1, 0.2, 0.1, 0.2, 0.1, 0.1]
+        )
+    )
     return np.floor(positions * file_fps + rng.uniform(0, 1)) / file_fps, length / spec.fps
 
 
@@ -211,7 +217,12 @@ class CameraMotionDataset:
     """Clips drawn in one block."""
 
     def __init__(
-        self, seed: int, length: int, spec: ClipSpec | None = None, repeats: int = 1, worlds: Worlds | None = None
+        self,
+        seed: int,
+        length: int,
+        spec: ClipSpec | None = None,
+        repeats: int = 1,
+        worlds: Worlds | None = None,
     ) -> None:
         self.seed, self.length, self.repeats = seed, length, repeats
         self.spec = spec or ClipSpec()

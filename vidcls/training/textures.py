@@ -69,7 +69,9 @@ def modulated(rng: Rng, picture: Picture, strength: float, exponent: float = 1.2
     return np.clip(picture * gain[..., None], 0, 255).astype(np.uint8)
 
 
-def draw_blob(rng: Rng, picture: Picture, centre: np.ndarray, radius: float, fill: tuple[int, int, int]) -> None:
+def draw_blob(
+    rng: Rng, picture: Picture, centre: np.ndarray, radius: float, fill: tuple[int, int, int]
+) -> None:
     """Draw one filled disc, ellipse, box or ragged polygon of about `radius` pixels into the picture."""
     kind, angle = rng.integers(4), float(rng.uniform(0, 360))
     x, y = int(centre[0]), int(centre[1])
@@ -194,13 +196,19 @@ def landscape(rng: Rng, side: int) -> Picture:
     picture[horizon:] = floor[horizon:]
     kind = rng.integers(3)
     for _ in range(int(rng.integers(3, 40))):
-        x, height, width = rng.uniform(0, side), rng.uniform(0.03, 0.35) * side, rng.uniform(0.02, 0.15) * side
+        x, height, width = (
+            rng.uniform(0, side),
+            rng.uniform(0.03, 0.35) * side,
+            rng.uniform(0.02, 0.15) * side,
+        )
         fill = colour(rng)
         if kind == 0:
             box = (int(x), int(horizon - height)), (int(x + width), int(horizon + width * 0.3))
             cv2.rectangle(picture, box[0], box[1], fill, -1)
         elif kind == 1:
-            cv2.line(picture, (int(x), horizon), (int(x), int(horizon - height)), fill, max(1, int(width * 0.2)))
+            cv2.line(
+                picture, (int(x), horizon), (int(x), int(horizon - height)), fill, max(1, int(width * 0.2))
+            )
             draw_blob(rng, picture, np.array([x, horizon - height]), float(width), fill)
         else:
             draw_blob(rng, picture, np.array([x, horizon + height * 0.4]), float(width), fill)
@@ -235,7 +243,9 @@ def room(rng: Rng, side: int) -> Picture:
             shade = np.linspace(0, rng.uniform(0.0, 0.6), patch.shape[0], dtype=np.float32)[:, None, None]
             patch[:] = np.clip(first * (1 - shade) + last * shade, 0, 255).astype(np.uint8)
         if rng.random() < 0.3:
-            cv2.putText(picture, "".join(rng.choice(list("AEHKMRTX "), 6)), (x0, y1), 0, w / 90, colour(rng), 2)
+            cv2.putText(
+                picture, "".join(rng.choice(list("AEHKMRTX "), 6)), (x0, y1), 0, w / 90, colour(rng), 2
+            )
     if rng.random() < 0.4:
         picture = in_perspective(rng, picture)
     return modulated(rng, picture, rng.uniform(0.02, 0.1), 1.0)
@@ -261,7 +271,9 @@ def cells(rng: Rng, side: int) -> Picture:
     palette = np.array([colour(rng) for _ in range(32)], np.uint8)
     picture = palette[label % 32].astype(np.float32)
     shade = 1 - distance * rng.uniform(0.0, 0.9) / (distance.max() + 1e-6)
-    return modulated(rng, np.clip(picture * shade[..., None], 0, 255).astype(np.uint8), rng.uniform(0.02, 0.2))
+    return modulated(
+        rng, np.clip(picture * shade[..., None], 0, 255).astype(np.uint8), rng.uniform(0.02, 0.2)
+    )
 
 
 MAKERS: dict[str, tuple[Callable[[Rng, int], Picture], float]] = {

@@ -102,12 +102,16 @@ class FileWorlds:
         root = Path(folder)
         suffixes = VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
         if not root.is_dir():
-            raise UsageError(str(folder), "no such folder", "name a folder of " + ("videos" if videos else "pictures"))
+            raise UsageError(
+                str(folder), "no such folder", "name a folder of " + ("videos" if videos else "pictures")
+            )
         self.paths: Sequence[Path] = sorted(p for p in root.rglob("*") if p.suffix.lower() in suffixes)
         self.videos = videos
         self.skipped: dict[Path, str] = {}
         if not self.paths:
-            raise UsageError(str(folder), "holds no " + ("video" if videos else "picture"), "name another folder")
+            raise UsageError(
+                str(folder), "holds no " + ("video" if videos else "picture"), "name another folder"
+            )
 
     def draw(self, rng: Rng) -> World:
         """Read one at random; unreadable files are noted in `skipped` and passed over.
@@ -158,7 +162,9 @@ def read_footage(rng: Rng, path: Path, count: int = 100) -> World:
                 break
     if not frames:
         raise ValueError("no frames")
-    return World(tuple(f for f in frames if f.shape == frames[0].shape), framed=True, rate=float(rng.uniform(0.5, 1.5)))
+    return World(
+        tuple(f for f in frames if f.shape == frames[0].shape), framed=True, rate=float(rng.uniform(0.5, 1.5))
+    )
 
 
 def _bounded(picture: Picture, most: int = MAX_SIDE) -> Picture:
