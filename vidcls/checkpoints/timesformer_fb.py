@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints import timm_vit
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
 from vidcls.checkpoints.timesformer_input import read_settings, stored_input
 from vidcls.checkpoints.vit_tensors import head_count, settle
@@ -71,8 +70,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
 
     Args:
         raw: The file.
-        architecture: Must be the scheme that the tensors tell, or None. For a file without anything temporal,
-            ``vit-frames`` reads it as an image ViT.
+        architecture: Must be the scheme that the tensors tell, or None.
         config: ``num_heads`` where 64 does not divide the width (the files do not store it); ``image_size`` and
             ``num_frames`` to resize the embeddings; any other keyword of the architecture.
 
@@ -85,7 +83,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
     scheme = find_scheme(state)
     if architecture == "vit-frames" and scheme == "timesformer-space":
-        return timm_vit.read(raw, architecture, config)
+        raise raw.error(f"holds {scheme}, not vit-frames", 'if it is an image ViT, add format="timm_vit"')
     if architecture not in (None, scheme):
         raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
     settings = read_settings(raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from vidcls.checkpoints import timesformer_fb
 from vidcls.checkpoints.base import Checkpoint, Raw, take
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle
 
@@ -41,7 +42,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
 
     Args:
         raw: The file.
-        architecture: ``vit-frames`` or None.
+        architecture: ``vit-frames`` or None; ``timesformer-space`` has the same tensors and is read as such.
         config: ``num_heads`` where 64 does not divide the width, ``image_size`` to resize the position table
             (bicubic, antialiased, as timm does), ``representation_size=0`` to leave such a layer out as timm 1.0 does,
             and any other keyword of the architecture.
@@ -50,6 +51,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         CheckpointError: The file is incomplete, has no classifier, contradicts a keyword, or does not say how many
             heads it has.
     """
+    if architecture == "timesformer-space":
+        return timesformer_fb.read(raw, architecture, config)
     root = find_root(raw)
     if root is None:
         raise raw.error("holds no ViT of timm's names", "try without format=")
