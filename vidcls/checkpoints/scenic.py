@@ -80,6 +80,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     architecture, notes = _architecture(raw, tree, architecture)
     found = _sizes(raw, tree, architecture)
     found, wanted = split_keywords(raw, architecture, found, config)
+    found.setdefault("pool", "gap")  # without a class token a caller may also say gmp or gsp
     if architecture == "vivit-fsa" and "attention_order" not in found:
         notes += (
             "the file does not tell the order of attention; space, then time is taken (attention_order=)",
