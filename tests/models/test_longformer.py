@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models import longformer_dense as dense
 from vidcls.errors import ConfigError
+from vidcls.models import longformer
 from vidcls.models.longformer import BLOCK, Longformer, band_mask, layer_windows
 
 TOLERANCE = 2e-5
@@ -56,6 +57,17 @@ def test_equals_the_dense_restatement(num_frames: int, windows: tuple[int, ...])
     assert (got - expected).abs().max() < TOLERANCE
     assert alone.shape == (2, 1, DIM)
     assert (alone - expected[:, :1]).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("segment", [1, 5, 16, 69, 70])
+def test_segments_leave_no_seam(segment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(longformer, "SEGMENT", segment)
+    windows = (6, 18)
+    model, weights = make(windows)
+    tokens, indices = inputs(2, 70)
+    with torch.no_grad():
+        difference = model(tokens, indices) - dense.longformer(weights, tokens, indices, HEADS, windows)
+    assert difference.abs().max() < TOLERANCE
 
 
 def test_gradients_equal_those_of_the_dense_restatement() -> None:

@@ -24,6 +24,11 @@ from vidcls.models.layers import Mlp, init_truncated_normal
 # products are too small to be worth their call; above, too much of each is masked away.
 BLOCK = 32
 
+# Frames that a layer works on at once. Only the class token needs all of them together, so the rest of a layer may go
+# piece by piece: what is held besides a layer's input and output is then the same for a minute and for an hour, and
+# stays in the cache. Clips are shorter than this and go in one piece.
+SEGMENT = 1024
+
 
 def band_mask(num_frames: int, half_window: int, block: int, device: torch.device) -> Tensor:
     """Which key of a block's neighbourhood each query of the block may see.
@@ -70,16 +75,8 @@ class LongformerAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cls_only: bool = False) -> Tensor:
-        """Attend; with ``cls_only`` the result is (b, 1, d), the class token's row alone."""
-        mixed = self.attend_global(x)
-        if not cls_only:
-            mixed = torch.cat([mixed, self.attend_local(x)], dim=1)
-        y: Tensor = self.proj_drop(self.proj(mixed))
-        return y
-
     def attend_global(self, x: Tensor) -> Tensor:
-        """Attention of the class token over all tokens, (b, n, d) → (b, 1, d), before the output projection.
+        """Attention of the class token over all tokens, (b, n, d) → (b, 1, d).
 
         There is one query, so keys and values need not be made for every token:
         q·(W_k x + b_k) = (q W_k)·x + q·b_k, and Σ aⱼ (W_v xⱼ + b_v) = W_v (Σ aⱼ xⱼ) + b_v Σ aⱼ.
@@ -95,11 +92,10 @@ class LongformerAttention(nn.Module):
         attn = self.attn_drop(scores.softmax(-1))  # (b, heads, n)
         mixed = torch.einsum("bhd,hcd->bhc", attn @ x, w_v.view(heads, width, dim))
         mixed = mixed + attn.sum(-1, keepdim=True) * b_v.view(heads, width)
-        out: Tensor = mixed.reshape(batch, 1, dim)
-        return out
+        return self.merge_heads(mixed.reshape(batch, 1, dim))
 
     def attend_local(self, x: Tensor) -> Tensor:
-        """Attention of the frames, (b, 1 + t, d) → (b, t, d), before the output projection."""
+        """Attention of the frames over their windows and the class token, (b, 1 + t, d) → (b, t, d)."""
         num_frames = x.shape[1] - 1
         half = min(self.half_window, num_frames - 1)
         block = min(max(BLOCK, half), num_frames)
@@ -118,8 +114,12 @@ class LongformerAttention(nn.Module):
         scores = torch.cat([q @ cls_k.transpose(-1, -2), scores], dim=-1)
         attn = self.attn_drop(scores.softmax(-1))
         mixed = attn[..., :1] * cls_v + attn[..., 1:] @ v.transpose(-1, -2)
-        out: Tensor = mixed.flatten(2, 3)[:, :, :num_frames].transpose(1, 2).flatten(2)
-        return out
+        return self.merge_heads(mixed.flatten(2, 3)[:, :, :num_frames].transpose(1, 2).flatten(2))
+
+    def merge_heads(self, mixed: Tensor) -> Tensor:
+        """Project what the heads have found, (b, n, d) → (b, n, d)."""
+        y: Tensor = self.proj_drop(self.proj(mixed))
+        return y
 
 
 class LongformerLayer(nn.Module):
@@ -143,9 +143,24 @@ class LongformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
 
     def forward(self, x: Tensor, cls_only: bool = False) -> Tensor:
-        """Map (b, n, d) to the same, or to the class token's (b, 1, d) with ``cls_only``."""
-        residual = x[:, :1] if cls_only else x
-        x = self.norm1(residual + self.attn(x, cls_only))
+        """Map (b, 1 + t, d) to the same, or to the class token's (b, 1, d) with ``cls_only``."""
+        cls = self.finish(x[:, :1], self.attn.attend_global(x))
+        if cls_only:
+            return cls
+        num_frames, half = x.shape[1] - 1, self.attn.half_window
+        parts = [cls]
+        for start in range(0, num_frames, SEGMENT):
+            stop = min(start + SEGMENT, num_frames)
+            # Half a window more on either side is all that the segment's frames see besides the class token.
+            first, last = max(0, start - half), min(stop + half, num_frames)
+            seen = torch.cat([x[:, :1], x[:, 1 + first : 1 + last]], dim=1)
+            mixed = self.attn.attend_local(seen)[:, start - first : stop - first]
+            parts.append(self.finish(x[:, 1 + start : 1 + stop], mixed))
+        return torch.cat(parts, dim=1)
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """All that follows attention and looks at each token alone, (b, n, d) → (b, n, d)."""
+        x = self.norm1(x + mixed)
         y: Tensor = self.norm2(x + self.drop(self.mlp(x)))
         return y
 
@@ -222,8 +237,10 @@ class Longformer(nn.Module):
         """
         cls_position = self.max_positions - 2
         positions = F.pad(frame_indices % cls_position, (1, 0), value=cls_position)
-        types = F.pad(torch.zeros_like(frame_indices), (1, 0), value=1)
-        x: Tensor = self.drop(self.norm(tokens + self.position_embed(positions) + self.type_embed(types)))
+        # Type 0 are frames and type 1 the class token: added to the table, not once more to every token.
+        rows, kinds = self.position_embed.weight, self.type_embed.weight
+        table = torch.cat([rows[:cls_position] + kinds[0], rows[cls_position:] + kinds[1]])
+        x: Tensor = self.drop(self.norm(tokens + F.embedding(positions, table)))
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             x = layer(x, cls_only and number == last)
