@@ -74,6 +74,7 @@ def make_clip(
     rotation: int = 0,
     audio: bool = False,
     second_size: tuple[int, int] | None = None,
+    both_default: bool = False,
     options: dict[str, str] | None = None,
     container_format: str | None = None,
     faststart: bool = False,
@@ -93,6 +94,7 @@ def make_clip(
         rotation: Degrees clockwise by which a player has to turn the pictures (MP4 and MOV only).
         audio: Whether to add a sound stream.
         second_size: (height, width) of a second video stream, put after the first; its numbers start at 2048.
+        both_default: Whether the second stream is marked as default too, as the first always is.
         options: More options for the encoder.
         container_format: FFmpeg's name of the container, where the suffix does not tell.
         faststart: Whether an MP4's index comes before its frames, so that a cut file still opens.
@@ -110,6 +112,8 @@ def make_clip(
         second = None
         if second_size is not None:
             second = _add_video(container, codec, rate, second_size, pix_fmt, base, gop, bframes, options)
+            if both_default:
+                stream.disposition = second.disposition = av.stream.Disposition.default
         sound = container.add_stream("aac", rate=8000) if audio else None
         count = 0
         for count, picture in enumerate(pictures, 1):

@@ -117,6 +117,10 @@ def _send(out: BinaryIO, header: dict[str, Any], body: memoryview | bytes = b"")
     out.flush()
 
 
+class _TransformError(Exception):
+    """The caller's own function failed on a frame."""
+
+
 class _Server:
     def __init__(self, out: BinaryIO) -> None:
         import av
@@ -147,8 +151,11 @@ class _Server:
             )
         except BrokenPipeError:
             os._exit(1)
-        except Exception:  # a fault of vidcls or of the transform: the parent raises it with this text
+        except _TransformError:
             _send(self._out, {"type": "bug", "text": traceback.format_exc()})
+        except Exception as error:  # whatever a damaged file provokes must stay this file's own error
+            problem = f"cannot be decoded ({type(error).__name__}: {str(error)[:200]})"
+            _send(self._out, {"type": "error", "kind": "unreadable", "problem": problem, "remedy": ""})
 
     def _index_of(self, path: str) -> Any:
         from vidcls.errors import VideoError
@@ -207,6 +214,9 @@ class _Server:
         return VideoError(path, f"{name} could not read it ({error})", "use --decoder auto")
 
     def _send_frame(self, position: int, picture: np.ndarray, transform: Transform | None) -> None:
-        frame = np.ascontiguousarray(transform(picture) if transform else picture)
+        try:
+            frame = np.ascontiguousarray(transform(picture) if transform else picture)
+        except Exception as error:
+            raise _TransformError from error
         header = {"type": "frame", "index": position, "shape": frame.shape, "dtype": frame.dtype.str}
         _send(self._out, header, frame.reshape(-1).view(np.uint8).data)

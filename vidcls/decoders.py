@@ -17,7 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vidcls.decode_index import Index, check_size, open_container, reason
+from vidcls.decode_index import LARGE_AREA, Index, check_size, open_container, reason
 from vidcls.errors import DependencyError, VideoError
 
 SEEK_COST = 8  # frames that could be decoded in the time of one seek, measured on H.264 at 340×256 and 1080p
@@ -147,7 +147,10 @@ class PyAVDecoder:
             _set_threads(stream, index)
             if start:
                 at = int(np.searchsorted(index.keyframes, start))
-                container.seek(index.key_times[at], stream=stream)
+                try:
+                    container.seek(index.key_times[at], stream=stream)
+                except (av.FFmpegError, OSError):
+                    raise _OvershotError from None
             for count, frame in enumerate(self._decoded(container, stream)):
                 if index.by_count or frame.pts is None:
                     yield min(count, last), frame
@@ -161,8 +164,9 @@ class PyAVDecoder:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.FFmpegError, OSError):
-                # Unreadable from here on; what the decoder still holds can be had.
+            except (av.FFmpegError, OSError, IndexError):
+                # Unreadable from here on (IndexError: PyAV's own, at the end, where the file holds a stream that
+                # its header does not name); what the decoder still holds can be had.
                 yield from self._flushed(stream)
                 return
             if packet is None:
@@ -206,7 +210,7 @@ class _UnorderedError(Exception):
 def _set_threads(stream: Any, index: Index) -> None:
     # Each thread holds whole frames: few for large ones, so that memory stays bounded.
     count = min(4, os.cpu_count() or 1)
-    stream.codec_context.thread_count = count if index.width * index.height <= 4096 * 2304 else min(count, 2)
+    stream.codec_context.thread_count = count if index.width * index.height <= LARGE_AREA else min(count, 2)
     stream.codec_context.thread_type = "AUTO"
 
 
