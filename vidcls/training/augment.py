@@ -104,7 +104,7 @@ def apply_operation(frames: Tensor, name: str, magnitude: float, rng: Generator)
     if name == "sharpness":
         sharp: Tensor = f.adjust_sharpness(frames, factor)  # frame by frame: rows of two frames do not mix
         return sharp
-    return simple[name]().unflatten(1, (frames.shape[0], frames.shape[2])).transpose(0, 1)
+    return simple[name]().reshape(3, frames.shape[0], *frames.shape[2:]).transpose(0, 1)
 
 
 def cutout(frames: Tensor, half: int, rng: Generator) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidcls.config import InputSpec
-from vidcls.errors import InputError, UsageError
+from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.training.augment import augment_clip, draw_short_side, normalise
 from vidcls.training.clips import random_clip, resize_transform
 from vidcls.training.listing import Sample
@@ -41,12 +41,15 @@ class Batch:
         labels: (b, heads) int64.
         indices: (b, t) int64 numbers of the frames within the clip's span; what VTN is told.
         bad: Path and reason of each clip that could not be read.
+        error: Why no clip at all could be read; whoever asked for the batch raises it. (An exception that leaves a
+            worker process loses its type on the way.)
     """
 
     views: Tensor
     labels: Tensor
     indices: Tensor
     bad: tuple[tuple[str, str], ...] = ()
+    error: VidclsError | None = None
 
     def __len__(self) -> int:
         return len(self.views)
@@ -54,11 +57,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
         move = [x.to(device, non_blocking=True) for x in (self.views, self.labels, self.indices)]
-        return Batch(move[0], move[1], move[2], self.bad)
+        return Batch(move[0], move[1], move[2], self.bad, self.error)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; DataLoader calls this."""
-        return Batch(self.views.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.bad)
+        pinned = [x.pin_memory() for x in (self.views, self.labels, self.indices)]
+        return Batch(pinned[0], pinned[1], pinned[2], self.bad, self.error)
 
 
 def collate(items: Sequence[Batch]) -> Batch:
@@ -68,6 +72,7 @@ def collate(items: Sequence[Batch]) -> Batch:
         torch.cat([item.labels for item in items]),
         torch.cat([item.indices for item in items]),
         tuple(bad for item in items for bad in item.bad),
+        next((item.error for item in items if item.error is not None), None),
     )
 
 
@@ -108,14 +113,10 @@ class ClipDataset(Dataset[Batch]):
         return {**self.__dict__, "_reader": None}  # each process has its own
 
     def __getitem__(self, key: Key) -> Batch:
-        """Make one clip.
-
-        Raises:
-            UsageError: Many clips in a row cannot be read.
-        """
+        """Make one clip; in a test set a clip that cannot be read leaves an empty batch."""
         epoch, index = key
         bad: list[tuple[str, str]] = []
-        for attempt in range(min(ATTEMPTS, len(self))):
+        for attempt in range(min(ATTEMPTS, len(self)) if self.augment else 1):
             place = (index + attempt) % len(self)
             reason = self._known_bad.get(place)
             if reason is None:
@@ -123,13 +124,23 @@ class ClipDataset(Dataset[Batch]):
                     views, indices = self._load(place, epoch, index)
                 except InputError as error:
                     self._known_bad[place] = reason = f"{error.problem} ({error.kind})"
+                except VidclsError as error:
+                    return self._empty(bad, error)
                 else:
                     label = torch.tensor([self.labels[place]], dtype=torch.int64)
                     return Batch(views[None], label, torch.from_numpy(indices)[None], tuple(bad))
             bad.append((self.samples[place].path, reason))
+        if not self.augment:
+            return self._empty(bad)
         first = f"{bad[0][0]}: {bad[0][1]}"
-        raise UsageError(
-            "data", f"{len(bad)} clips in a row cannot be read (first: {first})", "check the files"
+        problem = f"{len(bad)} clips in a row cannot be read (first: {first})"
+        return self._empty(bad, UsageError("data", problem, "check the files"))
+
+    def _empty(self, bad: list[tuple[str, str]], error: VidclsError | None = None) -> Batch:
+        views = torch.empty(0, 3, self.spec.num_frames, *self.spec.image_size)
+        labels = torch.empty(0, len(self.labels[0]), dtype=torch.int64)
+        return Batch(
+            views, labels, torch.empty(0, self.spec.num_frames, dtype=torch.int64), tuple(bad), error
         )
 
     def _load(self, place: int, epoch: int, index: int) -> tuple[Tensor, np.ndarray]:

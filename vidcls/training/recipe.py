@@ -30,7 +30,7 @@ class Initialise(Spec):
             same architecture; ``none`` starts from random weights; null takes the model's own published ones.
         method: How patch filters of an image ViT become tubelet filters.
         positions: How its position embeddings are fitted.
-        zero_temporal: Model 3 only: start temporal attention at zero, so that each block is the image model's.
+        temporal: How Model 3's temporal attention starts; see `vidcls.training.initialise.initialise`.
         whiten: Replace the tubelet filters by PCA whitening of tubelets from this many training clips; 0 leaves
             them.
     """
@@ -38,7 +38,7 @@ class Initialise(Spec):
     source: str | None = Field(None, alias="from")
     method: Literal["central", "average", "average_arp"] = "central"
     positions: Literal["auto", "tile", "resize", "resize_tile"] = "auto"
-    zero_temporal: bool = True
+    temporal: Literal["identity", "zero", "copy"] = "identity"
     whiten: int = Field(0, ge=0, le=65536)
 
 
@@ -173,6 +173,22 @@ class Augment(Spec):
         return self
 
 
+class Synthetic(Spec):
+    """Clips that are made on the fly (``data: synthetic:camera-motion``).
+
+    Attributes:
+        repeats: Symmetric images (mirrored, turned, backwards) that are used of each clip made.
+        images: Folder of pictures to film, besides textures made by rule.
+        videos: Folder of footage to film.
+        val_clips: Clips of the validation set; they come from a seed of their own.
+    """
+
+    repeats: int = Field(1, ge=1, le=16)
+    images: str | None = None
+    videos: str | None = None
+    val_clips: int = Field(480, ge=1)
+
+
 class Recipe(Spec):
     """A whole training run.
 
@@ -185,6 +201,10 @@ class Recipe(Spec):
         val: The like, for validation; without it the last epoch counts as best.
         videos: Folder from which paths in a list count; the list's own folder where it is left out.
         heads: For several labels a clip: name of each → number of classes; the data has one column for each.
+        synthetic: How clips are made on the fly.
+        labels: A list of class names (a name of ``vidcls/labels`` or a file), where the data has numbers or the
+            order matters; otherwise the data's words are sorted.
+        skip_missing: Leave out clips whose file is missing, instead of stopping.
         init: Where the weights start.
         freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head.
         optimizer: The optimizer.
@@ -212,6 +232,9 @@ class Recipe(Spec):
     val: str | None = None
     videos: str | None = None
     heads: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    synthetic: Synthetic = Field(default_factory=Synthetic)
+    labels: str | None = None
+    skip_missing: bool = False
     init: Initialise = Field(default_factory=Initialise)
     freeze: tuple[str, ...] = ()
     optimizer: Optimizer = Field(default_factory=Optimizer)

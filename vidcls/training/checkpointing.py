@@ -1,0 +1,125 @@
+"""The whole state of a training run in one file, written so that it is there whole or not at all.
+
+``state.pt`` holds everything from which the run goes on exactly: weights, optimizer, running mean, random states,
+counters. ``last.safetensors`` and ``best.safetensors`` beside it are for use, and follow from it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidcls.errors import CheckpointError, OutputError
+
+STATE = "state.pt"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+VERSION = 1
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file beside ``path``, and put it in its place when it is safe on the disk.
+
+    Raises:
+        OutputError: It cannot be written; what was at ``path`` is untouched.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise output_error(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power; only POSIX systems can, and need to."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def output_error(path: Path, error: Exception) -> OutputError:
+    """Say in one line why a file of the run could not be written, and that the last good one is in place."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # torch.save reports a full disk as a RuntimeError of its archive writer.
+    full = full or "file write failed" in str(error) or "unexpected pos" in str(error)
+    reason = (
+        "the disk is full" if full else f"cannot be written ({getattr(error, 'strerror', None) or error})"
+    )
+    kept = " (the last good one is in place)" if path.exists() else ""
+    remedy = "make room, then go on with --resume" if full else "check the folder, then go on with --resume"
+    return OutputError(str(path), reason + kept, remedy)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all generators that training draws from, in types that load without pickle's dangers."""
+    version, keys, gauss = random.getstate()
+    # The legacy tuple form; numpy's type stubs describe the dict form only.
+    kind, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "python": [version, list(keys), gauss],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(words).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put the generators back to what `random_states` found."""
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, words, *rest = states["numpy"]
+    np.random.set_state((kind, words.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the run's state.
+
+    Raises:
+        OutputError: It cannot be written; the one before it is untouched.
+    """
+    write_atomically(folder / STATE, lambda path: torch.save({**state, "version": VERSION}, path))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Read the run's state, or None where the run was broken off before its first save.
+
+    Raises:
+        CheckpointError: The file is damaged or of another version.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        version = state["version"]
+    except Exception as error:  # torch.load raises what its archive and pickle readers happen to raise
+        raise CheckpointError(str(path), f"is damaged ({error})", "start the run anew") from None
+    if version != VERSION:
+        raise CheckpointError(str(path), f"is of version {version}, not {VERSION}", "start the run anew")
+    return state

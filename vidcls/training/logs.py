@@ -1,0 +1,208 @@
+"""What a run says of itself: a progress bar or lines, ``metrics.jsonl``, curves, TensorBoard, the bad clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vidcls.errors import DependencyError
+from vidcls.training.checkpointing import output_error, write_atomically
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+BAD_CLIPS = "bad-clips.csv"
+LINE_EVERY = 10.0
+"""Seconds between two lines where no progress bar can be shown."""
+
+
+def say(text: str) -> None:
+    """Print one line of talk on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class MetricsFile:
+    """Rows of numbers, one JSON object a line; each row has its ``step``.
+
+    Args:
+        path: The file.
+        step: Where a resumed run goes on: rows of later steps, which will be made again, are dropped.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomically(path, lambda partial: _write_text(partial, text))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self.rows.append(row)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file; a last line that was broken off is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+class BadClips:
+    """The clips that could not be read, in a table beside the run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reasons: dict[str, str] = {}
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def add(self, found: tuple[tuple[str, str], ...]) -> None:
+        """Note clips, and tell of each once."""
+        new = {path: reason for path, reason in found if path not in self.reasons}
+        if not new:
+            return
+        for path, reason in new.items():
+            say(f"skipped {path}: {reason}")
+        self.reasons.update(new)
+        write_atomically(self.path, self._write)
+
+    def _write(self, partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "reason"))
+            writer.writerows(self.reasons.items())
+
+
+class Progress:
+    """A progress bar on a terminal; a line now and then elsewhere.
+
+    Args:
+        epochs: Length of the run.
+        quiet: Say nothing.
+    """
+
+    def __init__(self, epochs: int, quiet: bool = False) -> None:
+        self.epochs, self.quiet = epochs, quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._last = time.monotonic()
+
+    def start(self, epoch: int, steps: int, done: int) -> None:
+        """Begin an epoch of ``steps`` steps, ``done`` of them done."""
+        if self.quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn(f"epoch {epoch + 1}/{self.epochs}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=steps, completed=done, figures="")
+        self._bar.start()
+
+    def step(self, epoch: int, step: int, steps: int, figures: str) -> None:
+        """Show the figures after a step."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, figures=figures)
+        elif not self.quiet and time.monotonic() - self._last > LINE_EVERY:
+            self._last = time.monotonic()
+            say(f"epoch {epoch + 1}/{self.epochs} step {step}/{steps} {figures}")
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class TensorBoard:
+    """The same numbers for TensorBoard, in ``tensorboard/`` of the run.
+
+    Raises:
+        DependencyError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise DependencyError(
+                "--tensorboard", "tensorboard is not installed", "pip install tensorboard"
+            ) from None
+        # Events of steps that are made again after a resume are hidden by TensorBoard itself.
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write the numbers of one row."""
+        for name, value in row.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self._writer.add_scalar(name, value, row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw loss and accuracy over the steps into a PNG.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
+        OutputError: The picture cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise DependencyError(
+            "curves", "matplotlib is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "top1"), strict=True):
+        for split, style in (("train", {"alpha": 0.7}), ("val", {"marker": "."})):
+            points = [(row["step"], row[f"{split}_{name}"]) for row in rows if f"{split}_{name}" in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=split, **style)
+        axes.set_xlabel("step")
+        axes.set_title("loss" if name == "loss" else "top-1 accuracy")
+        if name == "top1":
+            axes.set_ylim(0, 1.02)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=120))

@@ -1,0 +1,517 @@
+"""Train a model: one loop, resumable at any step, for one device or several (through accelerate).
+
+A run is a folder: ``recipe.yaml`` (all settings), ``labels.txt``, ``metrics.jsonl``, ``curves.png``,
+``best.safetensors`` and ``last.safetensors`` (self-describing, for `vidcls predict --weights`), ``state.pt`` (from
+which it goes on), and ``bad-clips.csv`` where there were any.
+
+On a CPU the result follows from the recipe alone, whether or not the run was broken off in between: every clip is
+determined by (seed, epoch, index), every other draw by a generator whose state is saved.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidcls.errors import DependencyError, DeviceError, OutputError, UsageError, VidclsError
+from vidcls.training import checkpointing, logs, optim, setup
+from vidcls.training.augment import mix, mixup_share, soft_targets
+from vidcls.training.dataset import Batch, Loader
+from vidcls.training.recipe import Recipe, write_recipe
+from vidcls.training.validate import Scores, validate
+
+RECIPE, LABELS = "recipe.yaml", "labels.txt"
+LOG_EVERY = 50
+"""Steps between two rows of step metrics."""
+
+
+class TrainingError(VidclsError):
+    """Training cannot go on; the last good checkpoint is in place."""
+
+    kind = "training"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: The run.
+        weights: The best checkpoint.
+        steps: Optimizer steps.
+        scores: The best validation, or None without one.
+        bad_clips: How many clips could not be read.
+    """
+
+    folder: Path
+    weights: Path
+    steps: int
+    scores: dict[str, float] | None
+    bad_clips: int
+
+
+@dataclass
+class Sums:
+    """Running sums of an epoch's training figures; part of the saved state."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    clips: int = 0
+
+    def means(self) -> dict[str, float]:
+        """Mean loss and accuracy."""
+        count = max(1, self.clips)
+        return {"train_loss": self.loss / count, "train_top1": self.right / count}
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    tensorboard: bool = False,
+    quiet: bool = False,
+) -> Result:
+    """Train as the recipe says, or go on with the run in ``out``.
+
+    Args:
+        recipe: The whole run.
+        out: Its folder.
+        resume: Go on where it was broken off; a run that has not saved yet begins anew.
+        device: ``auto`` (accelerate's choice) or ``cpu``.
+        tensorboard: Write the metrics for TensorBoard too.
+        quiet: Print nothing but warnings.
+
+    Raises:
+        UsageError: The data has mistakes, or ``out`` holds another run.
+        TrainingError: The loss is no number any more.
+        DeviceError: Memory ran out, or the precision does not exist here.
+        OutputError: The run's files cannot be written.
+        KeyboardInterrupt: It was interrupted; the state was saved before.
+    """
+    trainer = Trainer(recipe, out, resume=resume, device=device, tensorboard=tensorboard, quiet=quiet)
+    with _readable_errors(out), _stop_between_steps() as stopped:
+        return trainer.run(stopped)
+
+
+class Trainer:
+    """One run; arguments as for `train`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        *,
+        resume: bool = False,
+        device: str = "auto",
+        tensorboard: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self.recipe, self.out, self.quiet = recipe, out, quiet
+        state = _prepare_folder(out, resume)
+        self.accelerator = make_accelerator(recipe.precision, device)
+        self.main: bool = self.accelerator.is_main_process
+        spec = setup.find_model(recipe)
+        self.data = setup.load_data(recipe, spec)
+        self.say(*self.data.notes)
+        _seed(recipe.seed)
+        self.spec = spec
+        model = setup.build_model(spec, len(self.data.labels))
+        share = {"rank": self.accelerator.process_index, "world": self.accelerator.num_processes}
+        self.loader, self.val = setup.make_loaders(
+            recipe, spec, self.data, pin=self.accelerator.device.type == "cuda", **share
+        )
+        if state is None:
+            self._start(model)
+            if self.main:
+                write_recipe(recipe, out / RECIPE)
+                (out / LABELS).write_text("".join(f"{name}\n" for name in self.data.labels), encoding="utf-8")
+        frozen = optim.freeze(model, recipe.freeze)
+        if frozen:
+            self.say(f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters are frozen")
+        self.uses_indices = bool(getattr(model, "uses_frame_indices", False))
+        self.model, self.optimizer = self.accelerator.prepare(
+            model, optim.make_optimizer(model, recipe.optimizer)
+        )
+        self.mean = optim.running_mean(self.plain, recipe.ema) if recipe.ema else None
+        self.epoch = self.step_in_epoch = self.step = 0
+        self.best: dict[str, float] | None = None
+        self.stale = 0
+        self.sums = Sums()
+        self.bad = logs.BadClips(out / logs.BAD_CLIPS)
+        if state is not None:
+            self._restore(state)
+        self.metrics = logs.MetricsFile(out / logs.METRICS, self.step) if self.main else None
+        self.board = logs.TensorBoard(out, self.step) if tensorboard and self.main else None
+        self.progress = logs.Progress(recipe.schedule.epochs, quiet or not self.main)
+
+    @property
+    def plain(self) -> nn.Module:
+        """The model without accelerate's wrapper."""
+        model: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return model
+
+    @property
+    def finished(self) -> nn.Module:
+        """The weights that count: the running mean where there is one."""
+        return self.mean.module if self.mean is not None else self.plain
+
+    def say(self, *lines: str) -> None:
+        """Talk on stderr, once however many processes there are."""
+        if self.main and not self.quiet:
+            for line in lines:
+                logs.say(line)
+
+    def _start(self, model: nn.Module) -> None:
+        """Fill the weights as the recipe says, and say so."""
+        report = setup.start_weights(model, self.spec, self.recipe)
+        self.say(f"starting from {report}" if report else f"{self.spec.name}: starting from random weights")
+        if report and any(name.startswith("head") for name in report.fresh):
+            self.say(f"new head for {len(self.data.labels)} classes: {', '.join(self.data.labels[:8])}"
+                     + (" …" if len(self.data.labels) > 8 else ""))  # fmt: skip
+        if self.recipe.init.whiten:
+            setup.whiten(model, self.loader, self.recipe, self.spec)
+
+    def run(self, stopped: threading.Event) -> Result:
+        """Train to the end; see `train`."""
+        recipe, steps = self.recipe, self.loader.steps
+        while self.epoch < recipe.schedule.epochs:
+            if recipe.patience is not None and self.stale >= recipe.patience:
+                self.say(f"no better validation for {self.stale} epochs: stopping")
+                break
+            self._train_epoch(steps, stopped)
+            self._end_epoch()
+        if self.board is not None:
+            self.board.close()
+        self.loader.close()
+        if self.val is not None:
+            self.val.close()
+        return Result(self.out, self.out / checkpointing.BEST, self.step, self.best, len(self.bad))
+
+    def _train_epoch(self, steps: int, stopped: threading.Event) -> None:
+        """All steps that are left of the epoch."""
+        self.model.train()
+        self.progress.start(self.epoch, steps, self.step_in_epoch)
+        begun, waited, clips = time.perf_counter(), 0.0, 0
+        groups = self.loader.epoch(self.epoch, self.step_in_epoch)
+        try:
+            while True:
+                before = time.perf_counter()
+                group = next(groups, None)
+                waited += time.perf_counter() - before
+                if group is None:
+                    break
+                self._step(group, steps)
+                clips += sum(len(part) for part in group) * self.accelerator.num_processes
+                elapsed = time.perf_counter() - begun
+                speed = {"clips_per_s": clips / elapsed, "data_wait": waited / elapsed}
+                self.progress.step(self.epoch, self.step_in_epoch, steps, _figures(self.sums, speed))
+                if self.step % LOG_EVERY == 0:
+                    self._log({**self.sums.means(), **speed})
+                if stopped.is_set() or (
+                    self.step % self.recipe.save_every == 0 and self.step_in_epoch < steps
+                ):
+                    self._save_state()
+                if stopped.is_set():
+                    raise KeyboardInterrupt
+        finally:
+            self.progress.stop()
+        self.speed = {"clips_per_s": clips / max(1e-9, time.perf_counter() - begun)}
+
+    def _step(self, group: list[Batch], steps: int) -> None:
+        """One step of the optimizer over the parts of a batch."""
+        rate = self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, steps)
+        optim.set_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = sum(len(part) for part in group)
+        for number, part in enumerate(group):
+            if self.main:
+                self.bad.add(part.bad)
+            if part.error is not None:
+                raise part.error
+            last = number == len(group) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss, right = self._loss(part, number)
+                value = float(loss.detach())
+                if not np.isfinite(value):
+                    raise self._diverged(f"the loss is {value}")
+                self.accelerator.backward(loss * (len(part) / total))
+            self.sums.loss += value * len(part)
+            self.sums.right += right
+            self.sums.clips += len(part)
+        self._update()
+        self.step += 1
+        self.step_in_epoch += 1
+
+    def _loss(self, part: Batch, number: int) -> tuple[Tensor, float]:
+        """Loss of one part, mean over heads and clips, and how many clips it has right."""
+        recipe = self.recipe
+        part = part.to(self.accelerator.device)
+        draw = np.random.default_rng(
+            [recipe.seed, 104_729, self.step, number, self.accelerator.process_index]
+        )
+        share = mixup_share(recipe.mixup, draw)
+        with self.accelerator.autocast():
+            views = mix(part.views, share)
+            logits = self.model(views, part.indices) if self.uses_indices else self.model(views)
+        losses, right = [], torch.ones(len(part), device=logits.device)
+        sizes = [len(names) for names in self.data.classes]
+        for head, scores in enumerate(logits.float().split(sizes, dim=1)):
+            ids = part.labels[:, head]
+            targets = mix(soft_targets(ids, sizes[head], recipe.label_smoothing), share)
+            losses.append(F.cross_entropy(scores, targets))
+            best = scores.argmax(1)
+            right = right * (share * (best == ids) + (1.0 - share) * (best == ids.flip(0)))
+        return torch.stack(losses).mean(), float(right.sum())
+
+    def _update(self) -> None:
+        """Move the weights, unless the gradient is no number."""
+        if self.recipe.clip_grad is not None:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+            # fp16 has its own remedy: accelerate's scaler leaves such steps out and scales down.
+            if norm is not None and self.recipe.precision != "fp16" and not torch.isfinite(norm):
+                raise self._diverged(f"the gradient's norm is {float(norm)}")
+        self.optimizer.step()
+        if self.mean is not None:
+            self.mean.update_parameters(self.plain)
+
+    def _diverged(self, what: str) -> TrainingError:
+        kept = f"{checkpointing.STATE} of the last save is in place"
+        return TrainingError(
+            f"step {self.step}",
+            f"{what}; {kept}",
+            "lower the learning rate, clip the gradient, or warm up longer",
+        )
+
+    def _end_epoch(self) -> None:
+        """Validate, save, log; after it the next epoch begins."""
+        row: dict[str, Any] = {"epoch": self.epoch + 1, **self.sums.means(), **getattr(self, "speed", {})}
+        row["lr"] = max(group["lr"] / group["lr_scale"] for group in self.optimizer.param_groups)
+        scores: Scores | None = None
+        if self.val is not None:
+            scores = validate(
+                self.finished, self.val, self.data.classes, self.accelerator, uses_indices=self.uses_indices
+            )
+            if self.main:
+                self.bad.add(scores.bad)
+            row.update({f"val_{name}": value for name, value in scores.values.items()})
+        better = scores is None or self.best is None or scores.rank > (self.best["top1"], -self.best["loss"])
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best = scores.values if scores is not None else None
+        row["bad_clips"] = len(self.bad)
+        self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, Sums()
+        if self.main:
+            # The weights first: should we be killed in between, the epoch's end is repeated and writes them again.
+            if better:
+                self._save_weights(checkpointing.BEST, row)
+            self._save_weights(checkpointing.LAST, row)
+        self._save_state()
+        self._log(row)
+        if self.metrics is not None:
+            logs.draw_curves(self.metrics.rows, self.out / logs.CURVES)
+        self.say(_epoch_line(row, self.recipe.schedule.epochs, better and scores is not None))
+
+    def _save_weights(self, name: str, row: dict[str, Any]) -> None:
+        from vidcls.checkpoints.native import save_checkpoint
+
+        numbers = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        extra = {
+            "step": self.step,
+            "metrics": numbers,
+            "recipe": self.recipe.model_dump(mode="json", by_alias=True),
+        }
+        model = self.finished
+        training = model.training
+        model.eval()
+        try:
+            save_checkpoint(
+                model,
+                self.out / name,
+                labels=self.data.labels,
+                input=self.spec.input.model_dump(mode="json"),
+                extra=extra,
+            )
+        except OutputError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            raise checkpointing.output_error(self.out / name, cause) from error
+        finally:
+            model.train(training)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        row = {"step": self.step, **row}
+        if self.metrics is not None:
+            self.metrics.add(row)
+        if self.board is not None:
+            self.board.add(row)
+
+    def _save_state(self) -> None:
+        """Write all from which the run goes on exactly."""
+        if not self.main:
+            return
+        state = {
+            "model": self.plain.state_dict(),
+            "mean": self.mean.state_dict() if self.mean is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            "random": checkpointing.random_states(),
+            "position": {"epoch": self.epoch, "step_in_epoch": self.step_in_epoch, "step": self.step},
+            "best": self.best,
+            "stale": self.stale,
+            "sums": {"loss": self.sums.loss, "right": self.sums.right, "clips": self.sums.clips},
+            "labels": list(self.data.labels),
+        }
+        checkpointing.save_state(self.out, state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            UsageError: The data has other classes than when the run was begun.
+        """
+        if tuple(state["labels"]) != self.data.labels:
+            raise UsageError(
+                str(self.out), "the data's classes are not those of the run", "start a new run with --out"
+            )
+        self.plain.load_state_dict(state["model"])
+        if self.mean is not None:
+            self.mean.load_state_dict(state["mean"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        position = state["position"]
+        self.epoch, self.step_in_epoch = position["epoch"], position["step_in_epoch"]
+        self.step, self.best, self.stale = position["step"], state["best"], state["stale"]
+        self.sums = Sums(**state["sums"])
+        checkpointing.restore_random_states(state["random"])
+        self.say(f"going on at epoch {self.epoch + 1}, step {self.step}")
+
+
+def _prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
+    """Make the run's folder, or read the state of the run that is in it."""
+    if resume:
+        if not out.is_dir():
+            raise UsageError(str(out), "there is no run to go on with", "leave --resume out")
+        return checkpointing.load_state(out)
+    if (out / checkpointing.STATE).exists() or (out / RECIPE).exists():
+        raise UsageError(str(out), "holds a run already", "go on with --resume, or name another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(str(out), f"cannot be made ({error.strerror})", "name another --out") from None
+    return None
+
+
+def make_accelerator(precision: str, device: str = "auto") -> Any:
+    """Set up accelerate for the devices there are.
+
+    Raises:
+        DependencyError: accelerate is not installed.
+        DeviceError: The precision does not exist on the device.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, PartialState
+    except ImportError:
+        raise DependencyError(
+            "vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    # Its state is one for the process; a second run in it (a test, a notebook) may want another precision.
+    AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
+    name = {"fp32": "no"}.get(precision, precision)
+    try:
+        accelerator = Accelerator(mixed_precision=name, cpu=device == "cpu")
+    except ValueError as error:
+        raise DeviceError(f"--precision {precision}", str(error), "use fp32 or bf16") from None
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise DeviceError("--precision fp16", "does not exist on the CPU", "use bf16 or fp32")
+    return accelerator
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _stop_between_steps() -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM end the run after the step that is under way; a second Ctrl-C ends it at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _readable_errors(out: Path) -> Iterator[None]:
+    """Say what ran out, instead of a traceback."""
+    kept = "; the last good checkpoint is in place" if (out / checkpointing.STATE).exists() else ""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError("memory", f"ran out ({_first_line(error)}){kept}", "lower --micro-batch") from error
+    except RuntimeError as error:
+        text = str(error)
+        if "DataLoader worker" in text:
+            raise DeviceError("memory", f"a process that reads clips died ({_first_line(error)}){kept}",
+                              "lower --workers or --micro-batch") from error  # fmt: skip
+        if "not enough memory" in text or "out of memory" in text or "allocate memory" in text:
+            raise DeviceError(
+                "memory", f"ran out ({_first_line(error)}){kept}", "lower --micro-batch"
+            ) from error
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _figures(sums: Sums, speed: dict[str, float]) -> str:
+    means = sums.means()
+    return (
+        f"loss {means['train_loss']:.3f}  top-1 {means['train_top1']:.1%}  "
+        f"{speed['clips_per_s']:.1f} clips/s  waiting for data {speed['data_wait']:.0%}"
+    )
+
+
+def _epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
+    parts = [f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.1%}"]
+    if "val_loss" in row:
+        parts.append(
+            f"validation loss {row['val_loss']:.3f}, top-1 {row['val_top1']:.1%}"
+            + (" (best)" if best else "")
+        )
+    if row["bad_clips"]:
+        parts.append(f"{row['bad_clips']} bad clips skipped")
+    return "; ".join(parts)
+
+
+__all__ = ["Loader", "Result", "Trainer", "TrainingError", "make_accelerator", "train"]

@@ -1,0 +1,110 @@
+"""Validation during training: one central view of each clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from vidcls.errors import DependencyError
+from vidcls.training.dataset import Loader
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a validation came to.
+
+    Attributes:
+        values: ``loss``, ``top1``, ``top5``, ``mean_class`` (of the first head), with several heads ``top1`` is
+            that of all heads at once, and ``NAME_top1`` each one's.
+        bad: Clips that could not be read.
+    """
+
+    values: dict[str, float]
+    bad: tuple[tuple[str, str], ...]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """By what runs are compared: accuracy, then loss."""
+        return self.values["top1"], -self.values["loss"]
+
+
+def make_metrics(num_classes: int) -> Any:
+    """Accuracies over all processes, for logits (b, k) and ids (b,).
+
+    Raises:
+        DependencyError: torchmetrics is not installed.
+    """
+    try:
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+    except ImportError:
+        raise DependencyError(
+            "vidcls train", "torchmetrics is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    return MetricCollection(
+        {
+            "top1": MulticlassAccuracy(num_classes, average="micro"),
+            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
+            "mean_class": MulticlassAccuracy(num_classes, average="macro"),
+        }
+    )
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.Module,
+    loader: Loader,
+    classes: Sequence[Sequence[str]],
+    accelerator: Any,
+    *,
+    uses_indices: bool = False,
+) -> Scores:
+    """Score a set with one view a clip.
+
+    Args:
+        model: Views (b, c, t, h, w) → logits (b, k).
+        loader: The clips.
+        classes: Class names of each head.
+        accelerator: Devices, precision, and how many processes there are.
+        uses_indices: Whether the model is told the frames' numbers.
+    """
+    from torchmetrics import MeanMetric
+
+    device = accelerator.device
+    sizes = [len(names) for names in classes]
+    metrics = [make_metrics(size).to(device) for size in sizes]
+    loss, both = MeanMetric().to(device), MeanMetric().to(device)
+    bad: list[tuple[str, str]] = []
+    training = model.training
+    model.eval()
+    for group in loader.epoch(0):
+        for part in group:
+            bad.extend(part.bad)
+            if part.error is not None:
+                raise part.error
+            if not len(part):
+                continue
+            part = part.to(device)
+            with accelerator.autocast():
+                logits = model(part.views, part.indices) if uses_indices else model(part.views)
+            right = torch.ones(len(part), device=device)
+            parts = []
+            for head, scores in enumerate(logits.float().split(sizes, dim=1)):
+                ids = part.labels[:, head]
+                metrics[head].update(scores, ids)
+                parts.append(cross_entropy(scores, ids))
+                right *= (scores.argmax(1) == ids).float()
+            loss.update(torch.stack(parts).mean(), weight=len(part))
+            both.update(right)
+    model.train(training)
+    values = {name: float(value) for name, value in metrics[0].compute().items()}
+    values["loss"] = float(loss.compute())
+    if len(sizes) > 1:
+        values.update({f"head{i}_top1": float(m.compute()["top1"]) for i, m in enumerate(metrics)})
+        values["top1"] = float(both.compute())
+    return Scores(values, tuple(bad))
