@@ -65,7 +65,7 @@ def _sizes(raw: Raw) -> dict[str, Any]:
     dim = kernel.shape[0]
     hidden = take(raw.tensors, f"{LAYER}.0.intermediate.dense.weight", raw.path)
     activation = settings.get("hidden_act", "gelu_fast")
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):
         known = ", ".join(ACTIVATIONS)
         raise raw.error(f"config.json: hidden_act {activation!r} is not known", f"known are {known}")
     heads = _number(raw, "num_attention_heads", 12)

@@ -77,7 +77,7 @@ def read_record(raw: Raw) -> dict[str, Any]:
     version = record.get("version")
     if version != VERSION:
         raise raw.error(f"is of version {version!r}, this vidcls reads {VERSION}", "update vidcls")
-    if record.get("architecture") not in ARCHITECTURES:
+    if record.get("architecture") not in list(ARCHITECTURES):
         raise raw.error(f"is of the unknown architecture {record.get('architecture')!r}", "update vidcls")
     labels = record.get("labels")
     if labels is not None and not (

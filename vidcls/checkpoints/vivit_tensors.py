@@ -90,7 +90,7 @@ def finish(
     if new_config != config and resize_state is not None:
         try:
             state = resize_state(state, config_class(**config), config_class(**new_config))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, TypeError, IndexError, ArithmeticError, RuntimeError) as error:
             raise raw.error(str(error), "check num_frames and image_size") from error
     if extra.get("input") is not None:
         extra["input"] = {**extra["input"], **_input_sizes(wanted)}

@@ -52,7 +52,7 @@ def build(architecture: str, **config: Any) -> nn.Module:
         raise ConfigError(architecture, f"takes no {hints}", f"it takes {', '.join(known)}")
     try:
         return model_class(config_class(**config))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(architecture, str(error), "change the configuration") from error
 
 

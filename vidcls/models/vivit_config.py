@@ -64,6 +64,8 @@ class ViViTConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", pair(self.image_size))
         object.__setattr__(self, "tubelet_size", triple(self.tubelet_size))
+        if min(triple(self.tubelet_size)) < 1:
+            raise ValueError(f"tubelet_size must be at least 1 in each direction, not {self.tubelet_size}")
         if min(self.grid_size) < 1:
             raise ValueError(
                 f"a view of {self.num_frames} frames of {self.image_size} pixels holds no whole tubelet "
