@@ -1,9 +1,4 @@
-"""Weights and views → scores: the public Python API, and what every command scores clips with.
-
-import vidcls
-model = vidcls.load("camera-motion")
-row = model.predict("clip.mp4")
-"""
+"""Views → scores: one model made ready, and what every command scores clips with."""
 
 from __future__ import annotations
 
@@ -159,7 +154,8 @@ class Classifier:
         instead is ``average="probs"``.
         """
         if self.average == "probs":
-            return softmax(logits).mean(axis=0)
+            mean: Floats = softmax(logits).mean(axis=0)
+            return mean
         return softmax(logits.mean(axis=0))
 
     def classify(self, clip: Clip) -> tuple[Floats, Floats]:
