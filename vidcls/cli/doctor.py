@@ -1,0 +1,98 @@
+"""``vidcls doctor``: what this machine has, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vidcls.environment import Report, Row
+
+STYLES = {"ok": "", "note": "yellow", "missing": "red", "broken": "red"}
+EXIT_CANNOT_PREDICT = 3
+
+
+def doctor(
+    context: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> int:
+    """Look at versions, decoders, devices and caches, and say what is missing and how to get it.
+
+    Exit code 0 when clips can be classified here, 3 when they cannot.
+    """
+    from vidcls.environment import report
+
+    found = report(_variables_of_options(context))
+    if json:
+        print(json_module.dumps(found.as_dict(), indent=2))
+    elif sys.stdout.isatty():
+        _print_table(found)
+    else:
+        print(_plain(found))
+    return 0 if found.ok else EXIT_CANNOT_PREDICT
+
+
+def _variables_of_options(context: typer.Context) -> set[str]:
+    """Environment variables that any option of any command reads."""
+    root = context.find_root().command
+    commands = [root, *getattr(root, "commands", {}).values()]
+    found: set[str] = set()
+    for parameter in (parameter for command in commands for parameter in command.params):
+        names = parameter.envvar
+        found.update([names] if isinstance(names, str) else names or ())
+    return found
+
+
+def verdict(found: Report) -> str:
+    """One line: whether clips can be classified here, and if not, why."""
+    if found.ok:
+        return "Clips can be classified here."
+    return f"No clip can be classified here: see {', '.join(row.name for row in found.problems)}."
+
+
+def _printable(text: str) -> str:
+    # Values come from the environment and from other programs' messages.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _cells(row: Row) -> tuple[str, str, str]:
+    remedy = f"{row.status}: {row.remedy}" if row.remedy else "" if row.status == "ok" else row.status
+    return _printable(row.name), _printable(row.value), _printable(remedy)
+
+
+def _plain(found: Report) -> str:
+    """One finding a line: section, name, value and what to do, with tabs between them."""
+    lines = [
+        "\t".join((section.title, *_cells(row))).rstrip("\t")
+        for section in found.sections
+        for row in section.rows
+    ]
+    return "\n".join([*lines, verdict(found)])
+
+
+def _print_table(found: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    width = max(len(row.name) for section in found.sections for row in section.rows)
+    for section in found.sections:
+        if not section.rows:
+            continue
+        table = Table(box=None, show_header=False, pad_edge=False, title=section.title, title_justify="left")
+        table.title_style = "bold"
+        table.add_column(width=width + 1, no_wrap=True)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
+        for row in section.rows:
+            # Text, not markup: a path may hold square brackets.
+            name, value, remedy = (Text(cell) for cell in _cells(row))
+            remedy.stylize(STYLES[row.status])
+            table.add_row(name, value, remedy)
+        console.print(table)
+        console.print()
+    console.print(verdict(found), style="bold" if found.ok else "bold red")
