@@ -279,7 +279,14 @@ def test_settings_that_cannot_be_read_leave_the_tensors_readable(cfg: Any, tmp_p
 
 
 @pytest.mark.parametrize(
-    "data", [{"TEST_CROP_SIZE": -1}, {"SAMPLING_RATE": "fast"}, {"MEAN": [1, 2]}, {"STD": [0, 0, 0]}]
+    "data",
+    [
+        {"TEST_CROP_SIZE": -1},
+        {"TEST_CROP_SIZE": ["a", 1]},
+        {"SAMPLING_RATE": "fast"},
+        {"MEAN": [1, 2]},
+        {"STD": [0, 0, 0]},
+    ],
 )
 def test_settings_out_of_bounds_are_noted(data: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = read_with(settings(**data), tmp_path)
