@@ -11,8 +11,10 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +25,7 @@ from torch import Tensor
 from vidcls.checkpoints.arrays import array_to_tensor, check_claim
 from vidcls.checkpoints.base import Raw
 from vidcls.checkpoints.msgpack_tree import read_msgpack
-from vidcls.errors import CheckpointError
+from vidcls.errors import CheckpointError, VidclsError
 
 MAX_JSON_BYTES = 16 << 20
 MAX_NODES = 1_000_000  # entries of a nested tree; the largest released file has about 3,000
@@ -68,6 +70,25 @@ def open_raw(path: str | os.PathLike[str]) -> Raw:
     return Raw(path, kind, tensors, meta)
 
 
+@contextmanager
+def _decoding(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a foreign decoder raises or warns of into one error about the file.
+
+    The decoders let through what a damaged byte happens to lead to (struct.error, TokenError, zlib.error,
+    AttributeError, ...), so there is no list to name here; the cause stays chained.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (VidclsError, MemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            str(path), f"damaged {what} ({_first_line(error)})", "fetch it again"
+        ) from error
+
+
 def _open_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     with path.open("rb") as file:
         head = file.read(16)
@@ -109,16 +130,11 @@ def _hint(head: bytes) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            meta: dict[str, Any] = dict(file.metadata() or {})
-    except (SafetensorError, ValueError, RuntimeError, AttributeError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            str(path), f"damaged safetensors file ({_first_line(error)})", "fetch it again"
-        ) from error
+    with _decoding(path, "safetensors file"), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        meta: dict[str, Any] = dict(file.metadata() or {})
     for name, tensor in tensors.items():
         _check_tensor(path, name, tensor)
     return tensors, meta
@@ -128,17 +144,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _open_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            _check_inflation(path, members)
-            names = [member.filename for member in members]
-            if any(name.endswith(".npy") for name in names):
-                return _read_npz(path, archive), {}, "npz"
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            str(path), f"damaged zip archive ({_first_line(error)})", "fetch it again"
-        ) from error
+    with _decoding(path, "zip archive"), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        _check_inflation(path, members)
+        names = [member.filename for member in members]
+        if any(name.endswith(".npy") for name in names):
+            return _read_npz(path, archive), {}, "npz"
     if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(
             str(path), "a TorchScript archive, which carries code", "save the module's state_dict() instead"
@@ -168,26 +179,8 @@ def _read_npz(path: Path, archive: zipfile.ZipFile) -> dict[str, Tensor]:
     for member in archive.infolist():
         if member.filename.endswith(".npy"):
             name = member.filename.removesuffix(".npy")
-            try:
+            with _decoding(path, f"array {name!r}"):
                 tensors[name] = array_to_tensor(_read_npy(archive, member))
-            except (
-                ValueError,
-                TypeError,
-                EOFError,
-                SyntaxError,
-                RuntimeError,
-                OverflowError,
-                zipfile.error,
-            ) as error:
-                raise CheckpointError(
-                    str(path), f"cannot read array {name!r} ({_first_line(error)})", "fetch the file again"
-                ) from error
-            except Exception as error:  # zlib.error and its kin have no common base
-                if type(error).__module__ not in ("zlib", "lzma", "_lzma"):
-                    raise
-                raise CheckpointError(
-                    str(path), f"array {name!r} is damaged ({error})", "fetch it again"
-                ) from error
     return tensors
 
 
@@ -214,17 +207,11 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[A
 
 
 def _read_torch(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(str(path), *_explain_pickle(str(error))) from error
-    except (
-        RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-        AssertionError, OverflowError, UnicodeDecodeError, ImportError,
-    ) as error:  # fmt: skip
-        raise CheckpointError(
-            str(path), f"damaged torch file ({_first_line(error)})", "fetch it again"
-        ) from error
+    with _decoding(path, "torch file"):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(str(path), *_explain_pickle(str(error))) from error
     tensors: dict[str, Tensor] = {}
     meta: dict[str, Any] = {}
     for name, value in _flatten(path, content):
