@@ -21,8 +21,9 @@ LAYERS = [
     ["config"],
     ["models"],
     ["engines", "checkpoints", "labels", "weights", "sources"]
-    + ["video", "decode_worker", "decoders", "views", "resize", "sampling"],
-    ["classifier", "loading", "output", "environment"],
+    + ["video", "decode_worker", "decoders", "views", "resize", "sampling"]
+    + ["preprocessor", "download"],
+    ["classifier", "loading", "output", "environment", "probes"],
     ["score", "bench", "training"],
     ["cli"],
 ]

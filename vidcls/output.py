@@ -359,7 +359,8 @@ class TerminalWriter(Writer):
 
         self._console = console or Console(highlight=False, markup=False, emoji=False)
         # A table needs this much; on a narrower terminal the lines wrap.
-        self._console.width = max(self._console.width, LEAST_WIDTH)
+        if self._console.width < LEAST_WIDTH:
+            self._console.width = LEAST_WIDTH
         self._hint = hint
 
     def write(self, row: Row, *, seconds: float | None = None) -> None:
