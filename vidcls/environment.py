@@ -1,34 +1,25 @@
-"""What this machine has of what vidcls needs, for ``vidcls doctor``. Imports neither torch nor a decoder.
-
-Compiled packages are tried in processes of their own, all at once: one that is broken often does not raise but
-hangs or takes its process with it, and that is just what a person runs the doctor for.
-"""
+"""What this machine has of what vidcls needs, for ``vidcls doctor``. Imports neither torch nor a decoder."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from vidcls import __version__
+from vidcls import __version__, probes
 from vidcls.config import load_registry, nearest, registry_paths
 from vidcls.errors import VidclsError
 
-PROBE_TIMEOUT = 60.0  # seconds; torch's first import from a cold network disk takes tens
 WALK_TIMEOUT = 3.0  # seconds for counting a cache's bytes
-MARK = "vidcls-probe:"  # libraries print while they load; the answer is on the line that begins so
 
 # What each optional package is good for. Which extra brings it is read from vidcls's own metadata.
 OPTIONAL = {
@@ -42,15 +33,6 @@ OPTIONAL = {
     "ray": "scoring on a cluster",
 }
 DEVELOPMENT = frozenset(("test", "dev", "docs"))  # extras that no user needs
-# Decoders that work without special hardware; FFmpeg's own "av1", for one, needs a graphics card.
-CODECS = {
-    "h264": ("h264",),
-    "hevc": ("hevc",),
-    "vp8": ("vp8", "libvpx"),
-    "vp9": ("vp9", "libvpx-vp9"),
-    "av1": ("libdav1d", "libaom-av1"),
-    "mpeg4": ("mpeg4",),
-}
 VARIABLES = (
     "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE CUDA_VISIBLE_DEVICES OMP_NUM_THREADS XDG_CACHE_HOME NO_COLOR".split()
 )
@@ -115,8 +97,8 @@ def report(options: Iterable[str] = ()) -> Report:
     Args:
         options: Names of the environment variables that the command line reads, so that a misspelt one is found.
     """
-    probes = {name: _start(name) for name in PROBES}
-    found = {name: _finish(process) for name, process in probes.items()}
+    tried = {name: probes.start(name) for name in probes.PROBES}  # all at once
+    found = {name: probes.finish(process) for name, process in tried.items()}
     return Report(
         (
             Section("packages", _packages(found)),
@@ -209,7 +191,7 @@ def _decoders(found: dict[str, dict[str, Any]]) -> tuple[Row, ...]:
         rows.append(
             Row("ffmpeg", ", ".join(f"{name} {version}" for name, version in av["libraries"].items()))
         )
-        for codec, names in CODECS.items():
+        for codec, names in probes.CODECS.items():
             decoder = next((name for name in names if name in av["decoders"]), None)
             rows.append(
                 Row(f"codec {codec}", f"decoded by {decoder}", required=codec == "h264")
@@ -410,105 +392,3 @@ def _variables(known: frozenset[str]) -> tuple[Row, ...]:
 def _shown(value: str) -> str:
     # People paste this into bug reports: no passwords.
     return re.sub(r"(?<=://)[^/@\s]+@", "***@", value)
-
-
-# --- probes, each in its own process ------------------------------------------------------------------------------
-
-
-def _probe_numpy() -> dict[str, Any]:
-    import numpy as np
-
-    return {"version": np.__version__, "sum": int(np.arange(4).sum())}
-
-
-def _probe_torch() -> dict[str, Any]:
-    import torch
-
-    devices = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        about = torch.cuda.get_device_properties(index)
-        devices.append(
-            {
-                "name": about.name,
-                "memory": about.total_memory,
-                "capability": f"{about.major}.{about.minor}",
-                "bf16": about.major >= 8,
-            }
-        )
-    return {
-        "version": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cuda_build": torch.version.cuda,
-        "cuda": devices,
-        "mps": torch.backends.mps.is_available(),
-    }
-
-
-def _probe_av() -> dict[str, Any]:
-    import av
-    from av.codec import Codec
-    from av.error import FFmpegError
-
-    decoders = []
-    for name in (name for names in CODECS.values() for name in names):
-        try:
-            Codec(name, "r")
-        except (FFmpegError, ValueError):
-            continue
-        decoders.append(name)
-    libraries = {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())}
-    return {"version": av.__version__, "libraries": libraries, "decoders": decoders}
-
-
-def _probe_decord() -> dict[str, Any]:
-    import decord
-
-    return {"version": decord.__version__}
-
-
-PROBES: dict[str, Callable[[], dict[str, Any]]] = {
-    "torch": _probe_torch,
-    "numpy": _probe_numpy,
-    "av": _probe_av,
-    "decord": _probe_decord,
-}
-
-
-def run_probe(name: str) -> None:
-    """Try one package in this process and print what it says of itself, as a line that begins with ``MARK``."""
-    try:
-        answer = PROBES[name]()
-    except Exception as error:  # whatever a broken package raises is the answer
-        answer = {"error": f"cannot be imported ({type(error).__name__}: {error})"}
-    print(MARK + json.dumps(answer), flush=True)
-
-
-def _start(name: str) -> subprocess.Popen[str]:
-    # The current folder must not be searched for packages: it is wherever the person keeps clips.
-    code = (
-        "import sys; sys.path[:] = [p for p in sys.path if p] + [sys.argv[1]]; "
-        "from vidcls.environment import run_probe; run_probe(sys.argv[2])"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parents[1]), name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
-
-
-def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    try:
-        out, err = process.communicate(timeout=PROBE_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return {"error": f"its import does not end within {PROBE_TIMEOUT:.0f} s"}
-    answers = [line.removeprefix(MARK) for line in out.splitlines() if line.startswith(MARK)]
-    if answers:
-        answer: dict[str, Any] = json.loads(answers[-1])
-        return answer
-    last = err.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-    return {"error": f"its import ends the process ({last[0]})"}

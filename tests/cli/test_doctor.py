@@ -15,7 +15,7 @@ import typer
 from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
-from vidcls import environment
+from vidcls import environment, probes
 from vidcls.cli import doctor as command
 from vidcls.cli import guard
 from vidcls.environment import Report, Row, Section
@@ -45,9 +45,9 @@ WORKING = {
 @pytest.fixture
 def only_av_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other packages are taken to work: importing torch takes seconds."""
-    start, finish = environment._start, environment._finish
-    monkeypatch.setattr(environment, "_start", lambda name: start(name) if name == "av" else name)
-    monkeypatch.setattr(environment, "_finish", lambda p: WORKING[p] if isinstance(p, str) else finish(p))
+    start, finish = probes.start, probes.finish
+    monkeypatch.setattr(probes, "start", lambda name: start(name) if name == "av" else name)
+    monkeypatch.setattr(probes, "finish", lambda p: WORKING[p] if isinstance(p, str) else finish(p))
 
 
 def run(*arguments: str) -> Result:
@@ -111,7 +111,7 @@ def test_a_broken_decoder_is_named_and_stops_nothing(
 ) -> None:
     code, words = BROKEN[how]
     fake_package(tmp_path / "fake", "av", code, monkeypatch)
-    answer = environment._finish(environment._start("av"))
+    answer = probes.finish(probes.start("av"))
     assert words in answer["error"]
 
 
@@ -129,9 +129,9 @@ def test_exit_code_3_without_a_decoder(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_hanging_import_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_package(tmp_path / "fake", "decord", "import time; time.sleep(600)", monkeypatch)
-    monkeypatch.setattr(environment, "PROBE_TIMEOUT", 1.0)
-    process = environment._start("decord")
-    assert "does not end within" in environment._finish(process)["error"]
+    monkeypatch.setattr(probes, "PROBE_TIMEOUT", 1.0)
+    process = probes.start("decord")
+    assert "does not end within" in probes.finish(process)["error"]
     assert process.returncode is not None
 
 
@@ -139,13 +139,13 @@ def test_what_libraries_print_while_loading_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_package(tmp_path / "fake", "decord", "print('hello {')\n__version__ = '9'", monkeypatch)
-    assert environment._finish(environment._start("decord")) == {"version": "9"}
+    assert probes.finish(probes.start("decord")) == {"version": "9"}
 
 
 def test_the_current_folder_is_not_searched_for_packages(tmp_path: Path) -> None:
     trap = tmp_path / "here" / "av.py"
     trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close(); raise ImportError('trap')")
-    assert "error" not in environment._finish(environment._start("av"))
+    assert "error" not in probes.finish(probes.start("av"))
     assert not (tmp_path / "sprung").exists()
 
 
