@@ -62,7 +62,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
 
 
 def read_record(raw: Raw) -> dict[str, Any]:
-    """The checked metadata of one of our files; lists of the configuration become tuples.
+    """The checked metadata of one of our files; lists of sizes become tuples.
 
     Raises:
         CheckpointError: It is damaged, of a newer version, or names an unknown architecture.
@@ -86,7 +86,9 @@ def read_record(raw: Raw) -> dict[str, Any]:
         raise raw.error("its labels are not a list of names", "fetch the file again")
     if record.get("input") is not None and not isinstance(record["input"], dict):
         raise raw.error("its input settings are damaged", "fetch the file again")
-    record["config"] = {key: _bounded(raw, key, value) for key, value in record["config"].items()}
+    for part in ("config", "input"):
+        if record.get(part) is not None:
+            record[part] = {key: _bounded(raw, key, value) for key, value in record[part].items()}
     return record
 
 

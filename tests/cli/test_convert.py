@@ -1,0 +1,114 @@
+"""``vidcls convert``: from published formats to our own, through the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from safetensors import safe_open
+from typer.testing import CliRunner, Result
+
+from tests.checkpoints.vivit_files import scenic_tree, write_msgpack
+from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.cli import guard
+from vidcls.cli.convert import convert, parse_size
+from vidcls.errors import UsageError
+
+
+def run(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(guard(convert))
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def scenic(path: Path, variant: str = "factorized_encoder", **sizes: Any) -> Path:
+    return write_msgpack(path, {"optimizer": {"target": scenic_tree(variant, **sizes)}})
+
+
+@torch.no_grad()
+def test_what_is_written_answers_alike(tmp_path: Path) -> None:
+    source, target = scenic(tmp_path / "checkpoint"), tmp_path / "model.safetensors"
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"action {i}" for i in range(5)) + "\n")
+    result = run(source, target, "--labels", labels)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "vivit-fe from scenic" in result.stderr
+    model: Any = load_checkpoint(source)
+    views = torch.rand(1, 3, model.config.num_frames, *model.config.image_size)
+    torch.testing.assert_close(load_checkpoint(target)(views), model(views), rtol=0, atol=0)
+    checkpoint = read_checkpoint(target)
+    assert checkpoint.format == "native"
+    assert checkpoint.labels == tuple(f"action {i}" for i in range(5))
+    assert checkpoint.input == read_checkpoint(source).input
+    with safe_open(target, framework="pt") as file:
+        extra = json.loads(file.metadata()["vidcls"])["extra"]
+    assert extra == {"source": "checkpoint", "source_format": "scenic"}
+
+
+def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:
+    source = scenic(tmp_path / "a", "factorized_dot_product_attention", token=False, grid=(3, 5, 2))
+    target = tmp_path / "model"
+    result = run(source, target)
+    assert result.exit_code == 3
+    assert result.stderr.count("\n") == 1
+    assert "num_frames= and image_size=" in result.stderr
+    options = [
+        "--architecture",
+        "vivit-fdp",
+        "--frames",
+        6,
+        "--image-size",
+        "20x8",
+        "--dtype",
+        "bf16",
+        "--quiet",
+    ]
+    result = run(source, target, *options)
+    assert (result.exit_code, result.output) == (0, "")
+    model: Any = load_checkpoint(target)
+    assert (model.architecture, model.config.grid_size) == ("vivit-fdp", (3, 5, 2))
+    assert {t.dtype for t in read_checkpoint(target).state.values()} == {torch.bfloat16}
+    three = scenic(tmp_path / "b", "factorized_self_attention_block", token=False)
+    assert run(three, target, "--attention-order", "time_space").exit_code == 0
+    assert load_checkpoint(target).config.attention_order == "time_space"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["absent", "out"], 3, "absent"),
+        (["source", "."], 2, "is a folder"),
+        (["source", "nowhere/out"], 3, "cannot be written"),
+        (["source", "out", "--format", "onnx"], 2, "choose one of"),
+        (["source", "out", "--architecture", "vivit-st"], 3, "holds vivit-fe"),
+        (["source", "out", "--image-size", "big"], 2, "is no size"),
+        (["source", "out", "--heads", "3"], 3, "has num_heads 2"),
+        (["source", "out", "--labels", "kinetics400"], 3, "400"),
+        (["text", "out"], 3, "not a checkpoint of a known kind"),
+    ],
+)
+def test_bad_calls(
+    arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scenic(tmp_path / "source")
+    (tmp_path / "text").write_text("hello")
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_sizes() -> None:
+    assert parse_size(None) is None
+    assert parse_size("224") == (224, 224)
+    assert parse_size("224x320") == parse_size("224×320") == (224, 320)
+    for text in ("", "0", "-1", "1x2x3", "x2", "99999999", "٣"):
+        with pytest.raises(UsageError, match="is no size"):
+            parse_size(text)
