@@ -26,12 +26,13 @@ leave open so that parameters and multiply-adds of all four networks come out wi
 In both, the last module of a VT-ResNet has no projector: the classifier reads the tokens, so nobody would read
 its output.
 
-``benchmarks/vt_readings.py`` prints the search, in which this reading comes first, and both beside the
-tables. What stays unknown: the authors' code is unpublished; their default and advanced VT-ResNet-34 differ
-(21.8 and 19.2 M parameters; ``map_dim=512``, the width in a table of the appendix, gives the second), and
-with it no single reading fits all rows; the recurrent tokenizer is said to add 0.5 M a module, here it adds
-1.0 M; the saving "6.1x" and "6.9x" of stage 5 in VT-ResNet-50 and 101 is 3.6x here. The text names neither
-scale nor norm inside a module, so none is here.
+``benchmarks/vt_readings.py`` prints the search, in which this reading comes first (level with one that has a
+single matrix in place of F₁ and F₂), and both readings beside the tables. What stays unknown: the authors'
+code is unpublished; their default and advanced VT-ResNet-34 differ (21.8 and 19.2 M parameters;
+``map_dim=512``, the width in a table of the appendix, gives the second), and with it no single reading fits
+all rows; the recurrent tokenizer is said to add 0.5 M a module, here it adds 1.0 M; the saving "6.1x" and
+"6.9x" of stage 5 in VT-ResNet-50 and 101 is 3.6x here. The text names neither scale nor norm inside a module,
+so none is here.
 """
 
 from __future__ import annotations
