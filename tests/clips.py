@@ -113,7 +113,7 @@ def make_clip(
         if second_size is not None:
             second = _add_video(container, codec, rate, second_size, pix_fmt, base, gop, bframes, options)
             if both_default:
-                stream.disposition = second.disposition = av.stream.Disposition.default
+                stream.disposition = second.disposition = av.stream.Disposition.default.value
         sound = container.add_stream("aac", rate=8000) if audio else None
         count = 0
         for count, picture in enumerate(pictures, 1):

@@ -128,7 +128,7 @@ def open_container(path: str) -> Any:
     """
     # An absolute path cannot be taken for a protocol ("concat:…") or an option.
     try:
-        return av.open(os.path.abspath(path), options=dict(_CONTAINER_OPTIONS))
+        return av.open(os.path.abspath(path), container_options=dict(_CONTAINER_OPTIONS))
     except FileNotFoundError:
         raise VideoError(path, "no such file", "check the path", kind="not_found") from None
     except PermissionError:
