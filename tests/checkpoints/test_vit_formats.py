@@ -314,11 +314,15 @@ def test_hf_configuration_that_cannot_be_is_said(tmp_path: Path, entry: dict[str
     assert type(caught.value).__name__ in ("CheckpointError", "ConfigError")
 
 
-def test_hf_without_a_classifier_is_refused(tmp_path: Path) -> None:
+def test_hf_without_a_classifier_can_be_read_but_not_run(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=32)
-    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="no classifier"):
+    bare = transformers.ViTModel(config)
+    bare.save_pretrained(tmp_path)
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.notes == ("the file has no classifier (head)",)
+    assert torch.equal(checkpoint.state["backbone.norm.weight"], bare.state_dict()["layernorm.weight"])
+    with pytest.raises(CheckpointError, match=r"2 missing \(head.weight, head.bias\)"):
         load_checkpoint(tmp_path)
 
 
@@ -350,7 +354,7 @@ def broken(change: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         ("unexpected", r"unexpected \(backbone.blocks.0.ls1.gamma\)"),
         ("misshapen", r"misshapen \(backbone.norm.weight: file \(47,\), model \(48,\)\)"),
         ("gap", "is missing"),
-        ("headless", "no classifier"),
+        ("headless", r"2 missing \(head.weight, head.bias\)"),
         ("flat", "shape"),
         ("places", "no square"),
     ],

@@ -62,7 +62,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     without antialias, as timm does for these files.
 
     Raises:
-        CheckpointError: The file is incomplete, has no classifier, or contradicts a keyword.
+        CheckpointError: The file is incomplete, or contradicts a keyword.
     """
     root = find_root(raw, AUGREG, ROOTS)
     if root is None:

@@ -1,4 +1,4 @@
-"""Hugging Face folders of ``ViTForImageClassification``."""
+"""Hugging Face folders of ``ViTForImageClassification``, and of ``ViTModel`` to start other models from."""
 
 from __future__ import annotations
 
@@ -54,31 +54,28 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     is silent (epsilon 1e-12). ``image_size`` resizes the position table as HF's ``interpolate_pos_encoding`` does.
 
     Raises:
-        CheckpointError: A tensor is missing, there is no classifier, an entry of the configuration is unknown, or a
-            keyword contradicts the file.
+        CheckpointError: A tensor is missing, an entry of the configuration is unknown, or a keyword contradicts the
+            file.
     """
     settings = raw.meta["config"]
     activation = settings.get("hidden_act", "gelu")
     if activation not in ACTIVATIONS:
         raise raw.error(f"config.json: unknown hidden_act {activation!r}", f"known: {', '.join(ACTIVATIONS)}")
-    if "classifier.weight" not in raw.tensors:
-        raise raw.error(
-            "has no classifier", "give a folder saved from ViTForImageClassification, not from ViTModel"
-        )
     defaults = {
         "activation": ACTIVATIONS[activation],
         "norm_eps": _number(raw, "layer_norm_eps", 1e-12),
         "dropout": _number(raw, "hidden_dropout_prob", 0.0),
         "attn_dropout": _number(raw, "attention_probs_dropout_prob", 0.0),
     }
+    tensors = timm_names(raw)
     num_heads = int(_number(raw, "num_attention_heads", 12))
     return vit_checkpoint(
         NAME,
-        ViTTensors(raw, timm_names(raw), "hf", _image_size(raw)),
+        ViTTensors(raw, tensors, "hf", _image_size(raw)),
         architecture,
         settle(raw, {"num_heads": num_heads}, config),
         defaults,
-        labels=labels(settings, raw.tensors["classifier.weight"].shape[0]),
+        labels=labels(settings, tensors["head.weight"].shape[0]) if "head.weight" in tensors else None,
         input=_input(raw),
     )
 
@@ -89,9 +86,12 @@ def timm_names(raw: Raw) -> dict[str, Tensor]:
     Raises:
         CheckpointError: A tensor of a block is missing.
     """
+    tensors = raw.tensors
+    if "embeddings.cls_token" in tensors:  # saved from the bare ViTModel, without a classifier
+        tensors = {f"vit.{name}": tensor for name, tensor in tensors.items()}
     out: dict[str, Tensor] = {}
     block = re.compile(r"vit\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
-    for name, tensor in raw.tensors.items():
+    for name, tensor in tensors.items():
         found = block.fullmatch(name)
         if name.startswith("vit.pooler."):
             continue  # HF's classifier does not use it either
@@ -101,13 +101,13 @@ def timm_names(raw: Raw) -> dict[str, Tensor]:
             out[f"blocks.{found[1]}.{BLOCK[found[2]]}.{found[3]}"] = tensor
         elif not found[2].startswith("attention.attention."):
             out[name] = tensor
-    for number in range(count_layers(raw.tensors, r"vit\.encoder\.layer\.(\d+)\.", raw.path)):
+    for number in range(count_layers(tensors, r"vit\.encoder\.layer\.(\d+)\.", raw.path)):
         source = f"vit.encoder.layer.{number}.attention.attention"
         for part in ("weight", "bias"):
             names = [f"{source}.{role}.{part}" for role in ("query", "key", "value")]
-            if part == "weight" or names[0] in raw.tensors:  # qkv_bias=False leaves no bias
+            if part == "weight" or names[0] in tensors:  # qkv_bias=False leaves no bias
                 out[f"blocks.{number}.attn.qkv.{part}"] = torch.cat(
-                    [take(raw.tensors, name, raw.path) for name in names]
+                    [take(tensors, name, raw.path) for name in names]
                 )
     return out
 

@@ -30,7 +30,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     """Read a ViT for `vidcls.models.vit.ViTFrames`; keywords as for `vidcls.checkpoints.google_npz.read`.
 
     Raises:
-        CheckpointError: The file is incomplete, has no classifier, or contradicts a keyword.
+        CheckpointError: The file is incomplete, or contradicts a keyword.
     """
     root = find_root(raw, LINEN, ROOTS)
     if root is None:

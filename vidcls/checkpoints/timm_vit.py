@@ -48,8 +48,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             and any other keyword of the architecture.
 
     Raises:
-        CheckpointError: The file is incomplete, has no classifier, contradicts a keyword, or does not say how many
-            heads it has.
+        CheckpointError: The file is incomplete, contradicts a keyword, or does not say how many heads it has.
     """
     if architecture == "timesformer-space":
         return timesformer_fb.read(raw, architecture, config)
@@ -88,14 +87,16 @@ def vit_checkpoint(
     raw, tensors = vit.raw, dict(vit.tensors)
     if architecture not in (None, "vit-frames"):
         raise raw.error(f"holds an image ViT, not {architecture}", "load it as vit-frames")
-    if "head.weight" not in tensors:
-        raise raw.error("has no classifier", "give a file with head.weight and head.bias")
     config = dict(config)
     if config.get("representation_size") == 0:
         del config["representation_size"]
         tensors = {key: t for key, t in tensors.items() if not key.startswith("pre_logits.")}
     found, backbone = replace(vit, tensors=tensors).backbone(config)
-    found["num_classes"] = tensors["head.weight"].shape[0]
+    if "head.weight" in tensors:
+        found["num_classes"] = tensors["head.weight"].shape[0]
+    else:
+        # Such a file can start another model, so reading it is fine; the strict load says what is missing.
+        rest["notes"] = ("the file has no classifier (head)",)
     if "pre_logits.0.weight" in tensors:
         found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
     own = ("head.", "pre_logits.")
