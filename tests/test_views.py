@@ -160,6 +160,14 @@ def test_another_rate_is_spaced_in_time(fps: float, stamps: str) -> None:
     assert error.max() < 1.01 / fps
 
 
+def test_the_warning_says_at_which_rate_frames_were_counted() -> None:
+    plan = plan_clips(VIVIT, num_frames=20, fps=50.0)
+    short = "too short: 10 frames where a view spans 15; it was looped (frames counted at 25 fps)"
+    assert plan.warnings == (short,)
+    plan = plan_clips(VIVIT, num_frames=1, fps=25.0)
+    assert plan.warnings == ("too short: 1 frame where a view spans 15; it was looped",)
+
+
 def test_doubling_the_rate_doubles_the_numbers() -> None:
     at_25 = plan_clips(VIVIT, num_frames=100, fps=25.0).indices
     for noise in (0.0, 4e-4):

@@ -128,7 +128,8 @@ def plan_clips(
         timeline, speed = _timeline(num_frames, fps, timestamps, target, native), 1.0
     moments, notice = (rules or _RULES)[spec.sampling](spec, timeline.length, speed)
     if notice:
-        warnings.append(notice)
+        counted = "" if timeline.times is None else f" (frames counted at {timeline.rate:.4g} fps)"
+        warnings.append(notice + counted)
     return ClipPlan(timeline.frames(moments), bool(notice), tuple(warnings))
 
 
@@ -147,9 +148,8 @@ def _timeline(
         return _Timeline(num_frames, fps, None)
     if times is None:
         times = np.arange(num_frames) / fps
-    seconds = float(times[-1]) + _frame_seconds(
-        times[-8:], fps
-    )  # the last frame stays as long as those before it
+    # The last frame stays as long as those before it.
+    seconds = float(times[-1]) + _frame_seconds(times[-8:], fps)
     return _Timeline(max(1, round(seconds * rate)), rate, times)
 
 
