@@ -71,6 +71,7 @@ class _Walker:
             raw=False,
             ext_hook=_decode_extension,
             max_buffer_size=0,
+            read_size=1 << 20,
             max_str_len=1 << 20,
             max_array_len=MAX_NODES,
         )
