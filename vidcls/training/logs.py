@@ -37,7 +37,7 @@ class MetricsFile:
         self.path = path
         self.rows = [row for row in read_metrics(path) if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(path, lambda partial: _write_text(partial, text))
+        write_atomically(path, lambda partial: write_text(partial, text))
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row.
@@ -53,7 +53,8 @@ class MetricsFile:
             raise output_error(self.path, error) from error
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
     path.write_text(text, encoding="utf-8")
 
 

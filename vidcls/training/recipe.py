@@ -7,6 +7,7 @@ the published systems ship in ``vidcls/training/recipes``; one may name another 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,13 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vidcls.config import InputSpec, Spec, nearest, problems, read_yaml
-from vidcls.errors import ConfigError
+from vidcls.errors import ConfigError, UsageError
+
+RECIPE = "recipe.yaml"
+"""A run's recipe in its folder."""
+
+MAY_CHANGE = ("workers", "save_every", "description")
+"""Keys of a recipe that a resumed run may change, since the result does not hang on them."""
 
 RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that ship with vidcls."""
@@ -195,6 +202,7 @@ class Recipe(Spec):
     Attributes:
         description: One line for people.
         model: A registry entry, or the name of an architecture.
+        registry: A registry file laid over the one that ships with vidcls.
         config: Keywords laid over the architecture's ``config`` of the registry.
         input: Keys laid over the registry entry's ``input``.
         data: CSV, TSV, Kinetics list, folder of classes, or ``synthetic:camera-motion``.
@@ -226,6 +234,7 @@ class Recipe(Spec):
 
     description: str | None = None
     model: str | None = None
+    registry: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     input: dict[str, Any] = Field(default_factory=dict)
     data: str | None = None
@@ -326,7 +335,89 @@ def _read_with_base(name: str, above: tuple[Path, ...]) -> dict[str, Any]:
     return merge(below, data)
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe in full, so that a run folder says how it was made."""
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe in full as YAML, so that a run folder says how it was made."""
     data = recipe.model_dump(mode="json", by_alias=True)
-    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Let a recipe's paths hold from any folder."""
+    changes: dict[str, Any] = {}
+    for key in ("data", "val", "videos", "registry", "labels"):
+        value = getattr(recipe, key)
+        if value is not None and not value.startswith("synthetic:") and Path(value).exists():
+            changes[key] = str(Path(value).absolute())
+    source = recipe.init.source
+    if source is not None and Path(source).exists():
+        changes["init"] = recipe.init.model_copy(update={"source": str(Path(source).absolute())})
+    return recipe.model_copy(update=changes)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``KEY.KEY=VALUE`` strings as nested mappings; the value is YAML.
+
+    Raises:
+        UsageError: One has no ``=``, or its value is no YAML.
+    """
+    nested: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UsageError(f"--set {setting}", "is not KEY=VALUE", "write, say, --set schedule.epochs=3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {setting}", f"its value is not YAML ({error})", "quote it") from None
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    """Drop what was not given: None, and mappings that hold nothing else."""
+    kept = {key: without_empty(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
+
+
+def plan_run(
+    out: Path, config: str | None, flags: dict[str, Any], settings: Sequence[str], resume: bool
+) -> tuple[Recipe, bool]:
+    """Settle a run's recipe: from file and flags, or from the run that is resumed.
+
+    Args:
+        out: Folder of the run.
+        config: Recipe file or name.
+        flags: Nested like the recipe; None is not given.
+        settings: ``KEY=VALUE`` strings, which win over all.
+        resume: Whether to go on with a run.
+
+    Returns:
+        The recipe, and whether there is a run to go on with: one that was killed before it began starts anew.
+
+    Raises:
+        UsageError: A resumed run was given other settings than it was begun with.
+        ConfigError: The recipe is wrong.
+    """
+    given = merge(without_empty(flags), parse_settings(settings))
+    stored = out / RECIPE
+    if not resume or not stored.is_file():
+        return with_absolute_paths(read_recipe(config, given)), False
+    begun = read_recipe(str(stored))
+    if config is None and not given:
+        return begun, True
+    base = merge(begun.model_dump(mode="json", by_alias=True), _read_with_base(config, ()) if config else {})
+    wanted = with_absolute_paths(Recipe.model_validate(merge(base, given)))
+    changed = [
+        key
+        for key in Recipe.model_fields
+        if key not in MAY_CHANGE and getattr(wanted, key) != getattr(begun, key)
+    ]
+    if changed:
+        raise UsageError(
+            str(out),
+            f"the run was begun with another {', '.join(changed)}",
+            "leave the change out, or start a new run with --out",
+        )
+    return wanted, True

@@ -10,15 +10,11 @@ determined by (seed, epoch, index), every other draw by a generator whose state 
 
 from __future__ import annotations
 
-import random
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,22 +22,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcls.errors import DependencyError, DeviceError, OutputError, UsageError, VidclsError
+from vidcls.config import load_registry
+from vidcls.errors import OutputError, UsageError
 from vidcls.training import checkpointing, logs, optim, setup
 from vidcls.training.augment import mix, mixup_share, soft_targets
-from vidcls.training.dataset import Batch, Loader
-from vidcls.training.recipe import Recipe, write_recipe
+from vidcls.training.dataset import Batch
+from vidcls.training.recipe import RECIPE, Recipe, recipe_text, with_absolute_paths
+from vidcls.training.runtime import (
+    TrainingError,
+    make_accelerator,
+    readable_errors,
+    seed_all,
+    stop_between_steps,
+)
 from vidcls.training.validate import Scores, validate
 
-RECIPE, LABELS = "recipe.yaml", "labels.txt"
+LABELS = "labels.txt"
 LOG_EVERY = 50
 """Steps between two rows of step metrics."""
-
-
-class TrainingError(VidclsError):
-    """Training cannot go on; the last good checkpoint is in place."""
-
-    kind = "training"
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,22 @@ def train(
         KeyboardInterrupt: It was interrupted; the state was saved before.
     """
     trainer = Trainer(recipe, out, resume=resume, device=device, tensorboard=tensorboard, quiet=quiet)
-    with _readable_errors(out), _stop_between_steps() as stopped:
+    with readable_errors(out), stop_between_steps() as stopped:
         return trainer.run(stopped)
 
 
 class Trainer:
-    """One run; arguments as for `train`."""
+    """One run; arguments as for `train`.
+
+    Args:
+        recipe: The whole run.
+        out: Its folder.
+        resume: Go on where it was broken off.
+        device: ``auto`` or ``cpu``.
+        tensorboard: Write the metrics for TensorBoard too.
+        quiet: Print nothing but warnings.
+        dry: Check everything up to the model's weights and write nothing; there is nothing to run then.
+    """
 
     def __init__(
         self,
@@ -120,15 +128,17 @@ class Trainer:
         device: str = "auto",
         tensorboard: bool = False,
         quiet: bool = False,
+        dry: bool = False,
     ) -> None:
+        recipe = with_absolute_paths(recipe)
         self.recipe, self.out, self.quiet = recipe, out, quiet
-        state = _prepare_folder(out, resume)
+        state = None if dry else _prepare_folder(out, resume)
         self.accelerator = make_accelerator(recipe.precision, device)
         self.main: bool = self.accelerator.is_main_process
-        spec = setup.find_model(recipe)
+        spec = setup.find_model(recipe, load_registry(recipe.registry))
         self.data = setup.load_data(recipe, spec)
         self.say(*self.data.notes)
-        _seed(recipe.seed)
+        seed_all(recipe.seed)
         self.spec = spec
         model = setup.build_model(spec, len(self.data.labels))
         share = {"rank": self.accelerator.process_index, "world": self.accelerator.num_processes}
@@ -137,9 +147,9 @@ class Trainer:
         )
         if state is None:
             self._start(model)
-            if self.main:
-                write_recipe(recipe, out / RECIPE)
-                (out / LABELS).write_text("".join(f"{name}\n" for name in self.data.labels), encoding="utf-8")
+            if self.main and not dry:
+                self._write_text(LABELS, "".join(f"{name}\n" for name in self.data.labels))
+                self._write_text(RECIPE, recipe_text(recipe))
         frozen = optim.freeze(model, recipe.freeze)
         if frozen:
             self.say(f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters are frozen")
@@ -153,8 +163,12 @@ class Trainer:
         self.stale = 0
         self.sums = Sums()
         self.bad = logs.BadClips(out / logs.BAD_CLIPS)
+        if dry:
+            return
         if state is not None:
             self._restore(state)
+        if share["rank"]:  # each device drops other units; only the first one's generator is saved
+            torch.manual_seed(recipe.seed + 1_000_003 * share["rank"] + self.step)
         self.metrics = logs.MetricsFile(out / logs.METRICS, self.step) if self.main else None
         self.board = logs.TensorBoard(out, self.step) if tensorboard and self.main else None
         self.progress = logs.Progress(recipe.schedule.epochs, quiet or not self.main)
@@ -185,6 +199,9 @@ class Trainer:
                      + (" …" if len(self.data.labels) > 8 else ""))  # fmt: skip
         if self.recipe.init.whiten:
             setup.whiten(model, self.loader, self.recipe, self.spec)
+
+    def _write_text(self, name: str, text: str) -> None:
+        checkpointing.write_atomically(self.out / name, lambda path: logs.write_text(path, text))
 
     def run(self, stopped: threading.Event) -> Result:
         """Train to the end; see `train`."""
@@ -403,95 +420,13 @@ class Trainer:
 
 def _prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
     """Make the run's folder, or read the state of the run that is in it."""
-    if resume:
-        if not out.is_dir():
-            raise UsageError(str(out), "there is no run to go on with", "leave --resume out")
-        return checkpointing.load_state(out)
-    if (out / checkpointing.STATE).exists() or (out / RECIPE).exists():
+    if not resume and ((out / checkpointing.STATE).exists() or (out / RECIPE).exists()):
         raise UsageError(str(out), "holds a run already", "go on with --resume, or name another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(str(out), f"cannot be made ({error.strerror})", "name another --out") from None
-    return None
-
-
-def make_accelerator(precision: str, device: str = "auto") -> Any:
-    """Set up accelerate for the devices there are.
-
-    Raises:
-        DependencyError: accelerate is not installed.
-        DeviceError: The precision does not exist on the device.
-    """
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState, PartialState
-    except ImportError:
-        raise DependencyError(
-            "vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"
-        ) from None
-    # Its state is one for the process; a second run in it (a test, a notebook) may want another precision.
-    AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
-    name = {"fp32": "no"}.get(precision, precision)
-    try:
-        accelerator = Accelerator(mixed_precision=name, cpu=device == "cpu")
-    except ValueError as error:
-        raise DeviceError(f"--precision {precision}", str(error), "use fp32 or bf16") from None
-    if precision == "fp16" and accelerator.device.type == "cpu":
-        raise DeviceError("--precision fp16", "does not exist on the CPU", "use bf16 or fp32")
-    return accelerator
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def _stop_between_steps() -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM end the run after the step that is under way; a second Ctrl-C ends it at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _readable_errors(out: Path) -> Iterator[None]:
-    """Say what ran out, instead of a traceback."""
-    kept = "; the last good checkpoint is in place" if (out / checkpointing.STATE).exists() else ""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceError("memory", f"ran out ({_first_line(error)}){kept}", "lower --micro-batch") from error
-    except RuntimeError as error:
-        text = str(error)
-        if "DataLoader worker" in text:
-            raise DeviceError("memory", f"a process that reads clips died ({_first_line(error)}){kept}",
-                              "lower --workers or --micro-batch") from error  # fmt: skip
-        if "not enough memory" in text or "out of memory" in text or "allocate memory" in text:
-            raise DeviceError(
-                "memory", f"ran out ({_first_line(error)}){kept}", "lower --micro-batch"
-            ) from error
-        raise
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return checkpointing.load_state(out) if resume else None
 
 
 def _figures(sums: Sums, speed: dict[str, float]) -> str:
@@ -512,6 +447,3 @@ def _epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     if row["bad_clips"]:
         parts.append(f"{row['bad_clips']} bad clips skipped")
     return "; ".join(parts)
-
-
-__all__ = ["Loader", "Result", "Trainer", "TrainingError", "make_accelerator", "train"]
