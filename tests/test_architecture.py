@@ -21,7 +21,7 @@ LAYERS = [
     ["config"],
     ["models"],
     ["engines", "checkpoints", "labels", "weights", "sources"]
-    + ["video", "decode_worker", "decoders", "views", "resize", "sampling"]
+    + ["video", "decode_process", "decode_worker", "decode_index", "decoders", "views", "resize", "sampling"]
     + ["preprocessor", "download"],
     ["classifier", "loading", "output", "environment", "probes"],
     ["score", "bench", "training"],

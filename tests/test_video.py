@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.clips import make_clip, read_numbers, set_rotation
-from vidcls.decoders import DecordDecoder, Run, plan_runs
+from vidcls.decode_index import build_index
+from vidcls.decoders import DecordDecoder, Run, choose, plan_runs
 from vidcls.errors import DependencyError, UsageError, VideoError
 from vidcls.video import VideoReader
 
@@ -261,6 +263,31 @@ def test_bytes_leave_no_file_behind(clips, tmp_path, monkeypatch):
         assert not list(tmp_path.glob("*.video"))
         reader.open(clips("h264").read_bytes())
     assert not list(tmp_path.glob("*.video"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"codec": "av1"}, "AV1"),
+        ({"pix_fmt": "yuv420p10le"}, "yuv420p10le"),
+        ({"height": 97}, "odd"),
+        ({"height": 97, "pix_fmt": "yuv444p"}, ""),
+        ({"height": 4320, "width": 7680}, "this size"),
+        ({"pts": np.arange(20_000)}, "long file"),
+        ({"open_gop": True}, "seek"),
+        ({"by_count": True}, "seek"),
+        ({"container": "mpegts"}, "seek"),
+    ],
+)
+def test_what_decord_is_not_given(clips, changes, reason):
+    index = replace(build_index(str(clips("h264"))), **changes)
+    assert reason in index.decord_misfit()
+    assert bool(reason) == bool(index.decord_misfit())
+    assert choose(index, "pyav") == ["pyav"]
+    assert choose(index, "decord") == ["decord"]
+    usual = ["decord", "pyav"] if DecordDecoder.available() else ["pyav"]
+    assert choose(index, "auto") == (["pyav"] if reason else usual)
 
 
 def halve(picture):

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip, read_numbers
+from vidcls.decoders import DecordDecoder
 from vidcls.errors import VideoError
 from vidcls.video import VideoReader
 
+needs_decord = pytest.mark.skipif(
+    not DecordDecoder.available(), reason="decord has no wheel for this machine"
+)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="by SIGIO's default action on Linux")
 ROOT = Path(__file__).parents[1]
 
@@ -293,13 +297,14 @@ def _gone(pid, wait=5.0):
 
 
 @pytest.mark.slow
-def test_memory_does_not_depend_on_the_clips_length(tmp_path):
+@pytest.mark.parametrize("decoder", [pytest.param("decord", marks=needs_decord), "pyav"])
+def test_memory_does_not_depend_on_the_clips_length(tmp_path, decoder):
     """Peak of the worker over a clip 20 times as long stays within 100 MB of the short one's."""
     peaks = {}
     for frames in (1000, 20_000):
         pictures = [picture for _ in range(frames // 10) for picture in _TEN]
         path = make_clip(tmp_path / f"{frames}.mp4", pictures, gop=250)
-        with VideoReader() as reader:
+        with VideoReader(decoder) as reader:
             info = reader.open(path)
             reader.read(np.linspace(0, info.num_frames - 1, 64).astype(int))
             status = Path(f"/proc/{reader._worker._process.pid}/status")
