@@ -148,7 +148,7 @@ def test_accumulated_parts_move_the_weights_as_one_batch(recipe: Any, tmp_path: 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_good_state(recipe: Any, tmp_path: Path) -> None:
     plan = recipe(optimizer={"name": "sgd", "lr": 1e30}, schedule={"warmup_epochs": 1}, save_every=1)
-    with pytest.raises(TrainingError, match="last save is in place.*lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"last save is in place.*lower the learning rate"):
         train(plan, tmp_path / "run", device="cpu", quiet=True)
     state = checkpointing.load_state(tmp_path / "run")
     assert state is not None
@@ -252,7 +252,7 @@ def test_several_heads_share_one_layer(recipe: Any, folder: Path, tmp_path: Path
     result = train(plan, tmp_path / "run", device="cpu", quiet=True)
     assert load_checkpoint(result.weights).num_classes == 5
     assert result.scores is not None
-    assert {"top1", "head0_top1", "head1_top1"} <= set(result.scores)
+    assert {"top1", "top5", "head0_top1", "head1_top1"} <= set(result.scores)
     assert result.scores["top1"] <= min(result.scores["head0_top1"], result.scores["head1_top1"])
 
 
@@ -277,7 +277,7 @@ def test_tiny_factorised_encoder_learns_three_classes(tmp_path: Path) -> None:
     """Must show 3: a folder of three classes, at least 95 % on clips it has not seen, in under two minutes."""
     from vidcls.training.recipe import Recipe
 
-    data = make_folder(tmp_path / "train", 40, seed=1)
+    data = make_folder(tmp_path / "train", 24, seed=1)
     val = make_folder(tmp_path / "val", 20, seed=2)
     plan = Recipe.model_validate(
         {
@@ -288,7 +288,7 @@ def test_tiny_factorised_encoder_learns_three_classes(tmp_path: Path) -> None:
             "input": {"num_frames": 8, "stride": 1},
             "init": {"from": "none", "whiten": 64},
             "optimizer": {"lr": 2e-3, "weight_decay": 0.05, "decay_all": False},
-            "schedule": {"epochs": 12, "warmup_epochs": 1},
+            "schedule": {"epochs": 10, "warmup_epochs": 1},
             "batch_size": 8,
             "clip_grad": 1.0,
             "augment": {"directions_matter": True},

@@ -51,7 +51,9 @@ def make_metrics(num_classes: int) -> Any:
             "top1": MulticlassAccuracy(num_classes, average="micro"),
             "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
             "mean_class": MulticlassAccuracy(num_classes, average="macro"),
-        }
+        },
+        # torchmetrics joins metrics whose states are equal after one batch, and top-1 may equal top-5 there.
+        compute_groups=False,
     )
 
 
