@@ -172,6 +172,20 @@ def test_code_in_a_torch_file_is_not_run(zipped: bool, tmp_path: Path) -> None:
     refused(path, r"argparse\.Namespace.*refused")
 
 
+class Takes:
+    """Memory for the asking: the one greedy function that torch's safe mode would call."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (40 * 2**30,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_cannot_take_all_memory(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"w": torch.zeros(2), "x": Takes()}, path, _use_new_zipfile_serialization=zipped)
+    refused(path, r"builtins\.bytearray.*refused")
+
+
 def test_torch_files_that_claim_too_much(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, path)

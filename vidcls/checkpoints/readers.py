@@ -8,6 +8,7 @@ against the bytes that are really there before memory is taken, and whatever is 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import pickle
 import re
@@ -100,6 +101,8 @@ def _open_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8:
         return (*_read_safetensors(path), "safetensors")
     if head.startswith(TORCH_LEGACY_MAGIC):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _check_pickle(path, data)
         return (*_read_torch(path, mapped=False), "torch")
     if head[0] == 0x80 and 2 <= head[1] <= 5:
         raise CheckpointError(
@@ -148,6 +151,9 @@ def _open_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
         members = archive.infolist()
         _check_inflation(path, members)
         names = [member.filename for member in members]
+        for member in members:
+            if member.filename.rpartition("/")[2] == "data.pkl":
+                _check_pickle(path, archive.read(member))
         if any(name.endswith(".npy") for name in names):
             return _read_npz(path, archive), {}, "npz"
     if any(name.endswith("/constants.pkl") for name in names):
@@ -223,6 +229,12 @@ def _read_torch(path: Path, *, mapped: bool) -> tuple[dict[str, Tensor], dict[st
     if not tensors:
         raise CheckpointError(str(path), "holds no tensors", "give the file with the model's weights")
     return tensors, meta
+
+
+def _check_pickle(path: Path, data: bytes | mmap.mmap) -> None:
+    """Refuse what torch's own safe mode would still call: ``bytearray(n)`` takes n bytes for ten in the file."""
+    if data.find(b"bytearray") >= 0:
+        raise CheckpointError(str(path), *_explain_pickle("GLOBAL builtins.bytearray"))
 
 
 def _explain_pickle(text: str) -> tuple[str, str]:
