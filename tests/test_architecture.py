@@ -20,9 +20,19 @@ LAYERS = [
     ["errors"],
     ["config"],
     ["models"],
-    ["engines", "checkpoints", "labels", "weights", "sources"]
-    + ["video", "decode_process", "decode_worker", "decode_index", "decoders", "views", "resize", "sampling"]
-    + ["preprocessor", "download"],
+    [
+        "engines",
+        "checkpoints",
+        "labels",
+        "weights",
+        "sources",
+        "preprocessor",
+        "download",
+        "views",
+        "resize",
+        "sampling",
+    ]
+    + ["video", "decode_process", "decode_worker", "decode_index", "decoders"],
     ["classifier", "loading", "output", "environment", "probes"],
     ["score", "bench", "training"],
     ["cli"],

@@ -1,5 +1,5 @@
 """``python -m vidcls`` is the same as the command ``vidcls``."""
 
-from vidcls.cli import main
+from vidcls.cli.app import main
 
 main()

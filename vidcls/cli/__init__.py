@@ -1,4 +1,8 @@
-"""The command line: parse, call, print, exit code. Each command is one file here and imports what it needs late."""
+"""The command line: parse, call, print, exit code. Each command is one file here and imports what it needs late.
+
+Exit codes: 0 ok, 1 some inputs failed, 2 usage, 3 model or environment, 130 interrupted. The commands come
+together in ``vidcls.cli.app``.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,11 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from vidcls.errors import VidclsError
 
 EXIT_INTERRUPTED = 130
-
-
-def main() -> NoReturn:
-    """Run the ``vidcls`` command and exit.
-
-    Exit codes: 0 ok, 1 some inputs failed, 2 usage, 3 model or environment, 130 interrupted.
-    """
-    try:
-        from vidcls.cli.app import app
-
-        app(prog_name="vidcls")
-    except KeyboardInterrupt:
-        say("vidcls: interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(0)
 
 
 def guard(command: Callable[..., Any]) -> Callable[..., None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
-from vidcls.cli import guard
+from vidcls.cli import EXIT_INTERRUPTED, guard, say
+from vidcls.cli.convert import convert
+from vidcls.cli.doctor import doctor
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
 
@@ -38,5 +41,15 @@ def _main(
     pass
 
 
-for command in (predict, models):
+for command in (predict, models, convert, doctor):
     app.command()(guard(command))
+
+
+def main() -> NoReturn:
+    """Run the ``vidcls`` command and exit."""
+    try:
+        app(prog_name="vidcls")
+    except KeyboardInterrupt:
+        say("vidcls: interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0)
