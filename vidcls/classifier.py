@@ -76,6 +76,7 @@ class Classifier:
         reader: Reads the clips; by default one of its own.
         uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
         warnings: Printed with every result.
+        notes: Choices that the checkpoint left open and the loader made; for people, once.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Classifier:
         reader: VideoReader | None = None,
         uses_frame_indices: bool = False,
         warnings: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.engine = engine
         self.spec = spec
@@ -99,6 +101,7 @@ class Classifier:
         self.average = average
         self.uses_frame_indices = uses_frame_indices
         self.warnings = warnings
+        self.notes = notes
         self._reader = reader if reader is not None else VideoReader()
         self._transform = frame_transform(spec.input)
 
@@ -112,18 +115,23 @@ class Classifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, clip: str | os.PathLike[str] | bytes) -> Clip:
+    def read(self, clip: str | os.PathLike[str] | bytes, reader: VideoReader | None = None) -> Clip:
         """Read one video file, or one clip's bytes, and cut it into views.
+
+        Args:
+            clip: A video file, or a clip's bytes.
+            reader: Reads it in place of the classifier's own: several threads may read, each with one of its own.
 
         Raises:
             VideoError: It cannot be read.
         """
-        info = self._reader.open(clip)
+        reader = reader if reader is not None else self._reader
+        info = reader.open(clip)
         spec = self.spec.input
         plan = plan_clips(
             spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=self.fps
         )
-        decoded = self._reader.read(plan.unique, self._transform)
+        decoded = reader.read(plan.unique, self._transform)
         views = make_views(decoded.frames, decoded.indices, plan, spec)
         warnings = (*info.warnings, *(w for w in decoded.warnings if w not in info.warnings), *plan.warnings)
         return Clip(views, plan, info, decoded.decoder, warnings)
@@ -234,6 +242,12 @@ class Classifier:
 
     def _predict_clip(self, name: str, clip: Clip, top_k: int, start: float) -> Prediction:
         scores, logits = self.classify(clip)
+        return self.prediction(name, clip, scores, logits, top_k, time.perf_counter() - start)
+
+    def prediction(
+        self, name: str, clip: Clip, scores: Floats, logits: Floats, top_k: int = 5, seconds: float = 0.0
+    ) -> Prediction:
+        """Make the result of a clip's averaged scores (k,) and logits (k,); the clip's views are not looked at."""
         best = np.argsort(-scores, kind="stable")[:top_k]
         row = self._row(name) | {
             "fps": round(clip.info.fps, 6),
@@ -245,7 +259,7 @@ class Classifier:
             ],
             "warnings": [*self.warnings, *clip.warnings],
         }
-        return Prediction(row, scores, logits, time.perf_counter() - start)
+        return Prediction(row, scores, logits, seconds)
 
     def _row(self, name: str) -> dict[str, Any]:
         spec = self.spec.input

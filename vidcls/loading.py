@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
     from torch import nn
 
     from vidcls.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model with its weights, and what its checkpoint says of it: labels, and choices that it left open."""
+
+    module: nn.Module
+    spec: ModelSpec
+    source: str
+    labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -81,26 +93,26 @@ def load(
     known = registry if isinstance(registry, Registry) else load_registry(registry)
     name, weights = _name_and_weights(model, weights, known)
     spec = known[name] if name is not None else None
-    module, spec, found_labels, source = _load_module(
-        spec, weights, known, frames=frames, random_weights=random_weights, offline=offline
-    )
+    loaded = _load_module(spec, weights, known, frames=frames, random_weights=random_weights, offline=offline)
+    module, spec = loaded.module, loaded.spec
     changes = {"num_views": views, "num_crops": crops, "num_frames": frames, "stride": stride}
     spec = spec.model_copy(update={"input": adjusted(spec.input, changes)})
     _check_frames(module, spec)
     num_classes = int(module.num_classes)  # type: ignore[arg-type]
-    names = _labels(labels, found_labels, spec, num_classes)
+    names = _labels(labels, loaded.labels, spec, num_classes)
     warnings = ("random weights: the labels mean nothing",) if random_weights else ()
     engine = make_engine(module, device, precision)
     return Classifier(
         engine,
         spec,
         names,
-        weights=source,
+        weights=loaded.source,
         fps=fps,
         average=average,
         reader=reader if reader is not None else VideoReader(decoder, decode_timeout),
         uses_frame_indices=bool(getattr(module, "uses_frame_indices", False)),
         warnings=warnings,
+        notes=loaded.notes,
     )
 
 
@@ -151,14 +163,14 @@ def _load_module(
     frames: int | None,
     random_weights: bool,
     offline: bool,
-) -> tuple[nn.Module, ModelSpec, tuple[str, ...] | None, str]:
-    """Build and fill the model → module, completed spec, labels that the checkpoint names, where it came from."""
+) -> _Loaded:
+    """Build and fill the model."""
     if random_weights:
         if spec is None:
             raise UsageError("--random-weights", "needs a model's name", "pass --model NAME")
         if weights is not None:
             raise UsageError("--random-weights", "contradicts --weights", "give one of the two")
-        return _random_module(spec, frames), spec, None, "random"
+        return _Loaded(_random_module(spec, frames), spec, "random")
     wanted: str | WeightsSpec | None = weights if weights is not None else spec.weights if spec else None
     if wanted is None:
         assert spec is not None
@@ -174,7 +186,7 @@ def _load_module(
     module = build_model(checkpoint, source)
     if spec is None:
         spec = _spec_for(checkpoint, source, known)
-    return module, _completed(spec, checkpoint, module), checkpoint.labels, source
+    return _Loaded(module, _completed(spec, checkpoint, module), source, checkpoint.labels, checkpoint.notes)
 
 
 def _read(

@@ -85,6 +85,9 @@ def predict(
             offline=offline,
             reader=reader,
         )
+        if not quiet:
+            for note in classifier.notes:
+                say(f"{classifier.weights}: {note}")
         failed = 0
         with open_output(output, format, hint=classifier.spec.hint) as out:
             for prediction in classifier.predict_many(expand(source), top_k):
