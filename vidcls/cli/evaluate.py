@@ -1,0 +1,167 @@
+"""``vidcls evaluate``: how good is a model on a labelled set?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidcls.cli import options as o
+from vidcls.cli import say
+
+if TYPE_CHECKING:
+    from vidcls.classifier import Classifier
+    from vidcls.training.evaluate import Report
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST|FOLDER",
+            help="CSV or TSV with path,label; a Kinetics list; or a folder with one folder of clips a class.",
+        ),
+    ],
+    model: o.ModelOption = None,
+    weights: o.WeightsOption = None,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where a list's relative paths count from.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Write the report here; the same call goes on where it was broken off.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    worst: Annotated[
+        int, typer.Option(min=0, max=1000, help="How many of the most wrong clips to show.")
+    ] = 20,
+    views: o.ViewsOption = None,
+    crops: o.CropsOption = None,
+    frames: o.FramesOption = None,
+    stride: o.StrideOption = None,
+    fps: o.FpsOption = "auto",
+    average: o.AverageOption = o.Average.logits,
+    labels: o.LabelsOption = None,
+    decoder: o.DecoderOption = o.Decoder.auto,
+    decode_timeout: o.DecodeTimeoutOption = 60.0,
+    device: o.DeviceOption = "auto",
+    precision: o.PrecisionOption = o.Precision.auto,
+    registry: o.RegistryOption = None,
+    random_weights: o.RandomWeightsOption = False,
+    offline: o.OfflineOption = False,
+    quiet: o.QuietOption = False,
+) -> int:
+    """Score a labelled set and say how often the model is right.
+
+    Prints top-1, top-5, mean class accuracy and calibration error, and each class's share. With -o the folder gets
+    report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the most wrong clips.
+    """
+    rate = o.parse_fps(fps)
+    from vidcls.video import VideoReader
+
+    with VideoReader(decoder.value, decode_timeout) as reader:
+        reader.start()
+        from vidcls.loading import load
+        from vidcls.training.evaluate import Journal, read_samples
+        from vidcls.training.evaluate import evaluate as run
+
+        classifier = load(
+            model,
+            weights=weights,
+            labels=labels,
+            device=device,
+            precision=precision.value,
+            views=views,
+            crops=crops,
+            frames=frames,
+            stride=stride,
+            fps=rate,  # type: ignore[arg-type]
+            average=average.value,
+            registry=registry,
+            random_weights=random_weights,
+            offline=offline,
+            reader=reader,
+        )
+        samples, ids = read_samples(data, classifier.labels, str(videos) if videos else None)
+        about = _about(classifier, data, average.value, rate)
+        journal = Journal(output, about) if output is not None else None
+        if journal is not None and journal.done and not quiet:
+            say(f"{len(journal.done)} clips were scored before")
+        with _Progress(len(samples) - (len(journal.done) if journal else 0), quiet) as progress:
+            report = run(classifier, samples, ids, journal=journal, on_clip=progress.add, worst=worst)
+        for scored in report.failures:
+            say(f"vidcls: {scored.error}")
+        if output is not None:
+            from vidcls.training.report import write_report
+
+            write_report(report, classifier.labels, output, about, reader)
+    _print(report, classifier.labels, about, json)
+    return 1 if report.failed else 0
+
+
+def _about(classifier: Classifier, data: str, average: str, fps: object) -> dict[str, Any]:
+    """What the scores hang on; a journal is gone on with only if none of it has changed."""
+    return {
+        "model": classifier.spec.name,
+        "weights": classifier.weights,
+        "data": str(Path(data).absolute()),
+        "input": classifier.spec.input.model_dump(mode="json"),
+        "labels": list(classifier.labels),
+        "average": average,
+        "fps": fps,
+    }
+
+
+class _Progress:
+    """A bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self.total, self.quiet = total, quiet
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> _Progress:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("scoring", total=self.total)
+            self.bar.start()
+        return self
+
+    def add(self, scored: object) -> None:
+        """Count one clip."""
+        if self.bar is not None:
+            self.bar.advance(self.task)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_json: bool) -> None:
+    from vidcls.output import printable
+    from vidcls.training.report import as_json as to_json
+    from vidcls.training.report import summary_lines
+
+    if as_json:
+        import json
+
+        print(json.dumps(to_json(report, labels, about), ensure_ascii=False))
+        return
+    for name, value in summary_lines(report):
+        print(f"{name:<18} {value:>8}")
+    print()
+    width = max(len(printable(c.label)) for c in report.classes)
+    for c in report.classes:
+        if c.clips and c.recall is not None:
+            taken = f"  mostly taken for {printable(c.mistaken_for)}" if c.mistaken_for else ""
+            print(f"{printable(c.label):<{width}} {c.recall:>7.1%} of {c.clips:>5}{taken}")
