@@ -10,8 +10,10 @@ import typer
 from vidcls.cli import EXIT_INTERRUPTED, guard, say
 from vidcls.cli.convert import convert
 from vidcls.cli.doctor import doctor
+from vidcls.cli.evaluate import evaluate
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
+from vidcls.cli.train import train
 
 app = typer.Typer(
     name="vidcls",
@@ -41,7 +43,7 @@ def _main(
     pass
 
 
-for command in (predict, models, convert, doctor):
+for command in (predict, models, train, evaluate, convert, doctor):
     app.command()(guard(command))
 
 
