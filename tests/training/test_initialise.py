@@ -188,7 +188,14 @@ def image_vit(classes: int = 5, image_size: int = 32, **config: Any) -> Checkpoi
     return Checkpoint("timm", "vit-frames", fields, vit.state_dict())
 
 
-TINY: dict[str, Any] = dict(image_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, num_classes=3)
+TINY: dict[str, Any] = {
+    "image_size": 32,
+    "num_frames": 4,
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "num_classes": 3,
+}
 VIVIT: dict[str, Any] = dict(TINY, tubelet_size=(2, 8, 8))
 
 
@@ -231,7 +238,7 @@ def test_factorised_encoder_takes_the_class_tokens_place_but_not_the_token() -> 
 @pytest.mark.parametrize("architecture", ["vit-frames", "vtn"])
 def test_models_by_frame_take_the_whole_image_model(architecture: str) -> None:
     source = image_vit(classes=3)
-    backbone = {k: v for k, v in source.config.items()}
+    backbone = dict(source.config.items())
     config = {**backbone, "num_classes": 3}
     if architecture == "vtn":
         config = {"backbone": {k: v for k, v in backbone.items() if k != "image_size"}, "image_size": 32}

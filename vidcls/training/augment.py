@@ -88,6 +88,8 @@ def apply_operation(frames: Tensor, name: str, magnitude: float, rng: Generator)
     if name == "solarize_add":
         brighter = (frames.to(torch.int16) + int(level * 110)).clamp_(0, 255).to(torch.uint8)
         return torch.where(frames < 128, brighter, frames)
+    if name == "solarize" and int(level * 256) > 255:
+        return frames  # no pixel is as bright as the threshold
     f = transforms()
     tall = frames.transpose(0, 1).flatten(1, 2)  # (3, t·h, w)
     factor = level * 1.8 + 0.1
@@ -96,7 +98,7 @@ def apply_operation(frames: Tensor, name: str, magnitude: float, rng: Generator)
         "equalize": lambda: f.equalize(tall),
         "invert": lambda: f.invert(tall),
         "posterize": lambda: f.posterize(tall, min(8, int(level * 4))),
-        "solarize": lambda: f.solarize(tall, float(min(256, int(level * 256)))),
+        "solarize": lambda: f.solarize(tall, float(int(level * 256))),
         "colour": lambda: f.adjust_saturation(tall, factor),
         "contrast": lambda: f.adjust_contrast(tall, factor),
         "brightness": lambda: f.adjust_brightness(tall, factor),
@@ -188,11 +190,12 @@ def crop(frames: Tensor, size: tuple[int, int], rng: Generator | None) -> Tensor
 
 def normalise(frames: Tensor, spec: InputSpec) -> Tensor:
     """Pixels in 0..255 (t, 3, h, w) to what the model takes, (3, t, h, w) float32."""
-    x = frames.to(torch.float32).transpose(0, 1) * spec.scale + spec.offset
+    x = frames.to(torch.float32).transpose(0, 1)
+    if spec.channels == "bgr":
+        x = x.flip(0)  # before mean and std, which are given in the model's own order
+    x = x * spec.scale + spec.offset
     if spec.mean is not None and spec.std is not None:
         x = (x - x.new_tensor(spec.mean).view(3, 1, 1, 1)) / x.new_tensor(spec.std).view(3, 1, 1, 1)
-    if spec.channels == "bgr":
-        x = x.flip(0)
     return x.contiguous()
 
 
