@@ -129,7 +129,10 @@ def test_goldens(folder: Path, path: Path, keywords: str) -> None:
     if keywords == "only what is needed":
         open_ones = ("attention_order",)
         if name in ("timesformer_fb", "timm_vit", "vtn_slowfast"):  # heads of other than 64 channels
-            open_ones = ("num_heads", *(("temporal_num_heads", "attention_window") * (path.suffix != ".pyth")))
+            open_ones = (
+                "num_heads",
+                *(("temporal_num_heads", "attention_window") * (path.suffix != ".pyth")),
+            )
         elif architecture in ("vivit-st", "vivit-fdp"):  # how many of the tokens are in time
             open_ones = ("num_frames", "image_size")
         given = {key: value for key, value in given.items() if key in open_ones}

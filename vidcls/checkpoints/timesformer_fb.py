@@ -70,7 +70,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
 
     Args:
         raw: The file.
-        architecture: Must be the scheme that the tensors tell, or None.
+        architecture: Must be the scheme that the tensors tell, or None; ``vit-frames`` reads a space-only one as the
+            image ViT that it may be.
         config: ``num_heads`` where 64 does not divide the width (the files do not store it); ``image_size`` and
             ``num_frames`` to resize the embeddings; any other keyword of the architecture.
 
@@ -83,7 +84,9 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
     scheme = find_scheme(state)
     if architecture == "vit-frames" and scheme == "timesformer-space":
-        raise raw.error(f"holds {scheme}, not vit-frames", 'if it is an image ViT, add format="timm_vit"')
+        from vidcls.checkpoints import timm_vit  # which leaves to this file what is FB's
+
+        return timm_vit.read(raw, architecture, config)
     if architecture not in (None, scheme):
         raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
     settings = read_settings(raw)

@@ -7,13 +7,9 @@ from typing import Any
 
 from vidcls.checkpoints import timesformer_fb
 from vidcls.checkpoints.base import Checkpoint, Raw, take
-from vidcls.checkpoints.vit_tensors import ViTTensors, settle
+from vidcls.checkpoints.vit_tensors import ROOTS, ViTTensors, settle
 
 NAME = "timm_vit"
-
-# Where the state dict may lie in the file: bare, as timm's and DeiT's training scripts wrap it, or as
-# DistributedDataParallel leaves it.
-ROOTS = tuple(f"{outer}{inner}" for outer in ("", "state_dict.", "model.") for inner in ("", "module."))
 
 # Tensors that make the file a video model's or a text-and-image model's, though it holds a ViT.
 FOREIGN = ("time_embed", "temporal_", "visual.", "text.")

@@ -26,6 +26,15 @@ POSITION_RULES: dict[str, tuple[str, bool]] = {
     "hf": ("bicubic", False),
 }
 
+# Where a state dict may lie in a ``.pth`` or ``.pyth``: bare, or as training scripts wrap it (timm's and DeiT's,
+# PySlowFast's), with what DistributedDataParallel or a wrapper class puts before each name. Of a model and its moving
+# average, the model counts.
+ROOTS = tuple(
+    outer + inner
+    for outer in ("", "model_state.", "state_dict.", "model.", "module.", "state_dict_ema.", "model_ema.")
+    for inner in ("", "module.", "model.", "module.model.")
+)
+
 HEAD_DIM = 64  # of every published ViT; used where a file does not store the number of heads
 
 

@@ -15,11 +15,10 @@ import yaml
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
-from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle
+from vidcls.checkpoints.vit_tensors import ROOTS, ViTTensors, head_count, settle
 
 NAME = "vtn_slowfast"
 
-ROOTS = ("model_state.", "model_state.module.", "")
 MAX_CFG_CHARS = 1 << 20
 RELEASED_WINDOW = 18
 
