@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from vidcls.training.synthetic import CameraMotionDataset, ClipSpec
 
 TEST_SEED = 7_777_777
 """Seed of the synthetic test split; training never uses it."""
+FILTER_RATE = 0.03
+"""Learning rate of the filters as a share of the others': whitening balances brightness away to within a thousandth, which
+a few ordinary steps of Adam would undo."""
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -49,8 +52,10 @@ class Settings:
         weight_decay: AdamW's, on matrices only.
         clip_norm: Largest norm of the gradient.
         smoothing: Label smoothing.
+        teaching: Weight of the motion in the loss; see `MotionTeacher`.
         ema: Decay of the running mean of the weights, which is what is kept.
         repeats: Symmetric images used of each clip drawn.
+        plain_steps: Steps over which plain clips give way to the full variety.
         image_size: Height and width of the model's views in pixels.
         tubelet_size: Frames and pixels (t, h, w) of a token.
         embed_dim: Width.
@@ -60,16 +65,18 @@ class Settings:
     """
 
     seed: int = 2021
-    steps: int = 10_000
+    steps: int = 9_000
     batch: int = 16
     learning_rate: float = 1e-3
-    warmup: int = 300
+    warmup: int = 100
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     smoothing: float = 0.05
+    teaching: float = 1.5
     ema: float = 0.9985
     repeats: int = 2
-    image_size: int = 64
+    plain_steps: int = 1200
+    image_size: int = 48
     tubelet_size: tuple[int, int, int] = (4, 8, 8)
     embed_dim: int = 128
     depth: int = 4
@@ -140,43 +147,109 @@ def whitened_patch_filters(
     centred = tubelets - mean
     variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     variance, axes = variance[::-1][:count], axes[:, ::-1][:, :count]
-    # The floor keeps components that are little but compression noise from being blown up.
-    filters = axes.T / np.sqrt(variance + 1e-5)[:, None]
+    # The floor keeps components that are little but noise from being blown up.
+    filters = axes.T / np.sqrt(variance + 0.03)[:, None]
     bias = -filters @ mean
     kernels = filters.reshape(count, 1, t, h, w) * np.array(LUMA).reshape(1, 3, 1, 1, 1)
     return torch.from_numpy(kernels).float(), torch.from_numpy(bias).float()
 
 
-def _make_block(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """One block of training items: clips (n, t, s, s, 3) uint8 and class ids (n,)."""
-    data = CameraMotionDataset(settings.seed, 1 << 40, settings.clip_spec(), settings.repeats)
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Clips (b, t, s, s, 3) uint8, class ids (b,), the camera's steps (b, t - 1, 4)."""
+
+
+def _make_block(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One block of training items, stacked: clips, class ids, steps."""
+    plain = settings.plain_steps * settings.batch
+    data = CameraMotionDataset(
+        settings.seed, 1 << 40, settings.clip_spec(), settings.repeats, plain_items=plain
+    )
     items = data.make_block(number)
-    return np.stack([clip for clip, _ in items]), np.array([label for _, label in items])
+    clips, labels = np.stack([item.frames for item in items]), np.array([item.label for item in items])
+    return clips, labels, np.stack([item.steps for item in items])
+
+
+def _compressed(pixels: Tensor) -> Tensor:
+    """Motion on a scale that is linear below half a pixel and logarithmic above."""
+    return torch.asinh(pixels * 2) / 2
+
+
+def motion_targets(steps: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """How the picture moves because of the camera: within every tubelet, and as a whole within every time step.
+
+    Args:
+        steps: (b, t - 1, 4) steps of the camera; NaN where unknown.
+        settings: Gives the tubelets.
+
+    Returns:
+        (b, t', h' * w', 2) right and down, and (b, t', 4) pan, tilt, zoom and roll as motion at the rim; all in pixels
+        by `_compressed`, NaN where unknown.
+    """
+    t, h, w = settings.tubelet_size
+    size = settings.image_size
+    inside = F.pad(steps, (0, 0, 0, 1)).unflatten(1, (-1, t))[:, :, : t - 1].sum(2)  # (b, t', 4)
+    pan, tilt, zoom, roll = inside[:, :, None].unbind(-1)  # each (b, t', 1)
+    rows, columns = torch.arange(size // h) + 0.5, torch.arange(size // w) + 0.5
+    y, x = torch.meshgrid(rows * h / size - 0.5, columns * w / size - 0.5, indexing="ij")
+    x, y = x.flatten(), y.flatten()
+    flow = torch.stack([-pan + zoom * x + roll * y, tilt + zoom * y - roll * x], -1)
+    return _compressed(flow * size), _compressed(inside * torch.tensor([1.0, 1.0, 0.5, 0.5]) * size)
+
+
+class MotionTeacher(nn.Module):
+    """Shows the spatial encoder, in training only, what moves.
+
+    The ten labels alone say so little about what to look for that the loss stays at chance for very long. Two linear
+    maps break the deadlock: one from every token after the second block to its motion in the picture, one from every
+    time step's feature to the camera's motion; both are known since the camera's path is. The maps are thrown away
+    after training; the model answers from pixels through its class head alone.
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.token_head = nn.Sequential(nn.LayerNorm(settings.embed_dim), nn.Linear(settings.embed_dim, 2))
+        self.step_head = nn.Linear(settings.embed_dim, 4)
+        self.seen: dict[str, Tensor] = {}
+        for name in ("spatial.blocks.1", "spatial"):
+            model.get_submodule(name).register_forward_hook(partial(self._keep, name))
+
+    def _keep(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.seen[name] = output.float()
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """Loss of what the model's last forward pass made of the clips with these steps (see `motion_targets`)."""
+        flow, motion = motion_targets(steps, self.settings)
+        guesses = self.token_head(self.seen["spatial.blocks.1"]), self.step_head(self.seen["spatial"])
+        losses = []
+        for guess, target in zip(guesses, (flow, motion), strict=True):
+            known = ~target.isnan()
+            losses.append(F.smooth_l1_loss(guess.reshape(target.shape)[known], target[known], beta=0.3))
+        return losses[0] + losses[1]
 
 
 def _in_the_background() -> None:
-    os.nice(5)
     torch.set_num_threads(1)
 
 
-def batches(settings: Settings, first: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(settings: Settings, first: int, workers: int) -> Iterator[Batch]:
     """Training batches in their fixed order, from step `first` on.
 
     Yields:
-        Clips (b, t, s, s, 3) uint8 and class ids (b,).
+        See `Batch`.
     """
     per_block = CameraMotionDataset.block * settings.repeats // settings.batch
     number, skip = divmod(first, per_block)
     with ProcessPoolExecutor(workers, initializer=_in_the_background) as pool:
-        ahead: list[Future[tuple[np.ndarray, np.ndarray]]] = []
+        ahead: list[Future[tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
         while True:
             while len(ahead) < workers + 2:
                 ahead.append(pool.submit(_make_block, settings, number))
                 number += 1
-            clips, labels = ahead.pop(0).result()
+            clips, labels, steps = (torch.from_numpy(a) for a in ahead.pop(0).result())
             for k in range(skip, per_block):
                 part = slice(k * settings.batch, (k + 1) * settings.batch)
-                yield torch.from_numpy(clips[part]), torch.from_numpy(labels[part])
+                yield clips[part], labels[part], steps[part]
             skip = 0
 
 
@@ -203,21 +276,26 @@ def initialised(settings: Settings) -> nn.Module:
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW; biases, norms and position embeddings do not decay."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and "pos_embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim <= 1 or "pos_embed" in name]
+    """AdamW; biases, norms and position embeddings do not decay, and the filters learn slowly."""
+    named = list(model.named_parameters())
+    filters = [p for name, p in named if "patch_embed" in name]
+    matrices = [
+        p for name, p in named if p.ndim > 1 and "pos_embed" not in name and "patch_embed" not in name
+    ]
+    others = [p for name, p in named if (p.ndim <= 1 or "pos_embed" in name) and "patch_embed" not in name]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": settings.weight_decay, "share": 1.0},
+        {"params": others, "weight_decay": 0.0, "share": 1.0},
+        {"params": filters, "weight_decay": 0.0, "share": FILTER_RATE},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
 
 
 def save_snapshot(path: Path, **content: Any) -> None:
     """Write a snapshot so that a broken-off write leaves the old one."""
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    unfinished = path.with_suffix(".partial")
+    torch.save(content, unfinished)
+    unfinished.replace(path)
 
 
 def synthetic_test_set(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
@@ -254,28 +332,32 @@ def train(out: Path, settings: Settings, workers: int = 1, snapshot_s: float = 1
     snapshot = out / "snapshot.pt"
     model = initialised(settings).train() if not snapshot.exists() else settings.model().train()
     average = deepcopy(model)
-    optimizer = make_optimizer(model, settings)
+    torch.manual_seed(settings.seed + 1)
+    teacher = MotionTeacher(model, settings)
+    optimizer = make_optimizer(nn.ModuleList([model, teacher]), settings)
     step = 0
     if snapshot.exists():
         saved = torch.load(snapshot, weights_only=True)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
+        teacher.load_state_dict(saved["teacher"])
         optimizer.load_state_dict(saved["optimizer"])
         step = int(saved["step"])
     test = synthetic_test_set(settings, 480)
-    begun, last_snapshot, seen, loss_sum, right = time.monotonic(), time.monotonic(), 0, 0.0, 0
-    for clips, labels in batches(settings, step, workers):
+    begun, last_snapshot, seen, loss_sum, flow_sum, right = time.monotonic(), time.monotonic(), 0, 0.0, 0.0, 0
+    for clips, labels, steps in batches(settings, step, workers):
         if step >= settings.steps:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
+            group["lr"] = learning_rate(settings, step) * group["share"]
         optimizer.zero_grad(set_to_none=True)
         # On CPUs the plain attention is a quarter faster, backward, than the fused one at these sizes.
         with sdpa_kernel(SDPBackend.MATH):
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(normalised(clips))
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.smoothing)
-            loss.backward()
+            taught = teacher(steps)
+            (loss + settings.teaching * taught).backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
         step += 1
@@ -283,19 +365,20 @@ def train(out: Path, settings: Settings, workers: int = 1, snapshot_s: float = 1
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         seen, loss_sum = seen + len(labels), loss_sum + loss.item() * len(labels)
+        flow_sum += taught.item() * len(labels)
         right += int((logits.argmax(-1) == labels).sum())
         if step % 100 == 0:
-            row = {"step": step, "loss": loss_sum / seen, "train_top1": right / seen}
+            row = {"step": step, "loss": loss_sum / seen, "flow": flow_sum / seen, "train_top1": right / seen}
             row["clips_per_s"] = seen / (time.monotonic() - begun)
             if step % 500 == 0:
                 row["test_top1"], classes = accuracy(average, *test)
                 row |= {"classes": [round(k, 3) for k in classes]}
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            begun, seen, loss_sum, right = time.monotonic(), 0, 0.0, 0
+            begun, seen, loss_sum, flow_sum, right = time.monotonic(), 0, 0.0, 0.0, 0
         if time.monotonic() - last_snapshot > snapshot_s or step == settings.steps:
             save_snapshot(
-                snapshot, model=model.state_dict(), average=average.state_dict(),
+                snapshot, model=model.state_dict(), average=average.state_dict(), teacher=teacher.state_dict(),
                 optimizer=optimizer.state_dict(), step=step,
             )  # fmt: skip
             last_snapshot = time.monotonic()

@@ -39,8 +39,8 @@ def light(rng: Rng, frames: Frames, times: np.ndarray) -> Frames:
     Contrast, brightness and gamma are drawn once; in some clips the exposure drifts, flickers, flashes or fades
     from or to black, and in some the colours are weak or gone.
     """
-    n, duration = len(frames), max(float(times[-1] - times[0]), 1e-3)
-    u = (times - times[0]) / duration
+    n = len(frames)
+    u = (times - times.min()) / max(float(np.ptp(times)), 1e-3)
     gain = np.ones(n)
     kind = rng.random()
     if kind < 0.12:  # exposure drifts

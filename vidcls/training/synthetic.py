@@ -7,7 +7,7 @@ frame rate, for files. What is drawn is decided by a seed and an index alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -40,6 +40,10 @@ TRANSPOSED = _relabel(
 """TRANSPOSED[label] is the label of a clip whose x and y axes were exchanged."""
 REVERSED = _relabel(_BACK)
 """REVERSED[label] is the label of a clip that is played backwards."""
+
+
+PLAIN_CHANGE = 0.2
+"""Least change of a plain clip, in short sides, log zoom or radians."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,41 @@ def symmetric(frames: np.ndarray, label: int, choice: int) -> tuple[np.ndarray, 
     if choice & 8:
         frames, label = frames[::-1], int(REVERSED[label])
     return frames, label
+
+
+def symmetric_steps(steps: np.ndarray, choice: int) -> np.ndarray:
+    """The camera's steps (n, 4) in a symmetric image of a clip; `choice` as in `symmetric`."""
+    pan, tilt, zoom, roll = steps.T
+    if choice & 1:
+        pan, roll = -pan, -roll
+    if choice & 2:
+        tilt, roll = -tilt, -roll
+    if choice & 4:
+        pan, tilt, roll = -tilt, -pan, -roll
+    out = np.stack([pan, tilt, zoom, roll], -1)
+    return -out[::-1] if choice & 8 else out
+
+
+@dataclass(frozen=True)
+class Item:
+    """A training clip and what is known of it.
+
+    Attributes:
+        frames: (t, s, s, 3) uint8.
+        label: Class id.
+        steps: (t - 1, 4) float32: change of pan, tilt (short sides), log zoom and roll (radians) from each frame to
+            the next; NaN where a looped clip begins again.
+    """
+
+    frames: np.ndarray
+    label: int
+    steps: np.ndarray
+
+
+def _steps(path: CameraPath, times: np.ndarray) -> np.ndarray:
+    steps = np.diff(path.state(times), axis=0).astype(np.float32)
+    steps[np.diff(times) < 0] = np.nan
+    return np.asarray(steps)
 
 
 def _base(rng: Rng, picture_size: tuple[int, int], side: float) -> np.ndarray:
@@ -171,7 +210,25 @@ def sample_times(rng: Rng, spec: ClipSpec) -> tuple[np.ndarray, float]:
     return np.floor(positions * file_fps + rng.uniform(0, 1)) / file_fps, length / spec.fps
 
 
-def make_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> np.ndarray:
+def make_plain_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tuple[np.ndarray, np.ndarray]:
+    """Make a clip in which nothing but the camera moves, far enough to be seen: what a beginner learns from.
+
+    Arguments and result are those of `make_clip`.
+    """
+    times = np.arange(spec.num_frames) * spec.stride / spec.fps
+    duration = spec.num_frames * spec.stride / spec.fps
+    path = make_path(rng, label, duration)
+    size = np.abs(path.change).max()
+    if 0 < size < PLAIN_CHANGE:
+        path = replace(path, change=path.change * float(rng.uniform(1, 2) * PLAIN_CHANGE / size))
+    world = worlds.draw(rng)
+    layer = Layer(
+        world.frame, world.base(rng, spec.side) if world.framed else _base(rng, world.size, spec.side)
+    )
+    return render(Scene(path, (layer,), ()), times, (spec.side, spec.side)), _steps(path, times)
+
+
+def make_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tuple[np.ndarray, np.ndarray]:
     """Make one training clip.
 
     Args:
@@ -181,7 +238,7 @@ def make_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> np.ndarra
         worlds: Where the pictures come from.
 
     Returns:
-        (num_frames, side, side, 3) uint8 RGB.
+        Frames (num_frames, side, side, 3) uint8 RGB, and the camera's steps (see `Item`).
     """
     times, duration = sample_times(rng, spec)
     drawn = max(spec.side, int(spec.side * rng.choice([1.0, 1.5, 2.0], p=[0.15, 0.55, 0.3])) // 2 * 2)
@@ -196,7 +253,7 @@ def make_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> np.ndarra
     frames = light(rng, frames, times)
     if rng.random() < 0.4:
         frames = sensor_noise(rng, frames, float(np.exp(rng.uniform(np.log(0.5), np.log(8)))))
-    return frames
+    return frames, _steps(scene.path, times)
 
 
 class CameraMotionDataset:
@@ -211,6 +268,8 @@ class CameraMotionDataset:
         spec: Shape of the clips.
         repeats: Symmetric images given of each clip drawn.
         worlds: Where the pictures come from; textures by rule when None.
+        plain_items: While the item's number is below this, a share of the clips is plain: all of them at first,
+            falling linearly to none. Without such a start the loss stays at chance for tens of thousands of clips.
     """
 
     block = 48
@@ -223,28 +282,33 @@ class CameraMotionDataset:
         spec: ClipSpec | None = None,
         repeats: int = 1,
         worlds: Worlds | None = None,
+        plain_items: int = 0,
     ) -> None:
         self.seed, self.length, self.repeats = seed, length, repeats
+        self.plain_items = plain_items
         self.spec = spec or ClipSpec()
         self.worlds = worlds
-        self._cache: tuple[int, list[tuple[np.ndarray, int]]] | None = None
+        self._cache: tuple[int, list[Item]] | None = None
 
     def __len__(self) -> int:
         return self.length
 
-    def make_block(self, number: int) -> list[tuple[np.ndarray, int]]:
-        """All items of one block, shuffled: pairs of (t, s, s, 3) uint8 and class id."""
+    def make_block(self, number: int) -> list[Item]:
+        """All items of one block, shuffled."""
         cv2.setNumThreads(1)
         rng = np.random.default_rng([self.seed, number])
         worlds = self.worlds or RuleWorlds(rng, count=10)
+        plain = 1 - number * self.block * self.repeats / self.plain_items if self.plain_items else 0.0
         labels = np.arange(self.block) + int(rng.integers(len(LABELS)))
-        items: list[tuple[np.ndarray, int]] = []
+        items: list[Item] = []
         for label in (labels % len(LABELS)).tolist():
-            frames = make_clip(rng, LABELS[label], self.spec, worlds)
+            make = make_plain_clip if rng.random() < plain else make_clip
+            frames, steps = make(rng, LABELS[label], self.spec, worlds)
             # A transposed landscape is rarer in the world than a mirrored one.
             for _ in range(self.repeats):
                 choice = int(rng.integers(16)) if rng.random() < 0.4 else int(rng.choice([0, 1, 8, 9]))
-                items.append(symmetric(frames, label, choice))
+                image, name = symmetric(frames, label, choice)
+                items.append(Item(image, name, symmetric_steps(steps, choice)))
         order = rng.permutation(len(items))
         return [items[k] for k in order]
 
@@ -254,7 +318,8 @@ class CameraMotionDataset:
         number, offset = divmod(index, self.block * self.repeats)
         if self._cache is None or self._cache[0] != number:
             self._cache = (number, self.make_block(number))
-        return self._cache[1][offset]
+        item = self._cache[1][offset]
+        return item.frames, item.label
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         return (self[i] for i in range(self.length))
