@@ -13,13 +13,15 @@ from vidcls.cli.doctor import doctor
 from vidcls.cli.evaluate import evaluate
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
+from vidcls.cli.score import score
+from vidcls.cli.synthesize import synthesize
 from vidcls.cli.train import train
 
 app = typer.Typer(
     name="vidcls",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Say what is in a video, with the pure-transformer models of 2021.",
 )
@@ -43,7 +45,7 @@ def _main(
     pass
 
 
-for command in (predict, models, train, evaluate, convert, doctor):
+for command in (predict, score, models, train, evaluate, synthesize, convert, doctor):
     app.command()(guard(command))
 
 
