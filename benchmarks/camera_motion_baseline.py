@@ -8,6 +8,7 @@ clear, else `shake` or `static` by how much the camera jitters. The thresholds w
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -73,7 +74,7 @@ def classify(path: str | Path) -> str:
     pictures = read(path)
     if len(pictures) < 2:
         return "static"
-    steps = np.stack([similarity(a, b) for a, b in zip(pictures[:-1], pictures[1:], strict=True)])
+    steps = np.stack([similarity(a, b) for a, b in pairwise(pictures)])
     # As motion in the picture: scaling and turning move its rim, half a short side from the centre.
     reach = steps * np.array([1, 1, 0.5, 0.5])
     total = reach.sum(0)

@@ -112,7 +112,7 @@ class Profile:
             return np.asarray(1 - (1 - u) ** self.a)
         if self.kind == "partial":
             inner = np.clip((u - self.a) / (self.b - self.a), 0, 1)
-            return 0.5 * (inner + smoothstep(inner))
+            return np.asarray(0.5 * (inner + smoothstep(inner)))
         if self.kind == "wavy":
             return np.asarray(u - self.a * np.sin(2 * np.pi * self.b * u) / (2 * np.pi * self.b))
         if self.kind == "stepped":
@@ -286,5 +286,5 @@ def _shake(rng: Rng, duration: float) -> tuple[Wobble, ...]:
     channels = channels + 1e-3
     # At least about three swings in the clip: slower ones would be a pan there and back.
     slowest = max(1.2, 2.5 / duration)
-    fast = make_wobble(rng, rms, (slowest, rng.uniform(4, 10)), channels)
+    fast = make_wobble(rng, rms, (slowest, max(rng.uniform(4, 10), 1.3 * slowest)), channels)
     return (fast,)

@@ -34,8 +34,10 @@ from vidcls.training.synthetic import CameraMotionDataset, ClipSpec
 TEST_SEED = 7_777_777
 """Seed of the synthetic test split; training never uses it."""
 FILTER_RATE = 0.03
-"""Learning rate of the filters as a share of the others': whitening balances brightness away to within a thousandth, which
-a few ordinary steps of Adam would undo."""
+"""Learning rate of the filters as a share of the others'.
+
+Whitening balances brightness away to within a thousandth, which a few ordinary steps of Adam would undo.
+"""
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -187,7 +189,7 @@ def motion_targets(steps: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """
     t, h, w = settings.tubelet_size
     size = settings.image_size
-    inside = F.pad(steps, (0, 0, 0, 1)).unflatten(1, (-1, t))[:, :, : t - 1].sum(2)  # (b, t', 4)
+    inside = F.pad(steps, (0, 0, 0, 1)).reshape(len(steps), -1, t, 4)[:, :, : t - 1].sum(2)  # (b, t', 4)
     pan, tilt, zoom, roll = inside[:, :, None].unbind(-1)  # each (b, t', 1)
     rows, columns = torch.arange(size // h) + 0.5, torch.arange(size // w) + 0.5
     y, x = torch.meshgrid(rows * h / size - 0.5, columns * w / size - 0.5, indexing="ij")
@@ -309,7 +311,7 @@ def synthetic_test_set(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
 def accuracy(model: nn.Module, clips: Tensor, labels: Tensor) -> tuple[float, list[float]]:
     """Top-1 of single views, and per class."""
     model.eval()
-    logits = torch.cat([model(normalised(part)) for part in clips.split(32)])
+    logits = torch.cat([model(normalised(part)) for part in torch.split(clips, 32)])
     right = (logits.argmax(-1) == labels).float()
     model.train()
     per_class = [right[labels == k].mean().item() for k in range(len(LABELS))]

@@ -79,8 +79,8 @@ def overlays(rng: Rng, frames: Frames) -> None:
     n, h, w = frames.shape[:3]
     if rng.random() < 0.1:
         bar = int(h * rng.uniform(0.04, 0.16))
-        fill = int(rng.choice([0, 0, 0, 16, 255]))
-        frames[:, :bar], frames[:, h - bar :] = fill, fill
+        shade = int(rng.choice([0, 0, 0, 16, 255]))
+        frames[:, :bar], frames[:, h - bar :] = shade, shade
     elif rng.random() < 0.05:
         bar = int(w * rng.uniform(0.04, 0.2))
         frames[:, :, :bar], frames[:, :, w - bar :] = 0, 0
@@ -100,11 +100,11 @@ def overlays(rng: Rng, frames: Frames) -> None:
         scale = h / 128 * rng.uniform(0.25, 0.6)
         place = (int(rng.uniform(0, 0.3) * w), int(rng.choice([0.1, 0.85, 0.92]) * h))
         first = int(rng.integers(0, n)) if rng.random() < 0.4 else 0
-        fill = (255, 255, 255) if rng.random() < 0.6 else tuple(rng.integers(0, 256, 3).tolist())
+        ink = (255, 255, 255) if rng.random() < 0.6 else tuple(rng.integers(0, 256, 3).tolist())
         thick = max(1, round(h / 128))
         for frame in frames[first:]:
             cv2.putText(frame, words, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), thick + 2)
-            cv2.putText(frame, words, place, cv2.FONT_HERSHEY_SIMPLEX, scale, fill, thick, cv2.LINE_AA)
+            cv2.putText(frame, words, place, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thick, cv2.LINE_AA)
 
 
 def jpeg(frames: Frames, quality: int) -> Frames:

@@ -197,11 +197,9 @@ def synthesize(
     rows: list[dict[str, Any]] = list(prepare(out, settings, overwrite))
     done = {r["path"] for r in rows}
     cv2.setNumThreads(1)
-    fresh = not (out / TABLE).exists()
+    _write_table(out, rows)
     with (out / TABLE).open("a", newline="", encoding="utf-8") as table:
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
         for index in range(clips):
             plan = plan_clip(seed, index)
             if plan.name not in done:
@@ -210,6 +208,16 @@ def synthesize(
                 table.flush()
             progress(index + 1)
     return rows
+
+
+def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Write labels.csv with just these rows, whole or not at all."""
+    unfinished = out / (TABLE + ".partial")
+    with unfinished.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    unfinished.replace(out / TABLE)
 
 
 def _write_clip(plan: ClipPlan, worlds: Worlds | None, out: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def power_noise(rng: Rng, side: int, exponent: float) -> np.ndarray:
     spectrum *= radius**-exponent
     spectrum[0, 0] = 0
     noise = np.fft.irfft2(spectrum, (side, side)).astype(np.float32)
-    return noise / (noise.std() + 1e-6)
+    return np.asarray(noise / (noise.std() + 1e-6))
 
 
 def colour(rng: Rng) -> tuple[int, int, int]:
@@ -60,7 +60,7 @@ def noise(rng: Rng, side: int) -> Picture:
     own = [power_noise(rng, side, exponent) for _ in range(3)]
     mix, contrast, level = rng.uniform(0.2, 1.0), rng.uniform(20, 60), rng.uniform(70, 180, 3)
     planes = [level[c] + contrast * (mix * shared + (1 - mix) * own[c]) for c in range(3)]
-    return np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8))
 
 
 def modulated(rng: Rng, picture: Picture, strength: float, exponent: float = 1.2) -> Picture:
@@ -134,7 +134,7 @@ def gradient(rng: Rng, side: int) -> Picture:
     small = rng.uniform(0, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.float32)
     small = small * rng.uniform(20, 140) + rng.uniform(10, 120)
     smooth = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
-    smooth += rng.uniform(1, 7) * power_noise(rng, side, rng.uniform(1.0, 1.8))[..., None]
+    smooth = smooth + rng.uniform(1, 7) * power_noise(rng, side, rng.uniform(1.0, 1.8))[..., None]
     return np.clip(smooth, 0, 255).astype(np.uint8)
 
 
