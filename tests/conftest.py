@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHARED_GOLDENS = Path(__file__).parents[2] / "shared" / "goldens"
@@ -20,3 +23,9 @@ def golden_dirs(*patterns: str) -> list[Path]:
             for folder in sorted(root.glob(pattern)):
                 found[f"{root.parent.name}-{folder.name}"] = folder
     return list(found.values())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep converted models and what is remembered of checkpoints out of the person's own cache."""
+    os.environ["VIDCLS_CACHE"] = str(tmp_path_factory.mktemp("cache"))

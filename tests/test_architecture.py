@@ -33,7 +33,8 @@ LAYERS = [
         "sampling",
     ]
     + ["video", "decode_process", "decode_worker", "decode_index", "decoders"],
-    ["classifier", "loading", "output", "environment", "probes"],
+    ["classifier", "loading", "choosing", "remember", "output", "environment", "probes"]
+    + ["features", "whole_video"],
     ["score", "bench", "training"],
     ["cli"],
 ]

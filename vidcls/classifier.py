@@ -6,41 +6,58 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidcls import sources
-from vidcls.config import ModelSpec
+from vidcls.config import InputSpec, ModelSpec
 from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.video import VideoInfo, VideoReader
-from vidcls.views import ClipPlan, frame_transform, make_views, plan_clips
+from vidcls.views import ClipPlan, clip_crop, frame_transform, make_views, pixel_affine, plan_clips
 
 Fps = Literal["auto", "native"] | float
 # Views that go through the model together; more would only cost memory on a CPU.
 VIEW_BATCH = 4
+# Frames that go through a spatial encoder together.
+UNIT_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip read and cut into views, ready for the model.
+    """One clip read, ready to be cut into views.
 
     Attributes:
-        views: (v, c, t, h, w), crop-major: all clips of the first crop, then those of the second.
-        plan: Which frames of the file the clips were made of.
+        frames: (n, h', w', 3) each frame once, resized as the checkpoint wants it; uint8, or floats in 0..255.
+        frame_indices: (n,) their numbers in the file, sorted.
+        plan: Which of them make up each clip in time.
+        spec: How the checkpoint sees a video.
         info: The file's metadata.
         decoder: The decoder that delivered the frames.
         warnings: What a person should know about them.
     """
 
-    views: Floats
+    frames: NDArray[Any]
+    frame_indices: NDArray[np.int64]
     plan: ClipPlan
+    spec: InputSpec
     info: VideoInfo
     decoder: str
     warnings: tuple[str, ...]
+
+    @cached_property
+    def views(self) -> Floats:
+        """(v, c, t, h, w) float32, normalised; crop-major: all clips of the first crop, then those of the second."""
+        return make_views(self.frames, self.frame_indices, self.plan, self.spec)
+
+    @property
+    def view_indices(self) -> NDArray[np.int64]:
+        """(v, t) numbers in the file of each view's frames."""
+        return np.tile(self.plan.indices, (self.spec.num_crops, 1))
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,8 @@ class Prediction:
         scores: (k,) one score per class, or None when the clip could not be scored.
         logits: (k,) mean of the logits over the views, or None.
         seconds: Wall time spent on the clip.
+        units: For models that encode frames or tubelets by themselves: how many the views have together, and how
+            many of them are different and were encoded.
         error: Why the clip could not be scored.
     """
 
@@ -59,6 +78,7 @@ class Prediction:
     scores: Floats | None = None
     logits: Floats | None = None
     seconds: float = 0.0
+    units: tuple[int, int] | None = None
     error: VidclsError | None = field(default=None, compare=False)
 
 
@@ -104,6 +124,7 @@ class Classifier:
         self.notes = notes
         self._reader = reader if reader is not None else VideoReader()
         self._transform = frame_transform(spec.input)
+        self._pixel_type = np.dtype(np.float32 if spec.input.resize_rule == "float" else np.uint8)
 
     def close(self) -> None:
         """Stop the decoding process."""
@@ -132,9 +153,8 @@ class Classifier:
             spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=self.fps
         )
         decoded = reader.read(plan.unique, self._transform)
-        views = make_views(decoded.frames, decoded.indices, plan, spec)
         warnings = (*info.warnings, *(w for w in decoded.warnings if w not in info.warnings), *plan.warnings)
-        return Clip(views, plan, info, decoded.decoder, warnings)
+        return Clip(decoded.frames, decoded.indices, plan, spec, info, decoded.decoder, warnings)
 
     def logits(self, views: Any, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         """Score views as they are: (v, c, t, h, w) → (v, k).
@@ -168,9 +188,24 @@ class Classifier:
 
     def classify(self, clip: Clip) -> tuple[Floats, Floats]:
         """Score one clip's views → scores (k,) and mean logits (k,)."""
-        crops = len(clip.views) // len(clip.plan.indices)
-        logits = self.logits(clip.views, np.tile(clip.plan.indices, (crops, 1)))
+        logits = self.clip_logits(clip)[0]
         return self.scores(logits), logits.mean(axis=0)
+
+    def clip_logits(self, clip: Clip) -> tuple[Floats, tuple[int, int] | None]:
+        """Score one clip's views → logits (v, k); they stay pixels until they are where the model runs.
+
+        Where the model encodes frames or tubelets by themselves, one that several views share is encoded once; the
+        second value says how many there are, and how many of them were encoded.
+        """
+        indices = clip.view_indices if self.uses_frame_indices else None
+        if self.engine.unit_frames:
+            return shared_logits(self.engine, clip, indices)
+        affine = pixel_affine(clip.spec)
+        parts = []
+        for views in batches(len(clip.view_indices), VIEW_BATCH):
+            pixels = clip_pixels(clip, views)
+            parts.append(self.engine(pixels, None if indices is None else indices[views], affine))
+        return np.concatenate(parts), None
 
     def predict(self, path: str | os.PathLike[str] | bytes, top_k: int = 5) -> Prediction:
         """Say what is in one clip.
@@ -203,6 +238,9 @@ class Classifier:
             ahead: Future[tuple[sources.Source, Clip | VidclsError, float]] | None = None
             for source in queue:
                 behind, ahead = ahead, pool.submit(self._read_source, source)
+                if behind is None:
+                    # While the first clip is decoded: this may import torch, load weights and compile.
+                    self.engine.prepare(self._pixel_type, pixel_affine(self.spec.input))
                 if behind is not None:
                     yield self._finish(*behind.result(), top_k)
             if ahead is not None:
@@ -241,8 +279,11 @@ class Classifier:
         return self._predict_clip(source.name, clip, top_k, start)
 
     def _predict_clip(self, name: str, clip: Clip, top_k: int, start: float) -> Prediction:
-        scores, logits = self.classify(clip)
-        return self.prediction(name, clip, scores, logits, top_k, time.perf_counter() - start)
+        logits, units = self.clip_logits(clip)
+        scores = self.scores(logits)
+        mean: Floats = logits.mean(axis=0)
+        prediction = self.prediction(name, clip, scores, mean, top_k, time.perf_counter() - start)
+        return replace(prediction, units=units)
 
     def prediction(
         self, name: str, clip: Clip, scores: Floats, logits: Floats, top_k: int = 5, seconds: float = 0.0
@@ -278,6 +319,50 @@ class Classifier:
             "warnings": list(self.warnings),
             "error": None,
         }
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Cut ``count`` things into slices of at most ``size``."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def clip_pixels(clip: Clip, views: slice) -> NDArray[Any]:
+    """Cut some of a clip's views, before normalisation: (v, t, h, w, 3)."""
+    clips = len(clip.plan.indices)
+    cut = []
+    for view in range(views.start, views.stop):
+        places = np.searchsorted(clip.frame_indices, clip.plan.indices[view % clips])
+        cut.append(clip_crop(clip.frames, clip.spec, view // clips)[places])
+    return cut[0][None] if len(cut) == 1 else np.stack(cut)
+
+
+def shared_logits(
+    engine: Engine, clip: Clip, indices: NDArray[np.int64] | None
+) -> tuple[Floats, tuple[int, int]]:
+    """Score a clip's views by a model that encodes units by themselves, each different unit once.
+
+    Two units are the same where they hold the same frames in the same order, in the same crop.
+
+    Returns:
+        Logits (v, k); and how many units the views have together, and how many were encoded.
+    """
+    clips, frames = clip.plan.indices.shape
+    size = engine.unit_frames
+    places = np.searchsorted(clip.frame_indices, clip.plan.indices).reshape(-1, size)
+    units, where = np.unique(places, axis=0, return_inverse=True)
+    where = where.reshape(clips, frames // size)
+    affine = pixel_affine(clip.spec)
+    logits = []
+    for crop in range(clip.spec.num_crops):
+        cut = clip_crop(clip.frames, clip.spec, crop)
+        some = batches(len(units), max(1, UNIT_BATCH // size))
+        features = np.concatenate([engine.encode(cut[units[part]], affine) for part in some])
+        for part in batches(clips, VIEW_BATCH):
+            given = None if indices is None else indices[part]  # each crop has the same frames
+            logits.append(engine.classify(features[where[part]], given))
+    crops = clip.spec.num_crops
+    return np.concatenate(logits), (crops * where.size, crops * len(units))
 
 
 def softmax(logits: Floats) -> Floats:

@@ -37,7 +37,7 @@ VARIABLES = (
     "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE CUDA_VISIBLE_DEVICES OMP_NUM_THREADS XDG_CACHE_HOME NO_COLOR".split()
 )
 # Variables that the library reads and no option does.
-OWN_VARIABLES = frozenset(("VIDCLS_CACHE", "VIDCLS_OFFLINE"))
+OWN_VARIABLES = frozenset(("VIDCLS_CACHE", "VIDCLS_ENGINE_CACHE", "VIDCLS_OFFLINE"))
 
 Status = Literal["ok", "note", "missing", "broken"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from vidcls import sources
+from vidcls.choosing import Wish, full_engine, quick_engine
 from vidcls.classifier import Classifier, Fps
 from vidcls.config import (
     ARCHITECTURE_KEYS,
@@ -20,26 +21,16 @@ from vidcls.config import (
     load_registry,
     problems,
 )
-from vidcls.engines import make_engine
+from vidcls.engines import Engine, LazyEngine, check_names, unit_frames
 from vidcls.errors import CheckpointError, UsageError, WeightsError
 from vidcls.labels import check_labels, load_labels
+from vidcls.remember import Known, plain_config, recall, remember, request_key
 from vidcls.video import VideoReader
 
 if TYPE_CHECKING:
     from torch import nn
 
     from vidcls.checkpoints import Checkpoint
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A model with its weights, and what its checkpoint says of it: labels, and choices that it left open."""
-
-    module: nn.Module
-    spec: ModelSpec
-    source: str
-    labels: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -49,6 +40,8 @@ def load(
     labels: str | os.PathLike[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
+    clips: int | None = None,
     views: int | None = None,
     crops: int | None = None,
     frames: int | None = None,
@@ -69,7 +62,9 @@ def load(
         weights: A checkpoint to take instead of the one that the registry names; it decides the architecture's sizes.
         labels: Name of a list in ``vidcls/labels`` or a file with one label a line.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        engine: ``auto``, ``eager``, ``compile`` or ``openvino``; see `vidcls.choosing` for what ``auto`` takes.
+        clips: How many clips will be scored, as far as that is known: a faster engine is made only where it pays.
         views: Clips in time; None leaves it, like the next four, to the model's entry.
         crops: Crops in space, 1 or 3.
         frames: Frames of a clip.
@@ -90,30 +85,67 @@ def load(
         CheckpointError: The weights cannot be read or do not fit.
         DeviceError: The device or precision does not exist here.
     """
+    check_names(engine, precision)
     known = registry if isinstance(registry, Registry) else load_registry(registry)
     name, weights = _name_and_weights(model, weights, known)
-    spec = known[name] if name is not None else None
-    loaded = _load_module(spec, weights, known, frames=frames, random_weights=random_weights, offline=offline)
-    module, spec = loaded.module, loaded.spec
+    entry = known[name] if name is not None else None
+    found = _find(entry, weights, known, frames=frames, random_weights=random_weights, offline=offline)
+    facts = found.facts
     changes = {"num_views": views, "num_crops": crops, "num_frames": frames, "stride": stride}
-    spec = spec.model_copy(update={"input": adjusted(spec.input, changes)})
-    _check_frames(module, spec)
-    num_classes = int(module.num_classes)  # type: ignore[arg-type]
-    names = _labels(labels, loaded.labels, spec, num_classes)
-    warnings = ("random weights: the labels mean nothing",) if random_weights else ()
-    engine = make_engine(module, device, precision)
+    spec = facts.spec.model_copy(update={"input": adjusted(facts.spec.input, changes)})
+    if facts.tubelet_frames and spec.input.num_frames % facts.tubelet_frames:
+        raise UsageError(
+            "--frames",
+            f"{spec.input.num_frames} is not a multiple of {facts.tubelet_frames}, the tubelet's frames",
+            "choose another number",
+        )
+    wish = Wish(engine, device, precision, clips)
+
+    def make() -> Engine:
+        return full_engine(found.module(), facts, spec.input, wish, found.path, found.learned)
+
+    ready = quick_engine(facts, spec.input, wish)
+    if ready is None:
+        # A module that is not in memory yet is loaded while the first clip is decoded.
+        ready = make() if found.loaded else LazyEngine(make, facts.unit_frames)
     return Classifier(
-        engine,
+        ready,
         spec,
-        names,
-        weights=loaded.source,
+        _labels(labels, facts.stored_labels, spec, facts.num_classes),
+        weights=facts.source,
         fps=fps,
         average=average,
         reader=reader if reader is not None else VideoReader(decoder, decode_timeout),
-        uses_frame_indices=bool(getattr(module, "uses_frame_indices", False)),
-        warnings=warnings,
-        notes=loaded.notes,
+        uses_frame_indices=facts.uses_frame_indices,
+        warnings=("random weights: the labels mean nothing",) if random_weights else (),
+        notes=facts.notes,
     )
+
+
+def weights_file(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    registry: str | os.PathLike[str] | Registry | None = None,
+    random_weights: bool = False,
+    offline: bool = False,
+) -> Path | None:
+    """Return the file or folder that ``load`` fills the model from with the same arguments; None: random weights.
+
+    Raises:
+        UsageError: No such model.
+        WeightsError: There are no weights, or they cannot be fetched.
+    """
+    from vidcls.weights import resolve
+
+    if random_weights:
+        return None
+    known = registry if isinstance(registry, Registry) else load_registry(registry)
+    name, given = _name_and_weights(model, weights, known)
+    wanted: str | WeightsSpec | None = given
+    if wanted is None and name is not None:
+        wanted = known[name].weights
+    return None if wanted is None else resolve(wanted, offline=offline)
 
 
 def adjusted(spec: InputSpec, changes: dict[str, Any]) -> InputSpec:
@@ -155,7 +187,46 @@ def _name_and_weights(
     raise AssertionError("unreachable")
 
 
-def _load_module(
+class _Found:
+    """A model that was looked up: what is known of it, and its module once that is needed.
+
+    Attributes:
+        facts: What is known of the checkpoint.
+        path: Its file or folder; None for random weights.
+    """
+
+    def __init__(
+        self,
+        facts: Known,
+        load_module: Callable[[], nn.Module],
+        module: nn.Module | None = None,
+        path: Path | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.facts = facts
+        self.path = path
+        self._load = load_module
+        self._module = module
+        self._key = key
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the module is in memory."""
+        return self._module is not None
+
+    def module(self) -> nn.Module:
+        """Return the module, after loading it if need be."""
+        if self._module is None:
+            self._module = self._load()
+        return self._module
+
+    def learned(self, facts: Known) -> None:
+        """Keep what was learned of the checkpoint for the next run."""
+        self.facts = facts
+        remember(self._key, facts)
+
+
+def _find(
     spec: ModelSpec | None,
     weights: str | None,
     known: Registry,
@@ -163,14 +234,15 @@ def _load_module(
     frames: int | None,
     random_weights: bool,
     offline: bool,
-) -> _Loaded:
-    """Build and fill the model."""
+) -> _Found:
+    """Look a model up: what is known of its checkpoint from an earlier run, or else what reading it tells."""
     if random_weights:
         if spec is None:
             raise UsageError("--random-weights", "needs a model's name", "pass --model NAME")
         if weights is not None:
             raise UsageError("--random-weights", "contradicts --weights", "give one of the two")
-        return _Loaded(_random_module(spec, frames), spec, "random")
+        module = _random_module(spec, frames)
+        return _Found(_facts(spec, "random", module), lambda: module, module)
     wanted: str | WeightsSpec | None = weights if weights is not None else spec.weights if spec else None
     if wanted is None:
         assert spec is not None
@@ -180,39 +252,68 @@ def _load_module(
             "pass --weights PATH, choose a model that has some (`vidcls models`), or run it untrained "
             "with --random-weights",
         )
-    checkpoint, source = _read(wanted, spec, weights is not None, frames, offline)
+    from vidcls.weights import resolve
+
+    path = resolve(wanted, offline=offline)
+    source = _source_name(wanted)
+
+    def read() -> Checkpoint:
+        return _read(path, wanted, spec, frames)
+
+    def load_module() -> nn.Module:
+        from vidcls.checkpoints import build_model
+
+        return build_model(read(), source)
+
+    key = request_key(path, wanted, spec, frames, known)
+    facts = recall(key)
+    if facts is not None:
+        return _Found(facts, load_module, None, path, key)
     from vidcls.checkpoints import build_model
 
+    checkpoint = read()
     module = build_model(checkpoint, source)
-    if spec is None:
-        spec = _spec_for(checkpoint, source, known)
-    return _Loaded(module, _completed(spec, checkpoint, module), source, checkpoint.labels, checkpoint.notes)
+    completed = _completed(spec or _spec_for(checkpoint, source, known), checkpoint, module)
+    facts = _facts(completed, source, module, checkpoint)
+    found = _Found(facts, load_module, module, path, key)
+    found.learned(facts)
+    return found
 
 
-def _read(
-    wanted: str | WeightsSpec, spec: ModelSpec | None, foreign: bool, frames: int | None, offline: bool
-) -> tuple[Checkpoint, str]:
-    """Fetch and read a checkpoint.
+def _facts(spec: ModelSpec, source: str, module: nn.Module, checkpoint: Checkpoint | None = None) -> Known:
+    tubelet = getattr(module.config, "tubelet_size", None)
+    return Known(
+        spec=spec,
+        stored_labels=None if checkpoint is None else checkpoint.labels,
+        notes=() if checkpoint is None else checkpoint.notes,
+        source=source,
+        num_classes=int(module.num_classes),  # type: ignore[arg-type]
+        unit_frames=unit_frames(module),
+        uses_frame_indices=bool(getattr(module, "uses_frame_indices", False)),
+        tubelet_frames=0 if tubelet is None else int(tubelet[0]),
+        config=plain_config(module),
+    )
+
+
+def _read(path: Path, wanted: str | WeightsSpec, spec: ModelSpec | None, frames: int | None) -> Checkpoint:
+    """Read a checkpoint.
 
     What the tensors leave open (heads, frames) is taken from the registry entry only for the entry's own weights:
     a checkpoint given by hand may have other sizes.
     """
     from vidcls.checkpoints import read_checkpoint
-    from vidcls.weights import resolve
 
-    path = resolve(wanted, offline=offline)
     config: dict[str, Any] = {}
     architecture = None
     if spec is not None:
         architecture = spec.architecture
         keys = ("num_heads", "temporal_num_heads", "num_frames", "attention_order", "attention_window")
-        if not foreign:
+        if not isinstance(wanted, str):
             config = {key: spec.config[key] for key in keys if key in spec.config}
     checkpoint_format = wanted.format if isinstance(wanted, WeightsSpec) else None
     if frames is not None and (architecture is None or "num_frames" in ARCHITECTURE_KEYS[architecture]):
         config["num_frames"] = frames
-    checkpoint = read_checkpoint(path, architecture, checkpoint_format, **config)
-    return checkpoint, _source_name(wanted)
+    return read_checkpoint(path, architecture, checkpoint_format, **config)
 
 
 def _source_name(wanted: str | WeightsSpec) -> str:
@@ -269,17 +370,6 @@ def _completed(spec: ModelSpec, checkpoint: Checkpoint, module: nn.Module) -> Mo
             spec.name, "; ".join(problems(error, InputSpec)), "the checkpoint's own settings are wrong"
         ) from None
     return spec.model_copy(update={"input": completed})
-
-
-def _check_frames(module: nn.Module, spec: ModelSpec) -> None:
-    tubelet = getattr(module.config, "tubelet_size", None)
-    frames = spec.input.num_frames
-    if tubelet is not None and frames % tubelet[0]:
-        raise UsageError(
-            "--frames",
-            f"{frames} is not a multiple of {tubelet[0]}, the tubelet's frames",
-            "choose another number",
-        )
 
 
 def _labels(

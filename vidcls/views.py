@@ -23,6 +23,7 @@ __all__ = [
     "ClipPlan",
     "FrameTransform",
     "apply_transform",
+    "clip_crop",
     "crop_offsets",
     "frame_transform",
     "input_from_preprocessor",
@@ -158,6 +159,13 @@ def pixel_views(frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan,
             for t, place in enumerate(clip):
                 result[crop, view, t] = cut[place]
     return result.reshape(-1, *result.shape[2:])
+
+
+def clip_crop(frames: Frame, spec: InputSpec, crop: int) -> Frame:
+    """Look at one crop of frames that ``frame_transform`` made, (n, h', w', 3) → (n, h, w, 3); nothing is copied."""
+    y, x = _corners(frames, spec)[crop]
+    height, width = spec.image_size
+    return frames[:, y : y + height, x : x + width, _channel_order(spec)]
 
 
 def make_views(

@@ -33,6 +33,16 @@ class Precision(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
+
+
+class EngineName(str, Enum):
+    """What runs the model."""
+
+    auto = "auto"
+    eager = "eager"
+    compile = "compile"
+    openvino = "openvino"
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -136,6 +146,27 @@ FramesOption = Annotated[
         help="Frames of a clip.  [default: the model's, mostly 32]",
     ),
 ]
+FramesOrAllOption = Annotated[
+    str | None,
+    typer.Option(
+        "--frames",
+        envvar="VIDCLS_FRAMES",
+        rich_help_panel=VIEWS,
+        metavar="N|all",
+        help="Frames of a clip; all: every frame of the file, for models that look at each frame first.  "
+        "[default: the model's, mostly 32]",
+    ),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        envvar="VIDCLS_FEATURES",
+        rich_help_panel=VIEWS,
+        metavar="FOLDER",
+        help="Keep the frames' features here and use them again, for models that look at each frame first.",
+    ),
+]
 StrideOption = Annotated[
     int | None,
     typer.Option(
@@ -193,7 +224,15 @@ PrecisionOption = Annotated[
     typer.Option(
         envvar="VIDCLS_PRECISION",
         rich_help_panel=MACHINE,
-        help="auto: fp32 on CPU, bf16 on a CUDA device.",
+        help="auto: fp32 on CPU, bf16 on a CUDA device; int8 wants `vidcls quantise` first.",
+    ),
+]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        envvar="VIDCLS_ENGINE",
+        rich_help_panel=MACHINE,
+        help="auto: the fastest that does not change answers.",
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from vidcls.cli import options as o
 from vidcls.cli import say
+from vidcls.cli.whole import engine_for_features, parse_frames, predict_by_features
 
 
 def predict(
@@ -25,15 +27,17 @@ def predict(
     top_k: o.TopKOption = 5,
     views: o.ViewsOption = None,
     crops: o.CropsOption = None,
-    frames: o.FramesOption = None,
+    frames: o.FramesOrAllOption = None,
     stride: o.StrideOption = None,
     fps: o.FpsOption = "auto",
+    features: o.FeaturesOption = None,
     average: o.AverageOption = o.Average.logits,
     labels: o.LabelsOption = None,
     decoder: o.DecoderOption = o.Decoder.auto,
     decode_timeout: o.DecodeTimeoutOption = 60.0,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = o.Precision.auto,
+    engine: o.EngineOption = o.EngineName.auto,
     format: Annotated[
         str | None,
         typer.Option(
@@ -59,24 +63,31 @@ def predict(
     A clip that cannot be read gets one line on stderr and a row with its error; the others go on.
     """
     rate = o.parse_fps(fps)
+    count, every_frame = parse_frames(frames, views)
+    by_features = every_frame or features is not None
     # The decoding process starts first, so that it is ready when torch has been imported.
     from vidcls.video import VideoReader
 
     with VideoReader(decoder.value, decode_timeout) as reader:
         reader.start()
-        from vidcls.loading import load
+        from vidcls.loading import load, weights_file
         from vidcls.output import open_output
         from vidcls.sources import expand
 
+        clips = expand(source)
+        # How many there are decides whether a faster engine is worth making; a huge folder need not be listed for it.
+        ahead = list(islice(clips, 256))
         classifier = load(
             model,
             weights=weights,
             labels=labels,
             device=device,
             precision=precision.value,
+            engine=engine_for_features(engine.value) if by_features else engine.value,
+            clips=len(ahead),
             views=views,
             crops=crops,
-            frames=frames,
+            frames=count,
             stride=stride,
             fps=rate,  # type: ignore[arg-type]
             average=average.value,
@@ -88,9 +99,24 @@ def predict(
         if not quiet:
             for note in classifier.notes:
                 say(f"{classifier.weights}: {note}")
+        predictions = classifier.predict_many(chain(ahead, clips), top_k)
+        if by_features:
+            found = weights_file(
+                model, weights=weights, registry=registry, random_weights=random_weights, offline=offline
+            )
+            predictions = predict_by_features(
+                classifier,
+                reader,
+                chain(ahead, clips),
+                top_k,
+                every_frame=every_frame,
+                features=features,
+                weights=found,
+                quiet=quiet,
+            )
         failed = 0
         with open_output(output, format, hint=classifier.spec.hint) as out:
-            for prediction in classifier.predict_many(expand(source), top_k):
+            for prediction in predictions:
                 out.write(prediction.row, seconds=prediction.seconds)
                 if prediction.error is not None:
                     failed += 1

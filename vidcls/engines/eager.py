@@ -1,0 +1,127 @@
+"""PyTorch, one operation after the other, or compiled by ``torch.compile``."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidcls.engines import Affine, Floats, unit_frames
+from vidcls.errors import DeviceError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class EagerEngine:
+    """Plain PyTorch, one operation after the other.
+
+    Args:
+        model: (b, c, t, h, w) → (b, k), in eval mode.
+        device: Device on which it runs.
+        precision: Under ``bf16`` and ``fp16`` the whole model runs in that type and logits come back as float32.
+
+    Raises:
+        DeviceError: The device ran out of memory.
+    """
+
+    name = "eager"
+
+    def __init__(self, model: torch.nn.Module, device: str, precision: str) -> None:
+        self.device = device
+        self.precision = precision
+        self.unit_frames = unit_frames(model)
+        self._dtype = DTYPES[precision]
+        with _memory_errors(device):
+            self._model = model.eval().to(device=device, dtype=self._dtype)
+        self._forward: Callable[..., Tensor] = self._model
+        self._encode: Callable[..., Tensor] = getattr(self._model, "encode_frames", self._model)
+        self._classify: Callable[..., Tensor] = getattr(self._model, "classify", self._model)
+
+    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
+        """There is nothing to prepare."""
+
+    def __call__(
+        self,
+        views: NDArray[Any],
+        frame_indices: NDArray[np.int64] | None = None,
+        affine: Affine | None = None,
+    ) -> Floats:
+        with _memory_errors(self.device), torch.inference_mode():
+            return self._back(self._forward(self._batch(views, affine), **self._indices(frame_indices)))
+
+    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
+        with _memory_errors(self.device), torch.inference_mode():
+            return self._back(self._encode(self._batch(units, affine))[:, 0])
+
+    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+        with _memory_errors(self.device), torch.inference_mode():
+            sent = self._send(features).to(self._dtype)
+            return self._back(self._classify(sent, **self._indices(frame_indices)))
+
+    def _indices(self, frame_indices: NDArray[np.int64] | None) -> dict[str, Tensor]:
+        return {} if frame_indices is None else {"frame_indices": self._send(frame_indices)}
+
+    def _batch(self, views: NDArray[Any], affine: Affine | None) -> Tensor:
+        """Bring views to the device, and make numbers of pixels there: four times less to send."""
+        sent = self._send(views)
+        if affine is None:
+            return sent.to(self._dtype)
+        factor, summand = (self._send(part)[:, None, None, None] for part in affine)
+        planes = sent.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
+        if planes.data_ptr() == sent.data_ptr():
+            planes = planes.clone()
+        return planes.mul_(factor).add_(summand).to(self._dtype)
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        array = np.ascontiguousarray(array)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if self.device.startswith("cuda"):
+            # From pinned memory the copy runs beside what the device is doing.
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    @staticmethod
+    def _back(result: Tensor) -> Floats:
+        array: Floats = result.float().cpu().numpy()
+        return array
+
+
+class CompiledEngine(EagerEngine):
+    """PyTorch through ``torch.compile``: faster after a first call that takes up to a minute.
+
+    On CUDA devices the kernels are replayed as CUDA graphs, which pays where they are small.
+
+    Raises:
+        DeviceError: There is no C++ compiler, or the device ran out of memory.
+    """
+
+    name = "compile"
+
+    def __init__(self, model: torch.nn.Module, device: str, precision: str) -> None:
+        compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
+        if device == "cpu" and not any(shutil.which(name) for name in compilers):
+            raise DeviceError(
+                "compile", "torch.compile needs a C++ compiler here", "install g++, or --engine eager"
+            )
+        super().__init__(model, device, precision)
+        mode = "reduce-overhead" if device.startswith("cuda") else None
+        self._forward = torch.compile(self._forward, mode=mode)
+        self._encode = torch.compile(self._encode, mode=mode)
+        self._classify = torch.compile(self._classify, mode=mode)
+
+
+@contextlib.contextmanager
+def _memory_errors(device: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            device, "out of memory", "use fewer --views, a smaller --batch or a smaller model"
+        ) from error

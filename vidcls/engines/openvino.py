@@ -1,0 +1,175 @@
+"""OpenVINO: runs converted models, two to four times as fast on CPUs, without importing torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls.engines import Affine, Floats
+from vidcls.errors import DependencyError, DeviceError
+
+# Parts of a converted model. A model whose spatial encoder sees few frames at a time is kept as two.
+WHOLE, UNITS, HEAD = "model", "units", "head"
+# Units that go through the encoder together; more gain nothing on a CPU.
+UNIT_BATCH = 64
+
+
+class OpenVINOEngine:
+    """A converted model on the CPU.
+
+    Args:
+        parts: ``model``; or ``units`` and ``head``; each a file, or a model in memory.
+        precision: ``fp32`` is exact; ``bf16`` needs a CPU that has it; ``int8`` needs parts that were quantised.
+        unit_frames: See `vidcls.engines.Engine`.
+        batch: Views that the parts take at once; 0 for any number.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+        DeviceError: The CPU cannot do the precision.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self, parts: Mapping[str, Path | Any], precision: str, unit_frames: int = 0, batch: int = 0
+    ) -> None:
+        self.precision = precision
+        self.unit_frames = unit_frames
+        self._parts = dict(parts)
+        self._batch = batch
+        self._affine: Affine | None = None
+        self._requests: dict[tuple[str, str], Any] = {}
+        self._core = core()
+        self._settings = settings(self._core, precision)
+
+    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
+        """Compile now what pixels of this type will need."""
+        self._take(affine)
+        self._request(UNITS if self.unit_frames else WHOLE, dtype)
+        if self.unit_frames:
+            self._request(HEAD, None)
+
+    def __call__(
+        self,
+        views: NDArray[Any],
+        frame_indices: NDArray[np.int64] | None = None,
+        affine: Affine | None = None,
+    ) -> Floats:
+        if not self.unit_frames:
+            return self._run(WHOLE, [views], affine)
+        features = self.encode(split_units(views, self.unit_frames, affine is not None), affine)
+        return self.classify(features.reshape(len(views), -1, features.shape[-1]), frame_indices)
+
+    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
+        starts = range(0, len(units), UNIT_BATCH)
+        return np.concatenate([self._run(UNITS, [units[s : s + UNIT_BATCH]], affine) for s in starts])
+
+    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+        inputs: list[NDArray[Any]] = [features]
+        return self._run(HEAD, inputs if frame_indices is None else [features, frame_indices], None)
+
+    def _run(self, part: str, inputs: list[NDArray[Any]], affine: Affine | None) -> Floats:
+        if affine is not None:
+            self._take(affine)
+        request = self._request(part, None if affine is None else inputs[0].dtype)
+        step = self._batch or len(inputs[0])
+        results = []
+        for start in range(0, len(inputs[0]), step):
+            given = {i: np.ascontiguousarray(x[start : start + step]) for i, x in enumerate(inputs)}
+            # Copied: the request's own memory is written again by the next call.
+            results.append(np.array(request.infer(given)[0], dtype=np.float32))
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+    def _take(self, affine: Affine) -> None:
+        if not _same(affine, self._affine):
+            numbers = [key for key in self._requests if key[1] == "numbers"]
+            self._requests = {key: self._requests[key] for key in numbers}
+            self._affine = affine
+
+    def _request(self, part: str, dtype: np.dtype[Any] | None) -> Any:
+        key = (part, "numbers" if dtype is None else str(dtype))
+        if key not in self._requests:
+            model = self._parts[part]
+            try:
+                model = self._core.read_model(model) if isinstance(model, Path) else model.clone()
+                if dtype is not None:
+                    assert self._affine is not None
+                    model = take_pixels(model, dtype, self._affine)
+                compiled = self._core.compile_model(model, "CPU", self._settings)
+            except RuntimeError as error:
+                raise DeviceError(
+                    "OpenVINO", _first_line(error), f"delete {self._parts[part]}, or use --engine eager"
+                ) from error
+            self._requests[key] = compiled.create_infer_request()
+        return self._requests[key]
+
+
+def core() -> Any:
+    """Return OpenVINO's core.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'") from None
+    return openvino.Core()
+
+
+def settings(core: Any, precision: str) -> dict[str, Any]:
+    """Return how a model is compiled; fp32 must be asked for, as CPUs with bf16 use that unasked.
+
+    Raises:
+        DeviceError: The CPU cannot do the precision.
+    """
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16" if "BF16" in able else "f32"}
+    if precision in ("bf16", "fp16") and precision.upper() not in able:
+        raise DeviceError(precision, "OpenVINO cannot do it on this CPU", "use --precision fp32")
+    chosen: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hints[precision], "PERFORMANCE_HINT": "LATENCY"}
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > 0:
+        chosen["INFERENCE_NUM_THREADS"] = int(threads)
+    return chosen
+
+
+def take_pixels(model: Any, dtype: np.dtype[Any], affine: Affine) -> Any:
+    """Put the normalisation into a model: (v, c, t, h, w) float32 → pixels (v, t, h, w, 3) of ``dtype``."""
+    from openvino import Type, opset13
+
+    old = model.get_parameters()[0]
+    batch, channels, *rest = old.get_partial_shape()
+    pixels = opset13.parameter([batch, *rest, channels], Type(dtype), "pixels")
+    factor, summand = (opset13.constant(part.reshape(1, 1, 1, 1, -1).astype(np.float32)) for part in affine)
+    numbers = opset13.add(opset13.multiply(opset13.convert(pixels, "f32"), factor), summand)
+    planes = opset13.transpose(numbers, opset13.constant(np.array([0, 4, 1, 2, 3])))
+    for target in old.output(0).get_target_inputs():
+        target.replace_source_output(planes.output(0))
+    model.remove_parameter(old)
+    model.add_parameters([pixels])
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def split_units(views: NDArray[Any], frames: int, pixels: bool) -> NDArray[Any]:
+    """Cut views into their units: (v, c, t, h, w) → (v·t', c, frames, h, w), or pixels (v, t, h, w, 3) likewise."""
+    if pixels:
+        return views.reshape(-1, frames, *views.shape[2:])
+    v, c, t, h, w = views.shape
+    cut: NDArray[Any] = views.reshape(v, c, t // frames, frames, h, w).swapaxes(1, 2)
+    return cut.reshape(-1, c, frames, h, w)
+
+
+def _same(one: Affine, other: Affine | None) -> bool:
+    return other is not None and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
