@@ -232,6 +232,17 @@ def _uniform(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
     return place * length // (2 * views * frames), _repeats(spec, length)
 
 
+def whole_file(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take every ``stride``-th moment of the whole timeline as one clip; a `Rule` for `plan_clips`.
+
+    ``num_frames`` and ``num_views`` are not heeded: the clip is as long as the file.
+    """
+    step = spec.stride * speed
+    count = max(1, math.ceil(length / step - 1e-9))
+    moments = np.floor(np.arange(count) * step + 1e-9).astype(np.int64)
+    return np.minimum(moments, length - 1)[None], ""
+
+
 def _repeats(spec: InputSpec, length: int) -> str:
     return (
         _too_short(length, spec.num_frames, "frames come more than once") if length < spec.num_frames else ""
