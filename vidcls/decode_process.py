@@ -159,6 +159,10 @@ class Worker:
                 self._answers.put(answer, timeout=0.1)
                 return
 
+    def abort(self) -> None:
+        """Ends the process from another thread than the one that asks; that one then cleans up."""
+        self._process.kill()
+
     def kill(self) -> None:
         """Ends the process, whatever it is doing, and frees all that belongs to it."""
         self._closing.set()

@@ -274,7 +274,7 @@ class Writer:
         return ""
 
 
-def _json(row: Row, indent: int | None = None) -> str:
+def json_text(row: Row, indent: int | None = None) -> str:
     """Write JSON as UTF-8 text; scores that are not finite become null, which JSON has no word for."""
     text = json.dumps(_finite(dict(row)), ensure_ascii=False, indent=indent, allow_nan=False)
     # Names that are not valid Unicode: json.loads() gives back the same string, os.fsencode() the same bytes.
@@ -295,7 +295,7 @@ class JsonWriter(Writer):
     """A list of objects."""
 
     def _text(self, row: Row) -> str:
-        return ("[\n  " if self._rows == 0 else ",\n  ") + _json(row, indent=2).replace("\n", "\n  ")
+        return ("[\n  " if self._rows == 0 else ",\n  ") + json_text(row, indent=2).replace("\n", "\n  ")
 
     def _end(self) -> str:
         return "\n]\n" if self._rows else "[]\n"
@@ -307,7 +307,7 @@ class JsonLinesWriter(Writer):
     atomic = False
 
     def _text(self, row: Row) -> str:
-        return _json(row) + "\n"
+        return json_text(row) + "\n"
 
 
 class CsvWriter(Writer):
@@ -318,16 +318,17 @@ class CsvWriter(Writer):
         tail = ["; ".join(row.get("warnings") or ()), row.get("error")]
         predictions = row.get("predictions") or [dict.fromkeys(PREDICTION_KEYS)]
         lines = [[*head, *(_finite(p[key]) for key in PREDICTION_KEYS), *tail] for p in predictions]
-        return self._names() + _csv(lines)
+        return self._names() + csv_text(lines)
 
     def _end(self) -> str:
         return self._names()
 
     def _names(self) -> str:
-        return "" if self._rows else _csv([[*ROW_KEYS, *PREDICTION_KEYS, "warnings", "error"]])
+        return "" if self._rows else csv_text([[*ROW_KEYS, *PREDICTION_KEYS, "warnings", "error"]])
 
 
-def _csv(lines: list[list[Any]]) -> str:
+def csv_text(lines: list[list[Any]]) -> str:
+    """Write lines of CSV; what is not valid Unicode becomes an escape."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
     return buffer.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")

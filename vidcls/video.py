@@ -174,6 +174,12 @@ class VideoReader:
             self._kill()
             self._forget()
 
+    def abort(self) -> None:
+        """Kills the worker under a call of another thread, which then fails or tries its other decoder."""
+        worker = self._worker
+        if worker is not None:
+            worker.abort()
+
     def __enter__(self) -> VideoReader:
         self.start()
         return self

@@ -1,0 +1,265 @@
+"""What lies between decoders and model: clips that are ready, batches of their views, and what is measured there."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls.classifier import UNIT_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
+from vidcls.engines import Engine, Floats
+from vidcls.errors import DeviceError
+from vidcls.score.inputs import Item
+from vidcls.views import clip_crop, pixel_affine
+
+TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
+MAX_GPU_BATCH = 256  # views
+
+
+@dataclass
+class Stats:
+    """What a pipeline measured, in seconds of wall time unless said otherwise.
+
+    Attributes:
+        waited: The model's time without anything to do, from the first clip that was ready on.
+        forward: The model's time at work.
+        decoded: The decoders' time at work, summed over them.
+        blocked: The decoders' time before a full queue.
+        clips: Clips scored.
+        views: Views scored.
+        readers: Decoders at work together, at most.
+    """
+
+    waited: float = 0.0
+    forward: float = 0.0
+    decoded: float = 0.0
+    blocked: float = 0.0
+    clips: int = 0
+    views: int = 0
+    readers: int = 0
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time that the model waited, 0 to 1."""
+        return self.waited / max(self.waited + self.forward, 1e-9)
+
+
+@dataclass
+class Work:
+    """A clip on its way through the model.
+
+    Attributes:
+        item: What was to be scored.
+        clip: What was read, without its frames.
+        pixels: (v, t, h, w, 3) of all views, crop-major; or, for models that encode frames or tubelets by themselves,
+            (u, t', h, w, 3) each different unit of them once.
+        where: (v, n) which units make up each view; None for models that see whole views.
+        indices: (v, t) numbers of the views' frames, for models that use them.
+        seconds: Wall time spent on it so far.
+    """
+
+    item: Item
+    clip: Clip
+    pixels: NDArray[Any]
+    where: NDArray[np.int64] | None
+    indices: NDArray[np.int64] | None
+    seconds: float
+
+    @property
+    def views(self) -> int:
+        """How many views the clip has."""
+        return len(self.clip.view_indices)
+
+
+def prepare(item: Item, clip: Clip, unit_frames: int, uses_indices: bool, begun: float) -> Work:
+    """Cut all that the model needs of a clip, so that the model's thread does not have to.
+
+    Args:
+        item: What was to be scored.
+        clip: What was read.
+        unit_frames: See ``vidcls.engines.Engine``.
+        uses_indices: Whether the model is told the frames' numbers.
+        begun: When work on the clip began (``time.perf_counter``).
+    """
+    where = None
+    if unit_frames:
+        clips, frames = clip.plan.indices.shape
+        places = np.searchsorted(clip.frame_indices, clip.plan.indices).reshape(-1, unit_frames)
+        units, first = np.unique(places, axis=0, return_inverse=True)
+        once = first.reshape(clips, frames // unit_frames)
+        crops = range(clip.spec.num_crops)
+        pixels = np.concatenate([clip_crop(clip.frames, clip.spec, crop)[units] for crop in crops])
+        where = np.concatenate([once + crop * len(units) for crop in crops])
+    else:
+        pixels = clip_pixels(clip, slice(0, len(clip.view_indices)))
+    indices = clip.view_indices if uses_indices else None
+    bare = replace(clip, frames=clip.frames[:0])
+    return Work(item, bare, pixels, where, indices, time.perf_counter() - begun)
+
+
+class Ready:
+    """A queue of decoded clips, bounded in bytes; one clip always fits."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._works: collections.deque[Work] = collections.deque()
+        self._changed = threading.Condition()
+
+    def put(self, work: Work, stop: threading.Event) -> None:
+        size = work.pixels.nbytes
+        with self._changed:
+            while self._works and self._bytes + size > self._max_bytes and not stop.is_set():
+                self._changed.wait(TICK)
+            self._bytes += size
+            self._works.append(work)
+            self._changed.notify_all()
+
+    def get(self, timeout: float) -> Work | None:
+        with self._changed:
+            if not self._works and timeout > 0:
+                self._changed.wait(timeout)
+            if not self._works:
+                return None
+            work = self._works.popleft()
+            self._bytes -= work.pixels.nbytes
+            self._changed.notify_all()
+            return work
+
+
+class Batcher:
+    """Runs clips through a model, as many views together as pays.
+
+    Args:
+        size: Views to begin with.
+        grows: Whether to double it for as long as that makes a view cheaper.
+    """
+
+    def __init__(self, size: int, *, grows: bool = False) -> None:
+        self.size = size
+        self.halved = 0
+        self._grows = grows
+        self._seen = 0  # batches of the present size
+        self._best = float("inf")  # seconds a view at the present size
+        self._smaller = float("inf")  # seconds a view at half of it
+
+    def wants(self, works: Sequence[Work]) -> bool:
+        """Whether one more clip like these would still fit into the batch."""
+        return not works or (len(works) + 1) * works[-1].views <= self.size
+
+    def run(self, engine: Engine, works: Sequence[Work]) -> list[Floats]:
+        """Score clips together → logits (v, k) of each; where memory runs out, in smaller batches from then on.
+
+        Raises:
+            DeviceError: Memory does not suffice for one view.
+        """
+        while True:
+            size = self.size
+            begin = time.perf_counter()
+            try:
+                found = (_score_units if works[0].where is not None else _score_views)(engine, works, size)
+            except (DeviceError, MemoryError) as error:
+                if size == 1 or not _out_of_memory(error):
+                    raise
+                self.size = size // 2
+                self.halved += 1
+                self._grows = False
+                _free_memory()
+                continue
+            self._learn(sum(work.views for work in works), time.perf_counter() - begin)
+            return found
+
+    def _learn(self, views: int, seconds: float) -> None:
+        if not self._grows or 2 * views <= self.size:
+            return  # a batch that is half empty says nothing of full ones
+        self._seen += 1
+        if self._seen > 1:  # the first of a size pays for what libraries choose then
+            self._best = min(self._best, seconds / views)
+        if self._seen < 5:
+            return
+        if self._best > 0.95 * self._smaller:
+            self.size //= 2
+            self._grows = False
+        elif self.size * 2 > MAX_GPU_BATCH:
+            self._grows = False
+        else:
+            self.size *= 2
+            self._smaller, self._best, self._seen = self._best, float("inf"), 0
+
+
+def _score_views(engine: Engine, works: Sequence[Work], size: int) -> list[Floats]:
+    """Score whole views, ``size`` at a time, whichever clips they are of."""
+    pixels = _joined([work.pixels for work in works])
+    indices = _joined([work.indices for work in works if work.indices is not None])
+    affine = pixel_affine(works[0].clip.spec)
+    parts = [
+        engine(pixels[part], None if indices is None else indices[part], affine)
+        for part in batches(len(pixels), size)
+    ]
+    return _split(np.concatenate(parts), works)
+
+
+def _score_units(engine: Engine, works: Sequence[Work], size: int) -> list[Floats]:
+    """Encode the different units of all clips, then classify the views made of them.
+
+    Batches of units are as `vidcls predict` cuts them at its batch of views, and grow and shrink with that.
+    """
+    units = _joined([work.pixels for work in works])
+    affine = pixel_affine(works[0].clip.spec)
+    together = max(1, UNIT_BATCH // engine.unit_frames * size // VIEW_BATCH)
+    features = np.concatenate([engine.encode(units[part], affine) for part in batches(len(units), together)])
+    starts = np.cumsum([0, *(len(work.pixels) for work in works[:-1])])
+    where = np.concatenate(
+        [work.where + start for work, start in zip(works, starts, strict=True) if work.where is not None]
+    )
+    indices = _joined([work.indices for work in works if work.indices is not None])
+    parts = [
+        engine.classify(features[where[part]], None if indices is None else indices[part])
+        for part in batches(len(where), size)
+    ]
+    return _split(np.concatenate(parts), works)
+
+
+def _joined(arrays: list[NDArray[Any]]) -> Any:
+    """Return the arrays one after the other; None if there are none."""
+    if len(arrays) < 2:
+        return arrays[0] if arrays else None
+    return np.concatenate(arrays)
+
+
+def _split(logits: Floats, works: Sequence[Work]) -> list[Floats]:
+    return np.split(logits, np.cumsum([work.views for work in works])[:-1])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "problem", "") == "out of memory"
+
+
+def _free_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # macOS and Windows
+        return os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Return the machine's memory in bytes, or 8 GiB where that cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30

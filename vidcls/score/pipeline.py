@@ -1,0 +1,388 @@
+"""One model kept busy: decode threads → a bounded queue → batches of views of different clips → results.
+
+Each decode thread has a worker process of its own (`vidcls.video`), which is killed and replaced when it hangs or
+swells. The queue is bounded in bytes; a full one makes the decoders wait, an empty one the model. The model's waiting
+is measured, and decoders are added while it waits, up to a bound, and retired while they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from vidcls.classifier import VIEW_BATCH, Classifier
+from vidcls.errors import InputError, VidclsError
+from vidcls.score import remote
+from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, cores, memory, prepare
+from vidcls.score.inputs import Item
+from vidcls.score.rows import Result, finish
+from vidcls.video import VideoReader
+
+CPU_BATCH, GPU_BATCH = (
+    4,
+    16,
+)  # views; 4 is what `vidcls predict` uses, so that results are the same to the bit
+WINDOW = 3.0  # seconds after which the number of decoders is looked at
+WAITED_TOO_LONG = 0.05  # share of the model's time above which a decoder is added
+IDLE = 0.9  # share of the decoders' time spent before a full queue above which one is retired
+MAX_READERS = 64
+FEEDER = "vidcls-list"
+
+
+class Scorer(Protocol):
+    """Whatever scores clips: one model here, several, or a cluster's."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that the scores depend on, ready for JSON."""
+        ...
+
+    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+        """Score clips in any order; None now and then, when nothing is ready."""
+        ...
+
+    def leftovers(self) -> list[Result]:
+        """Return what was scored but not handed out when ``run`` was closed."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was measured on the way: see ``Stats``."""
+        ...
+
+    def close(self) -> None:
+        """Free all processes."""
+        ...
+
+
+class Pipeline:
+    """Scores clips with one classifier in this process.
+
+    Args:
+        classifier: Ready to run.
+        make_reader: Makes one decoder.
+        settings: What ``settings()`` returns.
+        top_k: Predictions of a row.
+        all_scores: Whether rows get the scores of all classes.
+        workers: Decoders; None: as many as the model needs so as not to wait, ``max_workers`` at most.
+        batch: Views that go through the model together; None: by the device, and on a GPU as large as pays.
+        max_bytes: Of decoded views that wait for the model; None: an eighth of the memory, 2 GiB at most.
+        max_workers: See ``workers``; None: as many as there are cores.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        make_reader: Callable[[], VideoReader],
+        settings: dict[str, Any],
+        *,
+        top_k: int = 5,
+        all_scores: bool = False,
+        workers: int | None = None,
+        batch: int | None = None,
+        max_bytes: int | None = None,
+        max_workers: int | None = None,
+    ) -> None:
+        self._classifier = classifier
+        self._make_reader = make_reader
+        self._settings = settings
+        self._top_k = top_k
+        self._all_scores = all_scores
+        self._max_readers = workers or min(max_workers or cores(), MAX_READERS)
+        self._fixed_readers = workers is not None
+        on_cpu = classifier.engine.device.startswith("cpu")
+        self._batcher = Batcher(
+            batch or (VIEW_BATCH if on_cpu else GPU_BATCH), grows=batch is None and not on_cpu
+        )
+        self._max_bytes = max_bytes or min(2 << 30, memory() // 8)
+        self.measured = Stats()
+        self._leftovers: list[Result] = []
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that the scores depend on."""
+        return self._settings
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was measured so far."""
+        s = self.measured
+        return {
+            "wait_share": round(s.wait_share, 4),
+            "waited_seconds": round(s.waited, 3),
+            "forward_seconds": round(s.forward, 3),
+            "decode_seconds": round(s.decoded, 3),
+            "clips": s.clips,
+            "views": s.views,
+            "batch": self._batcher.size,
+            "workers": s.readers,
+        }
+
+    def close(self) -> None:
+        """Free the classifier's own decoder; those of ``run`` end with it."""
+        self._classifier.close()
+
+    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+        """Score clips; see ``Scorer``. Closing the generator stops all that is under way.
+
+        Raises:
+            VidclsError: Something is wrong with the model or the machine, rather than with a clip.
+        """
+        flow = _Flow(self, items)
+        try:
+            flow.start()
+            yield from flow.results()
+        finally:
+            flow.stop()
+            self._leftovers = flow.leftovers()
+
+    def leftovers(self) -> list[Result]:
+        """Return what was scored but not handed out when ``run`` was closed."""
+        return self._leftovers
+
+
+class _Flow:
+    """One run of a pipeline: its threads and queues."""
+
+    def __init__(self, pipeline: Pipeline, items: Iterable[Item]) -> None:
+        self._pipe = pipeline
+        self._stats = pipeline.measured
+        self._items = items
+        self._todo: queue.Queue[Item | None] = queue.Queue(maxsize=2 * pipeline._max_readers)
+        self._ready = Ready(pipeline._max_bytes)
+        self._done: queue.Queue[Result | BaseException | None] = queue.Queue(maxsize=4096)
+        self._stop = threading.Event()
+        self._retire = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._readers: dict[threading.Thread, VideoReader] = {}
+        self._reading = 0  # decode threads that have not ended
+        self._others: list[threading.Thread] = []
+
+    def start(self) -> None:
+        first = self._pipe._max_readers if self._pipe._fixed_readers else min(2, self._pipe._max_readers)
+        for _ in range(first):
+            self._add_reader()
+        for name, target in ((FEEDER, self._feed), ("vidcls-model", self._score)):
+            thread = threading.Thread(target=self._guarded, args=(target,), name=name, daemon=True)
+            self._others.append(thread)
+            thread.start()
+
+    def results(self) -> Iterator[Result | None]:
+        while True:
+            try:
+                result = self._done.get(timeout=TICK)
+            except queue.Empty:
+                yield None
+                continue
+            if result is None:
+                return
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+
+    def stop(self) -> None:
+        self._stop.set()
+        with self._lock:
+            readers = dict(self._readers)
+        for thread, reader in readers.items():
+            while thread.is_alive():  # an aborted reader may try once more with its other decoder
+                reader.abort()
+                thread.join(TICK)
+        for thread in self._others:
+            # The feeder may wait for a line of standard input that never comes; the model's batch has an end.
+            thread.join(TICK if thread.name == FEEDER else None)
+
+    def leftovers(self) -> list[Result]:
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                result = self._done.get_nowait()
+                if isinstance(result, Result):
+                    found.append(result)
+        return found
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:
+            # Whatever it is, the main thread must hear of it: it would wait for this thread forever.
+            self._finish(error)
+
+    def _finish(self, result: Result | BaseException | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self._done.put(result, timeout=TICK)
+                return
+            except queue.Full:
+                continue
+
+    # Listing
+
+    def _feed(self) -> None:
+        for item in self._items:
+            if not self._hand(item):
+                return
+        # One sentinel for all readers: each puts it back for the next.
+        self._hand(None)
+
+    def _hand(self, item: Item | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._todo.put(item, timeout=TICK)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    # Decoding
+
+    def _add_reader(self) -> None:
+        reader = self._pipe._make_reader()
+        thread = threading.Thread(
+            target=self._guarded, args=(lambda: self._read_all(reader),), name="vidcls-decode", daemon=True
+        )
+        with self._lock:
+            self._readers[thread] = reader
+            self._reading += 1
+            self._stats.readers = max(self._stats.readers, self._reading)
+        reader.start()
+        thread.start()
+
+    def _read_all(self, reader: VideoReader) -> None:
+        try:
+            while not self._stop.is_set() and not self._retire.acquire(blocking=False):
+                try:
+                    item = self._todo.get(timeout=TICK)
+                except queue.Empty:
+                    continue
+                if item is None:
+                    self._hand(None)
+                    break
+                self._read(reader, item)
+        finally:
+            reader.close()
+            with self._lock:
+                self._reading -= 1
+                self._readers.pop(threading.current_thread(), None)
+
+    def _read(self, reader: VideoReader, item: Item) -> None:
+        start = time.perf_counter()
+        try:
+            work = self._decode(reader, item, start)
+        except InputError as error:
+            if not self._stop.is_set():  # then it is the stop that broke it
+                self._fail(item, error, time.perf_counter() - start)
+            return
+        seconds = work.seconds
+        self._ready.put(work, self._stop)
+        with self._lock:
+            self._stats.decoded += seconds
+            self._stats.blocked += time.perf_counter() - start - seconds
+
+    def _decode(self, reader: VideoReader, item: Item, start: float) -> Work:
+        """Read one clip; whatever happens on the way is this clip's own failure."""
+        if item.error is not None:
+            raise item.error
+        try:
+            with remote.local_copy(item.location) as path:
+                clip = self._pipe._classifier.read(path, reader)
+            model = self._pipe._classifier
+            return prepare(item, clip, model.engine.unit_frames, model.uses_frame_indices, start)
+        except InputError as error:
+            # The person named the clip, not a temporary file.
+            raise InputError(item.path, error.problem, error.remedy, kind=error.kind) from None
+        except VidclsError:
+            raise
+        except MemoryError:
+            raise InputError(item.path, "there is not enough memory for its views", kind="memory") from None
+        except Exception as error:
+            # A million strangers' files find every hole there is; none of them may cost the others their rows.
+            problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
+            raise InputError(item.path, problem, "please report it", kind="internal") from None
+
+    def _fail(self, item: Item, error: InputError, seconds: float) -> None:
+        row = self._pipe._classifier.failed(item.path, error).row
+        self._finish(finish(item, row, seconds=seconds, error=error))
+
+    # The model
+
+    def _score(self) -> None:
+        window = _Window(self._stats)
+        busy = False  # the time until the first clip is ready is nobody's waiting
+        more = True
+        while more and not self._stop.is_set():
+            begin = time.perf_counter()
+            works, more = self._take()
+            if busy:
+                self._stats.waited += time.perf_counter() - begin
+            if works:
+                busy = True
+                self._forward(works)
+            self._adjust(window)
+        self._finish(None)
+
+    def _take(self) -> tuple[list[Work], bool]:
+        """Collect clips until a batch is full or no more are ready; False: there will be no more."""
+        works: list[Work] = []
+        while self._pipe._batcher.wants(works):
+            # Read before the queue is: when it says that all decoders have ended, whatever they put there is there.
+            with self._lock:
+                ended = self._reading == 0
+            work = self._ready.get(timeout=0.0 if works or ended else TICK)
+            if work is None:
+                return works, not ended
+            works.append(work)
+        return works, True
+
+    def _forward(self, works: list[Work]) -> None:
+        classifier = self._pipe._classifier
+        begin = time.perf_counter()
+        logits = self._pipe._batcher.run(classifier.engine, works)
+        took = time.perf_counter() - begin
+        self._stats.forward += took
+        self._stats.clips += len(works)
+        for work, found in zip(works, logits, strict=True):
+            self._stats.views += len(found)
+            scores = classifier.scores(found)
+            seconds = work.seconds + took / len(works)
+            prediction = classifier.prediction(
+                work.item.path, work.clip, scores, found.mean(axis=0), self._pipe._top_k, seconds
+            )
+            whole = scores.tolist() if self._pipe._all_scores else None
+            self._finish(finish(work.item, prediction.row, seconds=seconds, scores=whole))
+
+    def _adjust(self, window: _Window) -> None:
+        """Add a decoder where the model waits, retire one where they do."""
+        if self._pipe._fixed_readers or not window.over():
+            return
+        waited, blocked = window.shares(self._reading)
+        if (
+            waited > WAITED_TOO_LONG
+            and 0 < self._reading < self._pipe._max_readers
+            and not self._todo.empty()
+        ):
+            self._add_reader()
+        elif blocked > IDLE and self._reading > 1:
+            self._retire.release()
+
+
+class _Window:
+    """Shares of the last seconds that model and decoders waited."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._restart()
+
+    def _restart(self) -> None:
+        self._begin = time.perf_counter()
+        self._waited, self._blocked = self._stats.waited, self._stats.blocked
+
+    def over(self) -> bool:
+        return time.perf_counter() - self._begin > WINDOW
+
+    def shares(self, readers: int) -> tuple[float, float]:
+        took = time.perf_counter() - self._begin
+        waited = (self._stats.waited - self._waited) / took
+        blocked = (self._stats.blocked - self._blocked) / took / max(readers, 1)
+        self._restart()
+        return waited, blocked

@@ -1,0 +1,290 @@
+"""The whole of ``vidcls score``: list, skip what is done, score, write, note, and say how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from vidcls.errors import OutputError, UsageError
+from vidcls.output import printable
+from vidcls.score import remote
+from vidcls.score.inputs import Inputs, Item, missing_pyarrow
+from vidcls.score.journal import Journal, Status, in_shard
+from vidcls.score.local import Setup
+from vidcls.score.pipeline import Scorer
+from vidcls.score.progress import Counts, Reporter
+from vidcls.score.rows import CsvLines, JsonLines
+from vidcls.score.sink import RowFile, atomically, format_of, remove_output
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be scored, how, and where to.
+
+    Attributes:
+        inputs: The clips.
+        output: A path, or an address such as ``s3://bucket/scores.parquet``, ending in .jsonl, .csv or .parquet.
+        setup: The model and how it is run.
+        shard: (I, N): only part I of N of the clips.
+        retry_failed: Score clips anew that failed in an earlier run.
+        overwrite: Begin anew, whatever is there.
+        make_scorer: Makes what scores; by default one pipeline in this process.
+    """
+
+    inputs: Inputs
+    output: str
+    setup: Setup = field(default_factory=Setup)
+    shard: tuple[int, int] = (1, 1)
+    retry_failed: bool = False
+    overwrite: bool = False
+    make_scorer: Callable[[Setup], Scorer] = Setup.pipeline
+
+
+@dataclass
+class Summary:
+    """How a run went.
+
+    Attributes:
+        counts: What happened in it.
+        rows: Rows that the output has.
+        interrupted: Whether it was stopped before its end; the same command goes on.
+        examples: One error for each kind of failure.
+        stats: See ``Scorer.stats``.
+    """
+
+    counts: Counts
+    rows: int = 0
+    interrupted: bool = False
+    examples: dict[str, str] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> Counter[str]:
+        """Clips of this run's inputs that have a row with an error, by kind, whenever they failed."""
+        return self.counts.failed + self.counts.failed_before
+
+
+class Places:
+    """The files that belong to one output: where the text of the rows is, and the journal.
+
+    Args:
+        output: A path or an address; for an address the other two are in the current folder.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+        self.format = format_of(output)
+        self.remote = remote.is_remote(output)
+        base = Path(urlsplit(output).path).name if self.remote else output
+        self.target = Path(base)
+        self.journal = Path(f"{base}.journal")
+        # Only text that is final at every moment goes straight into the output.
+        direct = self.format != "parquet" and not self.remote
+        self.rows = Path(base) if direct else Path(f"{base}.rows")
+
+
+def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
+    """Score all clips of a job that have no row yet; see ``Job``.
+
+    Raises:
+        UsageError: The job does not fit what is in the output already, or its inputs make no sense.
+        OutputError: Another process writes it, or the disk is full; rows that were made so far are kept.
+        VidclsError: Something is wrong with the model or the machine.
+    """
+    places = Places(job.output)
+    if places.format == "parquet":
+        _need_pyarrow(job.output)
+    columns = job.inputs.columns()
+    if job.overwrite and places.journal.exists():
+        _check_replaceable(places)
+    journal = Journal(places.journal, printable(job.output))
+    try:
+        # Loaded while the lock is held and before anything is thrown away: a mistyped model costs no results.
+        scorer = job.make_scorer(job.setup)
+        try:
+            settings = {**scorer.settings(), "columns": columns, "shard": "{}/{}".format(*job.shard)}
+            return _score(job, places, journal, scorer, settings, reporter_options or {})
+        finally:
+            scorer.close()
+    finally:
+        journal.close()
+
+
+def _score(
+    job: Job,
+    places: Places,
+    journal: Journal,
+    scorer: Scorer,
+    settings: dict[str, Any],
+    reporter_options: dict[str, Any],
+) -> Summary:
+    # The same command goes on where it was when it was killed, with --overwrite too.
+    if job.overwrite and not journal.is_replacement_under_way(settings):
+        journal.reset()
+        remove_output([places.rows, *([] if places.remote else [places.target])])
+    elif places.rows != places.target and not places.remote and journal.settings() is None:
+        _refuse_foreign(places.target)
+    journal.check(settings)
+    store = RowFile(places.rows, journal, _lines(places, settings))
+    journal.put(settings=json.dumps(settings), run=journal.run, finished=0)
+    counts = Counts()
+    summary = Summary(counts)
+    try:
+        with (
+            Reporter(counts, job.inputs, job.shard, **reporter_options) as reporter,
+            _interrupts() as stopped,
+        ):
+            reporter.started()
+            _consume(job, journal, store, scorer, reporter, stopped, summary)
+        summary.stats = scorer.stats()
+        summary.rows, _ = journal.counts()
+        _finalise(places, journal, store, settings, summary)
+    finally:
+        store.close()
+    return summary
+
+
+def _consume(
+    job: Job,
+    journal: Journal,
+    store: RowFile,
+    scorer: Scorer,
+    reporter: Reporter,
+    stopped: threading.Event,
+    summary: Summary,
+) -> None:
+    """Write results as they come, until there are no more or somebody presses Ctrl-C."""
+    results = scorer.run(_pending(job, journal, summary.counts, stopped))
+    try:
+        with contextlib.closing(results):  # type: ignore[type-var]
+            for result in results:
+                if result is not None and journal.take(result.item.path):
+                    _note(store, result, summary)
+                    if result.kind is not None:
+                        reporter.failed(result)
+                store.tick()
+                reporter.tick(scorer.stats().get("wait_share"))
+                if stopped.is_set():
+                    summary.interrupted = True
+                    break
+    finally:
+        # Whatever ended it, what was computed is kept; a full disk has said so already.
+        for result in scorer.leftovers():
+            if journal.take(result.item.path):
+                _note(store, result, summary)
+        store.commit()
+
+
+def _note(store: RowFile, result: Any, summary: Summary) -> None:
+    store.add(result)
+    summary.counts.add(result)
+    if result.kind is not None:
+        summary.examples.setdefault(result.kind, result.row["error"])
+
+
+def _pending(job: Job, journal: Journal, counts: Counts, stopped: threading.Event) -> Iterator[Item]:
+    """Yield the clips that need scoring, each once."""
+    for item in job.inputs:
+        if stopped.is_set():
+            return
+        if not in_shard(item.path, job.shard):
+            continue
+        claim = journal.claim(item, job.retry_failed)
+        if claim.status is Status.NEW:
+            yield item
+        elif claim.status is Status.DUPLICATE:
+            counts.duplicates += 1
+        else:
+            counts.skipped += 1
+            if claim.kind is not None:
+                counts.failed_before[claim.kind] += 1
+
+
+def _finalise(
+    places: Places, journal: Journal, store: RowFile, settings: dict[str, Any], summary: Summary
+) -> None:
+    """Bring the output into its final form, unless the run was interrupted."""
+    store.pack()
+    if summary.interrupted:
+        return
+    if places.format == "parquet":
+        from vidcls.score.parquet import write_parquet
+
+        target = places.target
+        atomically(target, lambda path: write_parquet(path, store.live_rows(), settings))
+    if places.remote:
+        source = places.target if places.format == "parquet" else places.rows
+        _upload(source, places)
+    journal.put(finished=1)
+
+
+def _upload(source: Path, places: Places) -> None:
+    try:
+        remote.upload(source, places.output)
+    except Exception as error:
+        # Each store's library has errors of its own, without a common root.
+        problem = f"cannot be written ({type(error).__name__}: {str(error)[:300]})"
+        hint = f"all rows are in {places.rows}; start the same command again"
+        raise OutputError(places.output, problem, hint) from None
+    if source != places.rows:
+        source.unlink(missing_ok=True)
+
+
+def _lines(places: Places, settings: dict[str, Any]) -> JsonLines | CsvLines:
+    if places.format == "csv":
+        return CsvLines(settings["top_k"], settings["all_scores"], tuple(settings["columns"]))
+    return JsonLines()
+
+
+def _refuse_foreign(target: Path) -> None:
+    if target.exists():
+        raise UsageError(
+            printable(str(target)),
+            "is there already, without a journal of vidcls",
+            "choose another output, or --overwrite",
+        )
+
+
+def _check_replaceable(places: Places) -> None:
+    """With --overwrite a journal that is damaged goes too; one that another process uses is refused later."""
+    with places.journal.open("rb") as file:
+        start = file.read(16)
+    if start and start != b"SQLite format 3\0":
+        remove_output([places.journal])
+
+
+def _need_pyarrow(output: str) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise missing_pyarrow(output) from None
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into a flag, so that no write is torn; a second one ends it at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield stopped
+    finally:
+        for number, earlier in zip(numbers, before, strict=True):
+            signal.signal(number, earlier)
