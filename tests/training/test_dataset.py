@@ -293,9 +293,11 @@ def test_synthetic_clips_go_on_in_the_middle(workers: int) -> None:
     assert rest[0][0].views.shape == (2, 3, 8, 4, 4)
 
 
-def fake_block(number: int) -> list[tuple[np.ndarray, int]]:
+def fake_block(number: int) -> list[tuple[np.ndarray, int, np.ndarray]]:
     """Six clips whose labels count on over the blocks."""
-    return [(np.full((8, 4, 4, 3), i, np.uint8), i) for i in range(number * 6, number * 6 + 6)]
+    return [
+        (np.full((8, 4, 4, 3), i, np.uint8), i, np.zeros((7, 4))) for i in range(number * 6, number * 6 + 6)
+    ]
 
 
 def test_camera_motion_is_trained_from_clips_made_on_the_fly(recipe: Any, tmp_path: Path) -> None:
@@ -304,11 +306,13 @@ def test_camera_motion_is_trained_from_clips_made_on_the_fly(recipe: Any, tmp_pa
 
     plan = recipe(
         data="synthetic:camera-motion",
-        config={"image_size": 16, "tubelet_size": [2, 8, 8]},
+        config={"image_size": 16, "tubelet_size": [2, 8, 8], "depth": 2, "pool": "gap"},
         input={"num_frames": 8, "stride": 8, "fps": 25},
         init={"from": "none", "whiten": 8},
+        synthetic={"teaching": 1.0, "plain_steps": 1},
         clips_per_epoch=16,
         batch_size=8,
+        ema=0.9,
         schedule={"epochs": 1},
     )
     result = train(plan, tmp_path / "run", device="cpu", quiet=True)

@@ -43,6 +43,7 @@ class Batch:
         bad: Path and reason of each clip that could not be read.
         error: Why no clip at all could be read; whoever asked for the batch raises it. (An exception that leaves a
             worker process loses its type on the way.)
+        motion: (b, t - 1, 4) how the camera moved from frame to frame, of clips that were made.
     """
 
     views: Tensor
@@ -50,6 +51,7 @@ class Batch:
     indices: Tensor
     bad: tuple[tuple[str, str], ...] = ()
     error: VidclsError | None = None
+    motion: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.views)
@@ -57,7 +59,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
         move = [x.to(device, non_blocking=True) for x in (self.views, self.labels, self.indices)]
-        return Batch(move[0], move[1], move[2], self.bad, self.error)
+        motion = None if self.motion is None else self.motion.to(device)
+        return Batch(move[0], move[1], move[2], self.bad, self.error, motion)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; DataLoader calls this."""
@@ -278,7 +281,8 @@ class SyntheticLoader:
     """Batches of clips that are made on the fly, by whole blocks, since a block's clips share their making.
 
     Args:
-        blocks: Makes block ``n``: pairs of a clip (t, h, w, 3) uint8 and its class id.
+        blocks: Makes block ``n``: of each clip its frames (t, h, w, 3) uint8, its class id, and the camera's steps
+            (t - 1, 4).
         block_size: Clips in each block.
         spec: How the model sees a video; only its normalisation is used.
         length: Clips of one epoch; epoch e takes the clips from ``e * length`` on.
@@ -307,7 +311,7 @@ class SyntheticLoader:
         self.rank, self.world = rank, world
         self.steps = length // self.batch_size
         self._order: list[int] = []
-        self._loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        self._loader: DataLoader[Block] = DataLoader(
             _BlockDataset(blocks),
             batch_size=None,
             sampler=self._order,
@@ -330,31 +334,35 @@ class SyntheticLoader:
             mine = batch[self.rank :: self.world]
             yield [self._join(mine[i : i + self.micro_batch]) for i in range(0, len(mine), self.micro_batch)]
 
-    def _clips(self, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for frames, labels in self._loader:
-            yield from list(zip(frames, labels, strict=True))[skip:]
+    def _clips(self, skip: int) -> Iterator[Block]:
+        for block in self._loader:
+            yield from list(zip(*block, strict=True))[skip:]
             skip = 0
 
-    def _join(self, clips: list[tuple[Tensor, Tensor]]) -> Batch:
-        views = torch.stack([normalise(frames.permute(0, 3, 1, 2), self.spec) for frames, _ in clips])
-        labels = torch.stack([label for _, label in clips])[:, None]
-        return Batch(views, labels, torch.arange(views.shape[2]).expand(len(views), -1))
+    def _join(self, clips: list[Block]) -> Batch:
+        views = torch.stack([normalise(frames.permute(0, 3, 1, 2), self.spec) for frames, _, _ in clips])
+        labels = torch.stack([label for _, label, _ in clips])[:, None]
+        motion = torch.stack([steps for _, _, steps in clips])
+        return Batch(views, labels, torch.arange(views.shape[2]).expand(len(views), -1), motion=motion)
 
     def close(self) -> None:
         """Nothing to stop: worker processes end with the loader."""
 
 
-Blocks = Callable[[int], Sequence[tuple[np.ndarray, int]]]
+Blocks = Callable[[int], Sequence[tuple[np.ndarray, int, np.ndarray]]]
+Block = tuple[Tensor, Tensor, Tensor]
+"""Frames, class ids and steps of the clips of one block, or of one clip."""
 
 
-class _BlockDataset(Dataset[tuple[Tensor, Tensor]]):
+class _BlockDataset(Dataset[Block]):
     def __init__(self, blocks: Blocks) -> None:
         self.blocks = blocks
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> Block:
         items = self.blocks(number)
-        frames = torch.from_numpy(np.stack([np.ascontiguousarray(clip) for clip, _ in items]))
-        return frames, torch.tensor([label for _, label in items], dtype=torch.int64)
+        frames = torch.from_numpy(np.stack([np.ascontiguousarray(clip) for clip, _, _ in items]))
+        labels = torch.tensor([label for _, label, _ in items], dtype=torch.int64)
+        return frames, labels, torch.from_numpy(np.stack([steps for _, _, steps in items]).astype(np.float32))
 
 
 def one_thread(worker: int) -> None:

@@ -207,3 +207,24 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=120))
+
+
+def figures_line(means: dict[str, float], speed: dict[str, float]) -> str:
+    """What the progress bar says."""
+    return (
+        f"loss {means['train_loss']:.3f}  top-1 {means['train_top1']:.1%}  "
+        f"{speed['clips_per_s']:.1f} clips/s  waiting for data {speed['data_wait']:.0%}"
+    )
+
+
+def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
+    """What is said at an epoch's end."""
+    parts = [f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.1%}"]
+    if "val_loss" in row:
+        parts.append(
+            f"validation loss {row['val_loss']:.3f}, top-1 {row['val_top1']:.1%}"
+            + (" (best)" if best else "")
+        )
+    if row["bad_clips"]:
+        parts.append(f"{row['bad_clips']} bad clips skipped")
+    return "; ".join(parts)

@@ -36,18 +36,9 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     frozen: set[str] = set()
     for pattern in patterns:
         if pattern == "backbone" and not any(name.startswith("backbone.") for name in names):
-            found = [name for name in names if not is_head(name)]
+            frozen.update(name for name in names if not is_head(name))
         else:
-            found = [
-                n for n in names if n == pattern or n.startswith(f"{pattern}.") or fnmatchcase(n, pattern)
-            ]
-        if not found:
-            known = sorted({name.split(".")[0] for name in names})
-            hint = nearest(pattern, known + names)
-            raise UsageError(
-                f"--freeze {pattern}", f"no parameter is called so{hint}", f"its parts are {', '.join(known)}"
-            )
-        frozen.update(found)
+            frozen.update(matching(names, pattern, "--freeze"))
     if len(frozen) == len(names):
         raise UsageError("--freeze", "leaves nothing to train", "freeze less")
     count = 0
@@ -56,6 +47,22 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
             parameter.requires_grad_(False)
             count += parameter.numel()
     return count
+
+
+def matching(names: Sequence[str], pattern: str, option: str) -> list[str]:
+    """The names that are ``pattern``, lie below it, or match it with ``*`` and ``[0-5]``.
+
+    Raises:
+        UsageError: There is none; the message names ``option`` and the nearest name.
+    """
+    found = [n for n in names if n == pattern or n.startswith(f"{pattern}.") or fnmatchcase(n, pattern)]
+    if not found:
+        known = sorted({name.split(".")[0] for name in names})
+        hint = nearest(pattern, known + list(names))
+        raise UsageError(
+            f"{option} {pattern}", f"no parameter is called so{hint}", f"its parts are {', '.join(known)}"
+        )
+    return found
 
 
 def is_head(name: str) -> bool:
@@ -106,10 +113,16 @@ def parameter_groups(model: nn.Module, settings: Optimizer) -> list[dict[str, An
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     numbers = layer_numbers([name for name, _ in model.named_parameters()])
     deepest = max(numbers.values())
+    names = list(numbers)
+    bare = {name for pattern in settings.no_decay for name in matching(names, pattern, "no_decay")}
+    rates = dict.fromkeys(names, 1.0)
+    for pattern, rate in settings.rates.items():
+        rates.update(dict.fromkeys(matching(names, pattern, "rates"), rate))
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in named:
-        decay = settings.weight_decay if settings.decay_all or decays(name, parameter) else 0.0
-        scale = settings.layer_decay ** (deepest - numbers[name])
+        plain = name in bare or not (settings.decay_all or decays(name, parameter))
+        decay = 0.0 if plain else settings.weight_decay
+        scale = settings.layer_decay ** (deepest - numbers[name]) * rates[name]
         groups.setdefault((decay, scale), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "lr_scale": scale, "lr": settings.lr * scale}
@@ -117,9 +130,14 @@ def parameter_groups(model: nn.Module, settings: Optimizer) -> list[dict[str, An
     ]
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """Build the optimizer over the parameters that are not frozen."""
+def make_optimizer(
+    model: nn.Module, settings: Optimizer, teacher: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimizer over the parameters that are not frozen, and over those of a teacher."""
     groups = parameter_groups(model, settings)
+    if teacher is not None:
+        plain = settings.model_copy(update={"rates": {}, "no_decay": (), "layer_decay": 1.0})
+        groups += parameter_groups(teacher, plain)
     if settings.name == "sgd":
         return torch.optim.SGD(
             groups,

@@ -62,6 +62,8 @@ class Optimizer(Spec):
         weight_decay: L2 coefficient for SGD, decoupled for AdamW.
         decay_all: Decay biases, norms, tokens and position embeddings too, as the published systems do.
         layer_decay: Factor on the learning rate from each layer to the one before it; 1 is off.
+        rates: Factors on the learning rate of parameters by name, prefix or pattern, such as ``head: 10``.
+        no_decay: Names, prefixes or patterns of parameters without weight decay, besides those of ``decay_all``.
     """
 
     name: Literal["sgd", "adamw"] = "adamw"
@@ -73,6 +75,8 @@ class Optimizer(Spec):
     weight_decay: float = Field(0.0, ge=0)
     decay_all: bool = True
     layer_decay: float = Field(1.0, gt=0, le=1)
+    rates: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    no_decay: tuple[str, ...] = ()
 
 
 class Schedule(Spec):
@@ -188,12 +192,17 @@ class Synthetic(Spec):
         images: Folder of pictures to film, besides textures made by rule.
         videos: Folder of footage to film.
         val_clips: Clips of the validation set; they come from a seed of their own.
+        plain_steps: Steps over which plain clips, in which nothing but the camera moves, give way to all variety.
+        teaching: Weight in the loss of the motion itself, which is known of clips that were made: linear maps from
+            the spatial encoder guess it, and are thrown away after the training. 0 is off.
     """
 
     repeats: int = Field(1, ge=1, le=16)
     images: str | None = None
     videos: str | None = None
     val_clips: int = Field(480, ge=1)
+    plain_steps: int = Field(0, ge=0)
+    teaching: float = Field(0.0, ge=0)
 
 
 class Recipe(Spec):

@@ -308,13 +308,16 @@ def _synthetic_loaders(
         raise UsageError("clips_per_epoch", "clips made on the fly have no end", "say how many make an epoch")
     options = recipe.synthetic
     block = _synthetic_block_size() * options.repeats
-    make = partial(make_block, spec.input, options.repeats, options.images, options.videos, recipe.seed)
+    plain = options.plain_steps * recipe.batch_size
+    make = partial(
+        make_block, spec.input, options.repeats, options.images, options.videos, recipe.seed, plain
+    )
     train = SyntheticLoader(
         make, block, spec.input, recipe.clips_per_epoch, recipe.batch_size, workers=workers, **share
     )
     if recipe.val is None:
         return train, None
-    make = partial(make_block, spec.input, 1, options.images, options.videos, recipe.seed + VAL_SEED)
+    make = partial(make_block, spec.input, 1, options.images, options.videos, recipe.seed + VAL_SEED, 0)
     size = _synthetic_block_size()
     return train, SyntheticLoader(
         make, size, spec.input, options.val_clips, recipe.batch_size, workers=workers, **share
@@ -334,8 +337,8 @@ def _synthetic_block_size() -> int:
 
 
 def make_block(
-    view: InputSpec, repeats: int, images: str | None, videos: str | None, seed: int, number: int
-) -> list[tuple[np.ndarray, int]]:
+    view: InputSpec, repeats: int, images: str | None, videos: str | None, seed: int, plain: int, number: int
+) -> list[tuple[np.ndarray, int, np.ndarray]]:
     """One block of camera-motion clips; a plain function of plain values, so that any process can make it.
 
     Raises:
@@ -350,7 +353,34 @@ def make_block(
         raise UsageError("synthetic", "takes images or videos, not both", "name one folder")
     worlds = FileWorlds(images or videos or "", videos=bool(videos)) if images or videos else None
     clip = ClipSpec(view.num_frames, view.stride, view.fps or 25.0, view.image_size[0])
-    return CameraMotionDataset(seed, 1 << 40, clip, repeats, worlds).make_block(number)
+    data = CameraMotionDataset(seed, 1 << 40, clip, repeats, worlds, plain_items=plain)
+    return [(item.frames, item.label, item.steps) for item in data.make_block(number)]
+
+
+def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | None:
+    """What shows a model the motion of synthetic clips while it is trained, or None where nothing does.
+
+    Raises:
+        UsageError: The clips are not synthetic, or there are several devices.
+        ConfigError: The model has no spatial encoder.
+    """
+    if not recipe.synthetic.teaching:
+        return None
+    if not is_synthetic(recipe.data) or world > 1:
+        raise UsageError("synthetic.teaching", "needs clips that are made, and one device", "set it to 0")
+    from vidcls.training.camera_motion import MotionTeacher, Settings
+
+    config: Any = model.config
+    if getattr(model, "architecture", "") != "vivit-fe" or config.depth < 2 or config.pool != "gap":
+        raise ConfigError(
+            "synthetic.teaching",
+            "is made for a factorised encoder with average pooling and two blocks or more",
+            "set it to 0",
+        )
+    settings = Settings(
+        image_size=config.image_size[0], tubelet_size=config.tubelet_size, embed_dim=config.embed_dim
+    )
+    return MotionTeacher(model, settings)
 
 
 def whiten(model: nn.Module, loader: Loader, recipe: Recipe, spec: ModelSpec) -> None:

@@ -154,10 +154,14 @@ class Trainer:
         if frozen:
             self.say(f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters are frozen")
         self.uses_indices = bool(getattr(model, "uses_frame_indices", False))
-        self.model, self.optimizer = self.accelerator.prepare(
-            model, optim.make_optimizer(model, recipe.optimizer)
-        )
-        self.mean = optim.running_mean(self.plain, recipe.ema) if recipe.ema else None
+        # Before the teacher, whose hooks would be copied with the model.
+        self.mean = optim.running_mean(model, recipe.ema) if recipe.ema else None
+        self.teacher = setup.make_teacher(model, recipe, self.accelerator.num_processes)
+        optimizer = optim.make_optimizer(model, recipe.optimizer, self.teacher)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        for part in (self.mean, self.teacher):
+            if part is not None:
+                part.to(self.accelerator.device)
         self.epoch = self.step_in_epoch = self.step = 0
         self.best: dict[str, float] | None = None
         self.stale = 0
@@ -236,7 +240,9 @@ class Trainer:
                 clips += sum(len(part) for part in group) * self.accelerator.num_processes
                 elapsed = time.perf_counter() - begun
                 speed = {"clips_per_s": clips / elapsed, "data_wait": waited / elapsed}
-                self.progress.step(self.epoch, self.step_in_epoch, steps, _figures(self.sums, speed))
+                self.progress.step(
+                    self.epoch, self.step_in_epoch, steps, logs.figures_line(self.sums.means(), speed)
+                )
                 if self.step % LOG_EVERY == 0:
                     self._log({**self.sums.means(), **speed})
                 if stopped.is_set() or (
@@ -293,7 +299,10 @@ class Trainer:
             losses.append(F.cross_entropy(scores, targets))
             best = scores.argmax(1)
             right = right * (share * (best == ids) + (1.0 - share) * (best == ids.flip(0)))
-        return torch.stack(losses).mean(), float(right.sum())
+        loss = torch.stack(losses).mean()
+        if self.teacher is not None and part.motion is not None:
+            loss = loss + recipe.synthetic.teaching * self.teacher(part.motion)
+        return loss, float(right.sum())
 
     def _update(self) -> None:
         """Move the weights, unless the gradient is no number."""
@@ -341,7 +350,7 @@ class Trainer:
         self._log(row)
         if self.metrics is not None:
             logs.draw_curves(self.metrics.rows, self.out / logs.CURVES)
-        self.say(_epoch_line(row, self.recipe.schedule.epochs, better and scores is not None))
+        self.say(logs.epoch_line(row, self.recipe.schedule.epochs, better and scores is not None))
 
     def _save_weights(self, name: str, row: dict[str, Any]) -> None:
         from vidcls.checkpoints.native import save_checkpoint
@@ -383,6 +392,7 @@ class Trainer:
         state = {
             "model": self.plain.state_dict(),
             "mean": self.mean.state_dict() if self.mean is not None else None,
+            "teacher": self.teacher.state_dict() if self.teacher is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             "random": checkpointing.random_states(),
@@ -407,6 +417,8 @@ class Trainer:
         self.plain.load_state_dict(state["model"])
         if self.mean is not None:
             self.mean.load_state_dict(state["mean"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -427,23 +439,3 @@ def _prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
     except OSError as error:
         raise OutputError(str(out), f"cannot be made ({error.strerror})", "name another --out") from None
     return checkpointing.load_state(out) if resume else None
-
-
-def _figures(sums: Sums, speed: dict[str, float]) -> str:
-    means = sums.means()
-    return (
-        f"loss {means['train_loss']:.3f}  top-1 {means['train_top1']:.1%}  "
-        f"{speed['clips_per_s']:.1f} clips/s  waiting for data {speed['data_wait']:.0%}"
-    )
-
-
-def _epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    parts = [f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.1%}"]
-    if "val_loss" in row:
-        parts.append(
-            f"validation loss {row['val_loss']:.3f}, top-1 {row['val_top1']:.1%}"
-            + (" (best)" if best else "")
-        )
-    if row["bad_clips"]:
-        parts.append(f"{row['bad_clips']} bad clips skipped")
-    return "; ".join(parts)
