@@ -194,4 +194,5 @@ def train(
         Trainer(recipe, out, resume=resuming, device=device, quiet=quiet, dry=True)
         return
     result = train(recipe, out, resume=resuming, device=device, tensorboard=tensorboard, quiet=quiet)
-    print(result.weights)
+    if result.main:
+        print(result.weights)

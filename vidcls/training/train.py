@@ -52,6 +52,7 @@ class Result:
         steps: Optimizer steps.
         scores: The best validation, or None without one.
         bad_clips: How many clips could not be read.
+        main: Whether this is the first of several processes, which speaks for all.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Result:
     steps: int
     scores: dict[str, float] | None
     bad_clips: int
+    main: bool = True
 
 
 @dataclass
@@ -221,7 +223,7 @@ class Trainer:
         self.loader.close()
         if self.val is not None:
             self.val.close()
-        return Result(self.out, self.out / checkpointing.BEST, self.step, self.best, len(self.bad))
+        return Result(self.out, self.out / checkpointing.BEST, self.step, self.best, len(self.bad), self.main)
 
     def _train_epoch(self, steps: int, stopped: threading.Event) -> None:
         """All steps that are left of the epoch."""
