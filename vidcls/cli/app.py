@@ -8,11 +8,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from vidcls.cli import EXIT_INTERRUPTED, guard, say
+from vidcls.cli.bench import bench
 from vidcls.cli.convert import convert
 from vidcls.cli.doctor import doctor
 from vidcls.cli.evaluate import evaluate
+from vidcls.cli.merge import merge
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
+from vidcls.cli.quantise import quantise
 from vidcls.cli.score import score
 from vidcls.cli.synthesize import synthesize
 from vidcls.cli.train import train
@@ -45,7 +48,7 @@ def _main(
     pass
 
 
-for command in (predict, score, models, train, evaluate, synthesize, convert, doctor):
+for command in (predict, score, merge, models, train, evaluate, synthesize, convert, bench, quantise, doctor):
     app.command()(guard(command))
 
 

@@ -6,6 +6,7 @@ results. A *list* has one path a line.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import io
@@ -303,18 +304,21 @@ def _csv_rows(source: str) -> Iterator[dict[str, Any]]:
             raise UsageError(source, f"line {reader.line_num} is no CSV ({error})", "mend it") from None
 
 
-def _parquet(source: str) -> Any:
+@contextlib.contextmanager
+def _parquet(source: str) -> Iterator[Any]:
+    need_pyarrow(source)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise missing_pyarrow(source) from None
-    try:
-        return pq.ParquetFile(remote.open_binary(source))
+        stream = remote.open_binary(source)
     except OSError as error:
         raise _unreadable(source, "manifest", error) from None
-    except pa.ArrowInvalid as error:
-        raise UsageError(source, f"is no Parquet file ({error})", "check how it was written") from None
+    with stream:
+        try:
+            yield pq.ParquetFile(stream)
+        except pa.ArrowInvalid as error:
+            raise UsageError(source, f"is no Parquet file ({error})", "check how it was written") from None
 
 
 def _parquet_kinds(source: str) -> dict[str, str]:
@@ -345,11 +349,17 @@ def _plain(value: Any) -> Any:
     return os.fsdecode(value) if isinstance(value, bytes) else str(value)
 
 
-def missing_pyarrow(subject: str) -> DependencyError:
-    """Return the error of a Parquet file on a machine without pyarrow."""
-    return DependencyError(
-        subject, "Parquet needs pyarrow", "pip install 'vidcls[parquet]', or use CSV or JSON lines"
-    )
+def need_pyarrow(subject: str) -> None:
+    """Refuse Parquet on a machine without pyarrow.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        remedy = "pip install 'vidcls[parquet]', or use CSV or JSON lines"
+        raise DependencyError(subject, "Parquet needs pyarrow", remedy) from None
 
 
 def _unreadable(source: str, what: str, error: OSError) -> UsageError | OutputError:

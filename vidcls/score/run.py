@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from vidcls.errors import OutputError, UsageError
 from vidcls.output import printable
 from vidcls.score import remote
-from vidcls.score.inputs import Inputs, Item, missing_pyarrow
+from vidcls.score.inputs import Inputs, Item, need_pyarrow
 from vidcls.score.journal import Journal, Status, in_shard
 from vidcls.score.local import Setup
 from vidcls.score.pipeline import Scorer
@@ -101,7 +101,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
     """
     places = Places(job.output)
     if places.format == "parquet":
-        _need_pyarrow(job.output)
+        need_pyarrow(job.output)
     columns = job.inputs.columns()
     if job.overwrite and places.journal.exists():
         _check_replaceable(places)
@@ -259,13 +259,6 @@ def _check_replaceable(places: Places) -> None:
         start = file.read(16)
     if start and start != b"SQLite format 3\0":
         remove_output([places.journal])
-
-
-def _need_pyarrow(output: str) -> None:
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise missing_pyarrow(output) from None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,222 @@
+"""The outputs of a job array's parts → one output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidcls.errors import UsageError
+from vidcls.output import printable
+from vidcls.score.inputs import need_pyarrow
+from vidcls.score.journal import key_of
+from vidcls.score.rows import CsvLines, JsonLines
+from vidcls.score.sink import atomically, format_of
+
+SHARD = "shard"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its rows, and the settings under which they were made.
+
+    Attributes:
+        path: Its file.
+        settings: As the journal has them, or a Parquet file itself.
+        finished: Whether all its clips have their rows; None where only the journal could tell and there is none.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    finished: bool | None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield its rows."""
+        if format_of(str(self.path)) == "parquet":
+            from vidcls.score.parquet import read_parquet
+
+            yield from read_parquet(str(self.path))[1]
+            return
+        with self.path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise UsageError(
+                        printable(str(self.path)), f"line {number} is not JSON", "score that part again"
+                    ) from None
+
+
+def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite: bool = False) -> int:
+    """Join the parts into one file and return how many rows it has.
+
+    A clip that is in several parts keeps its first row without an error. Memory stays flat.
+
+    Args:
+        output: Ends in .jsonl, .csv or .parquet, whatever the parts are.
+        paths: JSON lines or Parquet files, each with its journal beside it if that is there.
+        partial: Join what there is, though parts are missing or not finished.
+        overwrite: Replace ``output``.
+
+    Raises:
+        UsageError: The parts do not belong together, some are missing, or ``output`` exists.
+        OutputError: It cannot be written.
+    """
+    form = format_of(output)
+    if form == "parquet":
+        need_pyarrow(output)
+    target = Path(output)
+    if target.exists() and not overwrite:
+        raise UsageError(printable(output), "is there already", "choose another output, or --overwrite")
+    if target.resolve() in {Path(path).resolve() for path in paths}:
+        raise UsageError(printable(output), "is one of the parts", "choose another output")
+    parts = [open_part(path) for path in paths]
+    settings = _common(parts)
+    if not partial:
+        _check_complete(parts)
+    with _chosen(parts) as choice:
+        count = choice.count()
+        if form == "parquet":
+            from vidcls.score.parquet import write_parquet
+
+            atomically(target, lambda place: write_parquet(place, choice.rows(), settings))
+        else:
+            lines = JsonLines() if form == "jsonl" else _csv(settings)
+            atomically(target, lambda place: _write(place, lines, choice.rows()))
+    return count
+
+
+def open_part(path: str) -> Part:
+    """Find out what a part is.
+
+    Raises:
+        UsageError: It is not there, is of a form that cannot be read back, or its settings are unknown.
+    """
+    form = format_of(path)
+    place = Path(path)
+    if form == "csv":
+        raise UsageError(
+            path, "CSV does not keep types", "score the parts to .jsonl or .parquet, and merge to .csv"
+        )
+    if not place.is_file():
+        raise UsageError(path, "no such file", "check that this part has been scored to its end")
+    journal = Path(f"{path}.journal")
+    facts = _facts(journal) if journal.exists() else {}
+    settings = json.loads(facts["settings"]) if "settings" in facts else None
+    if form == "parquet":
+        need_pyarrow(path)
+        from vidcls.score.parquet import read_parquet
+
+        settings = read_parquet(path)[0] or settings
+    if settings is None:
+        raise UsageError(
+            path, "its journal is missing, and with it its settings", f"put {journal.name} beside it"
+        )
+    return Part(place, settings, facts["finished"] == "1" if "finished" in facts else None)
+
+
+def _facts(journal: Path) -> dict[str, str]:
+    try:
+        with contextlib.closing(sqlite3.connect(journal, timeout=0.2)) as connection:
+            return dict(connection.execute("SELECT name, value FROM meta"))
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise UsageError(str(journal), "this part is still being scored", "wait for it") from None
+        raise UsageError(str(journal), f"cannot be read ({error})", "score that part again") from None
+
+
+def _common(parts: list[Part]) -> dict[str, Any]:
+    """Return the settings of all parts, which must be the same but for the part's number."""
+    first = parts[0]
+    for part in parts[1:]:
+        names = {*first.settings, *part.settings} - {SHARD}
+        wrong = sorted(name for name in names if first.settings.get(name) != part.settings.get(name))
+        if wrong:
+            shown = ", ".join(f"{n} {part.settings.get(n)} not {first.settings.get(n)}" for n in wrong)
+            raise UsageError(
+                printable(str(part.path)),
+                f"was scored with other settings than {printable(str(first.path))} ({shown})",
+                "score all parts alike",
+            )
+    return {**first.settings, SHARD: "1/1"}
+
+
+def _check_complete(parts: list[Part]) -> None:
+    """Refuse parts that are not finished, and a set that lacks some."""
+    for part in parts:
+        if part.finished is False:
+            raise UsageError(
+                printable(str(part.path)), "is not finished", "run its command again, or pass --partial"
+            )
+    numbers = [part.settings.get(SHARD, "1/1").split("/") for part in parts]
+    if len({total for _, total in numbers}) > 1:
+        raise UsageError("parts", "are of sets of different size", "score all with the same N of --shard I/N")
+    total = int(numbers[0][1])
+    missing = sorted({*range(1, total + 1)} - {int(number) for number, _ in numbers})
+    if missing:
+        shown = ", ".join(f"{number}/{total}" for number in missing[:8]) + (" …" if len(missing) > 8 else "")
+        raise UsageError("parts", f"some are missing: {shown}", "name them too, or pass --partial")
+
+
+class _Choice:
+    """Which part's row counts for each clip, in a table on the disk."""
+
+    def __init__(self, parts: list[Part], place: str) -> None:
+        self._parts = parts
+        self._table = sqlite3.connect(place, isolation_level=None)
+        self._table.execute("PRAGMA journal_mode=OFF")
+        self._table.execute("PRAGMA synchronous=OFF")
+        self._table.execute(
+            "CREATE TABLE chosen (key BLOB PRIMARY KEY, part INTEGER, number INTEGER, failed INTEGER) WITHOUT ROWID"
+        )
+        self._table.execute("BEGIN")
+        for index, part in enumerate(parts):
+            for number, row in enumerate(part.rows()):
+                failed = row.get("error") is not None
+                self._table.execute(
+                    "INSERT INTO chosen VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET part = excluded.part, "
+                    "number = excluded.number, failed = excluded.failed WHERE failed > excluded.failed",
+                    (key_of(row["path"]), index, number, failed),
+                )
+        self._table.execute("COMMIT")
+
+    def count(self) -> int:
+        return int(self._table.execute("SELECT COUNT(*) FROM chosen").fetchone()[0])
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for index, part in enumerate(self._parts):
+            for number, row in enumerate(part.rows()):
+                found = self._table.execute(
+                    "SELECT part, number FROM chosen WHERE key = ?", (key_of(row["path"]),)
+                ).fetchone()
+                if found == (index, number):
+                    yield row
+
+    def close(self) -> None:
+        self._table.close()
+
+
+@contextlib.contextmanager
+def _chosen(parts: list[Part]) -> Iterator[_Choice]:
+    with tempfile.TemporaryDirectory(prefix="vidcls-merge-") as folder:
+        choice = _Choice(parts, f"{folder}/chosen")
+        try:
+            yield choice
+        finally:
+            choice.close()
+
+
+def _csv(settings: dict[str, Any]) -> CsvLines:
+    return CsvLines(settings["top_k"], settings["all_scores"], tuple(settings["columns"]))
+
+
+def _write(place: Path, lines: JsonLines | CsvLines, rows: Iterator[dict[str, Any]]) -> None:
+    with place.open("w", encoding="utf-8", newline="") as file:
+        file.write(lines.header)
+        for row in rows:
+            file.write(lines.text(row))
