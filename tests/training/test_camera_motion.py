@@ -11,10 +11,10 @@ import torch
 
 pytest.importorskip("cv2")
 
-from vidcls.training import camera_motion as cm  # noqa: E402
-from vidcls.training import synthesize as files  # noqa: E402
-from vidcls.training.camera import LABELS  # noqa: E402
-from vidcls.training.effects import encode  # noqa: E402
+from vidcls.training import camera_motion as cm
+from vidcls.training import synthesize as files
+from vidcls.training.camera import LABELS
+from vidcls.training.effects import encode
 
 TINY = cm.Settings(
     seed=3,
@@ -38,7 +38,7 @@ def test_targets_are_the_way_of_the_picture():
     settings = cm.Settings()
 
     def flow(**camera):
-        grid = cm.motion_targets(step_of(**camera), settings)[0][0, 0].reshape(6, 6, 2)
+        grid = cm.motion_targets(step_of(**camera), settings)[0][0, 0, :, :2].reshape(6, 6, 2)
         return grid[0, 0], grid[0, 5], grid[5, 0]  # top left, top right, bottom left; (right, down)
 
     assert all(f[0] < 0 and f[1] == 0 for f in flow(pan=0.01))  # camera right, picture left

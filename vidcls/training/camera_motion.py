@@ -40,6 +40,8 @@ Whitening balances brightness away to within a thousandth, which a few ordinary 
 """
 WHITENING_BLOCKS = 5
 """Blocks of clips whose tubelets give the filters at step 0; no step trains on them."""
+MAGNIFIED = 4.0
+"""Factor on the motion that zoom and roll make, where it is taught."""
 SPACE_POSITIONS, TIME_POSITIONS = 0.4, 0.2
 """Amplitudes of the position embeddings at step 0."""
 LUMA = (0.299, 0.587, 0.114)
@@ -71,7 +73,7 @@ class Settings:
     """
 
     seed: int = 2021
-    steps: int = 7_500
+    steps: int = 6_400
     batch: int = 16
     learning_rate: float = 1e-3
     warmup: int = 100
@@ -81,7 +83,7 @@ class Settings:
     teaching: float = 1.5
     ema: float = 0.9985
     repeats: int = 2
-    plain_steps: int = 1200
+    plain_steps: int = 1000
     image_size: int = 48
     tubelet_size: tuple[int, int, int] = (4, 8, 8)
     embed_dim: int = 128
@@ -188,8 +190,8 @@ def motion_targets(steps: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
         settings: Gives the tubelets.
 
     Returns:
-        (b, t', h' * w', 2) right and down, and (b, t', 4) pan, tilt, zoom and roll as motion at the rim; all in pixels
-        by `_compressed`, NaN where unknown.
+        (b, t', h' * w', 4) right and down, then the part of that which zoom and roll make, magnified; and (b, t', 4)
+        pan, tilt, zoom and roll. All in pixels by `_compressed`, NaN where unknown.
     """
     t, h, w = settings.tubelet_size
     size = settings.image_size
@@ -198,8 +200,11 @@ def motion_targets(steps: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     rows, columns = torch.arange(size // h) + 0.5, torch.arange(size // w) + 0.5
     y, x = torch.meshgrid(rows * h / size - 0.5, columns * w / size - 0.5, indexing="ij")
     x, y = x.flatten(), y.flatten()
-    flow = torch.stack([-pan + zoom * x + roll * y, tilt + zoom * y - roll * x], -1)
-    return _compressed(flow * size), _compressed(inside * torch.tensor([1.0, 1.0, 0.5, 0.5]) * size)
+    local = torch.stack([zoom * x + roll * y, zoom * y - roll * x], -1)
+    flow = torch.stack([-pan + local[..., 0], tilt + local[..., 1]], -1)
+    # Zooms and rolls move the picture less than pans do; unmagnified, a token learns the mean motion alone.
+    tokens = torch.cat([_compressed(flow * size), _compressed(local * size * MAGNIFIED)], -1)
+    return tokens, _compressed(inside * torch.tensor([1.0, 1.0, MAGNIFIED / 2, MAGNIFIED / 2]) * size)
 
 
 class MotionTeacher(nn.Module):
@@ -214,7 +219,7 @@ class MotionTeacher(nn.Module):
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.token_head = nn.Sequential(nn.LayerNorm(settings.embed_dim), nn.Linear(settings.embed_dim, 2))
+        self.token_head = nn.Sequential(nn.LayerNorm(settings.embed_dim), nn.Linear(settings.embed_dim, 4))
         self.step_head = nn.Linear(settings.embed_dim, 4)
         self.seen: dict[str, Tensor] = {}
         for name in ("spatial.blocks.1", "spatial"):
@@ -301,6 +306,10 @@ def initialised(settings: Settings) -> nn.Module:
         embedding.weight.copy_(kernels)
         if embedding.bias is not None:
             embedding.bias.copy_(bias)
+        # Attention in space starts as nothing, so that each token first finds its own motion.
+        for name, weight in model.named_parameters():
+            if name.startswith("spatial.") and name.endswith("attn.proj.weight"):
+                weight.zero_()
         (steps, _, _), side = settings.tubelet_size, settings.image_size
         steps = settings.clip_spec().num_frames // steps
         grid = side // settings.tubelet_size[1], side // settings.tubelet_size[2]
