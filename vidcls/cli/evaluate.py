@@ -82,7 +82,7 @@ def evaluate(
             crops=crops,
             frames=frames,
             stride=stride,
-            fps=rate,  # type: ignore[arg-type]
+            fps=rate,
             average=average.value,
             registry=registry,
             random_weights=random_weights,

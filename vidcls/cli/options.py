@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -239,13 +239,13 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on std
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
 
 
-def parse_fps(text: str) -> str | float:
+def parse_fps(text: str) -> Literal["auto", "native"] | float:
     """Return ``auto``, ``native`` or a rate in 1/s.
 
     Raises:
         UsageError: It is none of these.
     """
-    if text in ("auto", "native"):
+    if text == "auto" or text == "native":
         return text
     try:
         rate = float(text)

@@ -89,7 +89,7 @@ def predict(
             crops=crops,
             frames=count,
             stride=stride,
-            fps=rate,  # type: ignore[arg-type]
+            fps=rate,
             average=average.value,
             registry=registry,
             random_weights=random_weights,
