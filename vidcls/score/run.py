@@ -36,7 +36,7 @@ class Job:
         shard: (I, N): only part I of N of the clips.
         retry_failed: Score clips anew that failed in an earlier run.
         overwrite: Begin anew, whatever is there.
-        make_scorer: Makes what scores; by default one pipeline in this process.
+        make_scorer: Makes what scores; by default this machine.
     """
 
     inputs: Inputs
@@ -45,7 +45,7 @@ class Job:
     shard: tuple[int, int] = (1, 1)
     retry_failed: bool = False
     overwrite: bool = False
-    make_scorer: Callable[[Setup], Scorer] = Setup.pipeline
+    make_scorer: Callable[[Setup], Scorer] = Setup.scorer
 
 
 @dataclass
