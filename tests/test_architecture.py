@@ -35,7 +35,7 @@ LAYERS = [
     + ["video", "decode_process", "decode_worker", "decode_index", "decoders"],
     ["classifier", "loading", "choosing", "remember", "output", "environment", "probes"]
     + ["features", "whole_video"],
-    ["score", "bench", "training"],
+    ["score", "bench", "quantising", "training"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

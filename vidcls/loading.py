@@ -122,6 +122,21 @@ def load(
     )
 
 
+def find_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    frames: int | None = None,
+    registry: str | os.PathLike[str] | Registry | None = None,
+    offline: bool = False,
+) -> Found:
+    """Look a model up without making an engine; arguments and errors are those of ``load``."""
+    known = registry if isinstance(registry, Registry) else load_registry(registry)
+    name, weights = _name_and_weights(model, weights, known)
+    entry = known[name] if name is not None else None
+    return _find(entry, weights, known, frames=frames, random_weights=False, offline=offline)
+
+
 def weights_file(
     model: str | os.PathLike[str] | None = None,
     *,
@@ -187,7 +202,7 @@ def _name_and_weights(
     raise AssertionError("unreachable")
 
 
-class _Found:
+class Found:
     """A model that was looked up: what is known of it, and its module once that is needed.
 
     Attributes:
@@ -234,7 +249,7 @@ def _find(
     frames: int | None,
     random_weights: bool,
     offline: bool,
-) -> _Found:
+) -> Found:
     """Look a model up: what is known of its checkpoint from an earlier run, or else what reading it tells."""
     if random_weights:
         if spec is None:
@@ -242,7 +257,7 @@ def _find(
         if weights is not None:
             raise UsageError("--random-weights", "contradicts --weights", "give one of the two")
         module = _random_module(spec, frames)
-        return _Found(_facts(spec, "random", module), lambda: module, module)
+        return Found(_facts(spec, "random", module), lambda: module, module)
     wanted: str | WeightsSpec | None = weights if weights is not None else spec.weights if spec else None
     if wanted is None:
         assert spec is not None
@@ -268,14 +283,14 @@ def _find(
     key = request_key(path, wanted, spec, frames, known)
     facts = recall(key)
     if facts is not None:
-        return _Found(facts, load_module, None, path, key)
+        return Found(facts, load_module, None, path, key)
     from vidcls.checkpoints import build_model
 
     checkpoint = read()
     module = build_model(checkpoint, source)
     completed = _completed(spec or _spec_for(checkpoint, source, known), checkpoint, module)
     facts = _facts(completed, source, module, checkpoint)
-    found = _Found(facts, load_module, module, path, key)
+    found = Found(facts, load_module, module, path, key)
     found.learned(facts)
     return found
 
@@ -335,7 +350,12 @@ def _random_module(spec: ModelSpec, frames: int | None) -> nn.Module:
     if frames is not None and "num_frames" in ARCHITECTURE_KEYS[spec.architecture]:
         config["num_frames"] = frames
     torch.manual_seed(0)
-    return build(spec.architecture, **config).eval()
+    module = build(spec.architecture, **config).eval()
+    for name, parameter in module.named_parameters():
+        # ViViT's classifier starts at zero, which would make all logits alike and hide every fault in a measurement.
+        if name.startswith("head.") and parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return module
 
 
 def _spec_for(checkpoint: Checkpoint, source: str, known: Registry) -> ModelSpec:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidcls.cli import options as o
 from vidcls.cli import say
+
+if TYPE_CHECKING:
+    from vidcls.classifier import Classifier, Prediction
 from vidcls.cli.whole import engine_for_features, parse_frames, predict_by_features
 
 
@@ -121,7 +124,21 @@ def predict(
                 if prediction.error is not None:
                     failed += 1
                     say(f"vidcls: {prediction.error}")
-                elif not quiet and (output is not None or not sys.stdout.isatty()):
+                    continue
+                if not quiet and (output is not None or not sys.stdout.isatty()):
                     for warning in prediction.row["warnings"]:
                         say(f"{prediction.row['path']}: {warning}")
+                if verbose:
+                    say(f"{prediction.row['path']}: {_how(classifier, prediction)}")
     return 1 if failed else 0
+
+
+def _how(classifier: Classifier, prediction: Prediction) -> str:
+    """Say what ran the model, for how long, and what the views shared."""
+    engine = classifier.engine
+    text = f"{engine.name} {engine.precision} on {engine.device}, {prediction.seconds:.2f} s"
+    if prediction.units is None:
+        return text
+    units, encoded = prediction.units
+    saved = 100 * (1 - encoded / units)
+    return f"{text}; of {units} frames or tubelets {encoded} were encoded ({saved:.0f} % saved by sharing)"

@@ -1,0 +1,113 @@
+"""Which decoder reads a clip fastest, for all frames that a model's views want, and for one view in the middle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vidcls.bench.timing import measure
+from vidcls.config import InputSpec
+from vidcls.errors import VideoError
+from vidcls.video import VideoReader
+from vidcls.views import frame_transform, plan_clips
+
+HEADINGS = ("decoder", "frames", "of", "median s", "p90 s", "±", "frames/s", "notes")
+
+
+def decode(clip: str, spec: InputSpec, *, spread: float, seconds: float) -> list[dict[str, Any]]:
+    """Time each decoder on a clip.
+
+    decord and PyAV as vidcls runs them, in a process, with the resize; PyAV from the start to the last frame wanted;
+    and torchcodec where it is installed.
+
+    Raises:
+        VideoError: No decoder can read it.
+    """
+    rows: list[dict[str, Any]] = []
+    with VideoReader() as reader:
+        info = reader.open(clip)
+    plan = plan_clips(
+        spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps="auto"
+    )
+    middle = np.unique(plan.indices[len(plan.indices) // 2])
+    limits = {"spread": spread, "seconds": seconds}
+    for decoder in ("decord", "pyav"):
+        for indices in (plan.unique, middle):
+            rows.append(_reader_row(clip, decoder, indices, info.num_frames, spec, limits))
+    for indices in (plan.unique, middle):
+        rows.append(_other_row("pyav, sequential", clip, indices, info.num_frames, limits))
+        rows.append(_other_row("torchcodec", clip, indices, info.num_frames, limits))
+    return [row for row in rows if row]
+
+
+def _reader_row(
+    clip: str, decoder: str, indices: np.ndarray, total: int, spec: InputSpec, limits: dict[str, Any]
+) -> dict[str, Any]:
+    transform = frame_transform(spec)
+    row: dict[str, Any] = {
+        "decoder": f"vidcls, {decoder}",
+        "frames": len(indices),
+        "of": total,
+        "failed": None,
+    }
+    try:
+        with VideoReader(decoder) as reader:
+            reader.open(clip)  # the process is warm, the file in the cache: only reading is measured
+
+            def read() -> None:
+                reader.open(clip)
+                reader.read(indices, transform)
+
+            return row | {"seconds": measure(read, **limits).as_dict()}
+    except VideoError as error:
+        return row | {"seconds": None, "failed": str(error)}
+
+
+def _other_row(
+    name: str, clip: str, indices: np.ndarray, total: int, limits: dict[str, Any]
+) -> dict[str, Any]:
+    row = {"decoder": name, "frames": len(indices), "of": total, "failed": None}
+    read = _sequential if name.startswith("pyav") else _torchcodec
+    try:
+        return row | {"seconds": measure(lambda: read(clip, indices), **limits).as_dict()}
+    except ImportError:
+        return row | {"seconds": None, "failed": "not installed"}
+    except (OSError, RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0][:200]
+        return row | {"seconds": None, "failed": first}
+
+
+def _sequential(clip: str, indices: np.ndarray) -> None:
+    """Decode from the first frame to the last one wanted, in this process: the plainest way there is."""
+    import av
+
+    wanted = set(indices.tolist())
+    with av.open(clip) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number in wanted:
+                frame.to_ndarray(format="rgb24")
+            if number >= indices[-1]:
+                return
+
+
+def _torchcodec(clip: str, indices: np.ndarray) -> None:
+    from torchcodec.decoders import VideoDecoder
+
+    VideoDecoder(clip).get_frames_at(indices.tolist())
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row as text."""
+    seconds = row["seconds"]
+    head = (row["decoder"], str(row["frames"]), str(row["of"]))
+    if seconds is None:
+        return (*head, "-", "-", "-", "-", row["failed"])
+    return (
+        *head,
+        f"{seconds['median']:.4f}",
+        f"{seconds['p90']:.4f}",
+        f"{100 * seconds['spread']:.0f} %",
+        f"{row['frames'] / seconds['median']:.0f}",
+        "",
+    )

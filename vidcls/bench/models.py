@@ -1,0 +1,224 @@
+"""Models × engines × precisions × batches → rows, each checked against eager fp32."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vidcls.bench import worker
+from vidcls.bench.reference import COMPARABLE
+from vidcls.config import ModelSpec, Registry
+from vidcls.errors import UsageError
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        models: Names in the registry.
+        engines: Names of engines.
+        precisions: Names of precisions.
+        batches: Views that go through together.
+        device: As in `vidcls.loading.load`.
+        weights: A checkpoint for the one model; None takes the registry's where it is on this machine, else random.
+        views: Clips in time; None leaves it, like the next two, to the model's entry.
+        crops: Crops in space.
+        frames: Frames of a clip.
+        compare: Whether to measure transformers' model too.
+        spread: Spread of the median to reach; see `vidcls.bench.timing.measure`.
+        seconds: Time for one figure.
+        registry: A registry file given by hand.
+    """
+
+    models: tuple[str, ...]
+    engines: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batches: tuple[int, ...] = (1,)
+    device: str = "auto"
+    weights: str | None = None
+    views: int | None = None
+    crops: int | None = None
+    frames: int | None = None
+    compare: bool = False
+    spread: float = 0.05
+    seconds: float = 20.0
+    registry: str | None = None
+
+
+def measure(plan: Plan, known: Registry, say: Say) -> Iterator[Row]:
+    """Measure and yield the rows, one for each batch; what fails has ``failed`` and no figures.
+
+    Raises:
+        UsageError: A model is unknown, or transformers has none to compare it with.
+    """
+    specs = [known[name] for name in plan.models]
+    if plan.weights is not None and len(specs) != 1:
+        raise UsageError("--weights", "goes with one --model", "name one")
+    for spec in specs:
+        if plan.compare and spec.architecture not in COMPARABLE:
+            raise UsageError(
+                spec.name,
+                f"transformers has no {spec.architecture} to compare with",
+                f"it has {', '.join(COMPARABLE)}",
+            )
+    peaks: dict[str, float | None] = {}
+    for spec in specs:
+        with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
+            yield from _measure_model(plan, spec, folder, peaks, say)
+
+
+def _measure_model(
+    plan: Plan, spec: ModelSpec, folder: str, peaks: dict[str, float | None], say: Say
+) -> Iterator[Row]:
+    weights, env = _weights(plan, spec, folder, say)
+    kinds = [(engine, precision) for engine in plan.engines for precision in plan.precisions]
+    wanted = set(kinds)
+    reference: np.ndarray | None = None
+    if ("eager", "fp32") not in wanted:
+        kinds.insert(0, ("eager", "fp32"))
+    kinds.sort(key=lambda kind: kind != ("eager", "fp32"))
+    shape: Row = {}
+    for engine, precision in kinds:
+        if engine in ("eager", "compile") and precision == "int8":
+            continue
+        say(f"{spec.name}: {engine} {precision}")
+        # Where eager fp32 was not asked for, only its logits are.
+        task = _task(plan, spec, weights, engine, precision, quick=(engine, precision) not in wanted)
+        answer = worker.run(task, env=env)
+        if "failed" in answer:
+            say(f"{spec.name}: {engine} {precision}: {answer['failed']}")
+            yield _base(spec, engine, precision) | {"failed": answer["failed"]}
+            continue
+        logits = np.array(answer["logits"])
+        if reference is None:
+            reference, shape = logits, answer
+        if (engine, precision) in wanted:
+            yield from _rows(spec, answer, _error(logits, reference), _peak(plan, answer, peaks))
+    if plan.compare and reference is not None:
+        say(f"{spec.name}: transformers fp32")
+        limits = {"batch": plan.batches, "spread": plan.spread, "seconds": plan.seconds}
+        task = {"do": "transformers", "folder": weights, "input": shape["input"], "device": shape["device"]}
+        answer = worker.run(task | limits)
+        if "failed" in answer:
+            say(f"{spec.name}: transformers: {answer['failed']}")
+            yield _base(spec, "transformers", "fp32") | {"failed": answer["failed"]}
+            return
+        answer = {**shape, **answer, "clip": None}
+        yield from _rows(
+            spec, answer, _error(np.array(answer["logits"]), reference), _peak(plan, answer, peaks)
+        )
+
+
+def _weights(plan: Plan, spec: ModelSpec, folder: str, say: Say) -> tuple[str | None, dict[str, str] | None]:
+    """Choose the weights: given, on this machine, random in transformers' format, or random; and the environment."""
+    if plan.weights is not None:
+        return plan.weights, None
+    if spec.weights is not None and not plan.compare:
+        from vidcls.weights import is_present
+
+        if is_present(spec.weights):
+            return None, None
+    say(f"{spec.name}: random weights")
+    if not plan.compare:
+        return "random", None
+    config = {**spec.config} | ({"num_frames": plan.frames} if plan.frames else {})
+    task = {"do": "reference", "architecture": spec.architecture, "config": config, "folder": folder}
+    answer = worker.run(task)
+    if "failed" in answer:
+        raise UsageError("--compare", answer["failed"], "leave it out")
+    # What is converted from a folder that is about to vanish shall not crowd the person's own cache.
+    return folder, {**os.environ, "VIDCLS_CACHE": f"{folder}/cache"}
+
+
+def _task(plan: Plan, spec: ModelSpec, weights: str | None, engine: str, precision: str, quick: bool) -> Row:
+    load: Row = {
+        "model": spec.name,
+        "engine": engine,
+        "precision": precision,
+        "device": "cpu" if engine == "openvino" else plan.device,
+        "views": plan.views,
+        "crops": plan.crops,
+        "frames": plan.frames,
+        "registry": plan.registry,
+    }
+    load |= {"random_weights": True} if weights == "random" else {"weights": weights}
+    limits = {"spread": plan.spread, "seconds": 0.0 if quick else plan.seconds}
+    return {"do": "engine", "load": load, "batch": () if quick else plan.batches, "clip": not quick, **limits}
+
+
+def _base(spec: ModelSpec, engine: str, precision: str) -> Row:
+    return {
+        "model": spec.name,
+        "architecture": spec.architecture,
+        "engine": engine,
+        "precision": precision,
+        "published": spec.published.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Iterator[Row]:
+    view = answer["input"]
+    params, gmacs = _count(spec, view)
+    per_clip = view["num_views"] * view["num_crops"]
+    for measured in answer["rows"]:
+        timing, batch = measured["timing"], measured["batch"]
+        views_per_second = batch / timing["median"]
+        clip = answer.get("clip")
+        clips = 1 / clip["timing"]["median"] if clip else views_per_second / per_clip
+        gflops = 2 * gmacs * views_per_second
+        yield _base(spec, answer["engine"], answer["precision"]) | {
+            "device": answer["device"],
+            "weights": "random" if "vidcls-bench-" in answer["weights"] else answer["weights"],
+            "batch": batch,
+            "views": view["num_views"],
+            "crops": view["num_crops"],
+            "num_frames": view["num_frames"],
+            "image_size": view["image_size"],
+            "seconds": timing,
+            "views_per_second": views_per_second,
+            "clips_per_second": clips,
+            "videos_per_hour": 3600 * clips,
+            "units": None if not clip else {"of_views": clip["units"], "encoded": clip["encoded"]},
+            "params": params,
+            "gmacs": gmacs,
+            "gflops_per_second": gflops,
+            "peak_gflops_per_second": peak,
+            "share_of_peak": None if not peak else gflops / peak,
+            "peak_memory": measured["memory"],
+            "ready_seconds": answer["ready"],
+            "error": error,
+            "failed": None,
+        }
+
+
+def _count(spec: ModelSpec, view: Row) -> tuple[int, float]:
+    from vidcls.config import ARCHITECTURE_KEYS
+    from vidcls.models.count import count_architecture
+
+    sizes = {"num_frames": view["num_frames"], "image_size": tuple(view["image_size"])}
+    config = {**spec.config, **{k: v for k, v in sizes.items() if k in ARCHITECTURE_KEYS[spec.architecture]}}
+    if spec.config.get("num_frames", 0) is None or "num_frames" not in spec.config:
+        config.pop("num_frames", None)
+    counted = count_architecture(spec.architecture, config, view["num_frames"], tuple(view["image_size"]))
+    return counted.params, counted.macs / 1e9
+
+
+def _peak(plan: Plan, answer: Row, peaks: dict[str, float | None]) -> float | None:
+    precision = answer["precision"]
+    if precision not in peaks:
+        found = worker.run({"do": "peak", "device": answer["device"], "precision": precision})
+        peaks[precision] = found.get("gflops")
+    return peaks[precision]
+
+
+def _error(logits: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.abs(logits - reference).max())

@@ -1,0 +1,107 @@
+"""The whole command, from the shell's point of view: ``vidcls predict CLIP``, cold and warm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from vidcls.bench.timing import summarise
+from vidcls.errors import UsageError
+
+HEADINGS = ("run", "median s", "p90 s", "±", "peak memory", "processor s")
+
+
+def whole(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -> list[dict[str, Any]]:
+    """Time the command in fresh processes.
+
+    ``first`` runs with an empty cache of vidcls's own, so that nothing is known of the checkpoint; ``again`` are
+    the runs after it with that cache; ``yours`` those with the person's own, where a converted engine may lie.
+
+    Args:
+        clip: The clip.
+        arguments: Options of ``vidcls predict``.
+        repetitions: Runs of ``again`` and of ``yours``.
+
+    Raises:
+        UsageError: The command fails.
+    """
+    command = [sys.executable, "-m", "vidcls", "predict", clip, "-f", "jsonl", *arguments]
+    with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
+        own = {**os.environ, "VIDCLS_CACHE": folder}
+        if os.environ.get("VIDCLS_CACHE") is None:
+            _link_downloads(folder)
+        first = [timed(command, own)]
+        again = [timed(command, own) for _ in range(repetitions)]
+    yours = [timed(command, dict(os.environ)) for _ in range(repetitions)]
+    return [summary("first", first), summary("again", again), summary("yours", yours)]
+
+
+def _link_downloads(folder: str) -> None:
+    """Let the empty cache have the weights that were fetched: the network is not what is measured."""
+    from vidcls.weights import cache_dir
+
+    downloads = cache_dir()
+    if downloads.is_dir():
+        for entry in downloads.iterdir():
+            if entry.name not in ("engines", "checkpoints"):
+                os.symlink(entry, os.path.join(folder, entry.name))
+
+
+def timed(command: Sequence[str], env: dict[str, str]) -> dict[str, Any]:
+    """Run a command; seconds, processor seconds, and the most memory it and its children held (POSIX).
+
+    Raises:
+        UsageError: It fails.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output, errors = process.communicate() if os.name == "nt" else ("", "")
+    usage = None
+    if os.name != "nt":
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output, errors = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.stdout.close()
+        process.stderr.close()
+    took = time.perf_counter() - start
+    if process.returncode:
+        raise UsageError(" ".join(command[:5]), errors.strip()[-500:] or "failed", "see above")
+    scale = 1 if sys.platform == "darwin" else 1024
+    return {
+        "seconds": took,
+        "memory": None if usage is None else usage.ru_maxrss * scale,
+        "cpu": None if usage is None else usage.ru_utime + usage.ru_stime,
+        "output": output,
+    }
+
+
+def summary(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put runs of one kind together."""
+    memory = [run["memory"] for run in runs if run["memory"] is not None]
+    cpu = sorted(run["cpu"] for run in runs if run["cpu"] is not None)
+    return {
+        "run": name,
+        "seconds": summarise([run["seconds"] for run in runs]).as_dict(),
+        "peak_memory": max(memory) if memory else None,
+        "cpu_seconds": cpu[len(cpu) // 2] if cpu else None,
+    }
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row as text."""
+    seconds, memory, cpu = row["seconds"], row["peak_memory"], row["cpu_seconds"]
+    return (
+        row["run"],
+        f"{seconds['median']:.2f}",
+        f"{seconds['p90']:.2f}",
+        f"{100 * seconds['spread']:.0f} %",
+        "-" if memory is None else f"{memory / 2**20:.0f} MiB",
+        "-" if cpu is None else f"{cpu:.2f}",
+    )

@@ -1,0 +1,170 @@
+"""Rows of figures → a table for people, JSON for programs, a plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidcls.errors import DependencyError, OutputError
+
+Row = dict[str, Any]
+HEADINGS = (
+    *("model", "engine", "precision", "batch", "median s", "p90 s", "±", "views/s", "clips/s", "videos/h"),
+    *("GFLOP/s", "of peak", "memory", "error", "params", "GMACs", "top-1 (published)"),
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return a row as text; the published figures stand behind ours, with a bar between."""
+    head = (row["model"], row["engine"], row["precision"])
+    if row["failed"]:
+        return (*head, *("-" for _ in HEADINGS[3:]))
+    seconds, published = row["seconds"], row["published"]
+    share, memory = row["share_of_peak"], row["peak_memory"]
+    params = f"{row['params'] / 1e6:.1f}M"
+    gmacs = f"{row['gmacs']:.4g}"
+    return (
+        *head,
+        str(row["batch"]),
+        f"{seconds['median']:.4g}",
+        f"{seconds['p90']:.4g}",
+        f"{100 * seconds['spread']:.0f} %",
+        f"{row['views_per_second']:.3g}",
+        f"{row['clips_per_second']:.3g}",
+        f"{row['videos_per_hour']:.0f}",
+        f"{row['gflops_per_second']:.0f}",
+        "-" if share is None else f"{100 * share:.0f} %",
+        "-" if memory is None else f"{memory / 2**20:.0f} MiB",
+        f"{row['error']:.1g}",
+        params if "params" not in published else f"{params} | {published['params'] / 1e6:.1f}M",
+        gmacs if "gmacs" not in published else f"{gmacs} | {published['gmacs']:.4g}",
+        "-" if "top1" not in published else f"{published['top1']:.1f}",
+    )
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Return what a person must know to read the rows, one line each."""
+    lines = []
+    random = sorted({row["model"] for row in rows if row.get("weights") == "random"})
+    if random:
+        lines.append(f"random weights: {', '.join(random)}")
+    for row in rows:
+        units = row.get("units")
+        if units and units["of_views"] > units["encoded"]:
+            saved = 1 - units["encoded"] / units["of_views"]
+            line = (
+                f"{row['model']}: of the {units['of_views']} frames or tubelets in a ten-second clip's views "
+                f"{units['encoded']} are different and encoded ({100 * saved:.0f} % saved)"
+            )
+            lines += [] if line in lines else [line]
+    ours = {(r["model"], r["batch"]): r for r in rows if r["engine"] == "transformers" and not r["failed"]}
+    for row in rows:
+        base = ours.get((row["model"], row.get("batch")))
+        if base is not None and row is not base and not row["failed"]:
+            ratio = base["seconds"]["median"] / row["seconds"]["median"]
+            lines.append(
+                f"{row['model']}: {row['engine']} {row['precision']}, batch {row['batch']}: {ratio:.2f} × as fast "
+                "as transformers fp32"
+            )
+    lines += [f"{r['model']}: {r['engine']} {r['precision']}: {r['failed']}" for r in rows if r["failed"]]
+    return lines
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], terminal: bool) -> None:
+    """Print rows to stdout: a table on a terminal, else tab-separated values."""
+    if not terminal:
+        print("\t".join(headings))
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=number == 0, justify="left" if number < 3 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def write_json(path: Path, record: Row) -> None:
+    """Write figures to a file, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(record, file, indent=2)
+                file.write("\n")
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            str(path), f"cannot be written ({error.strerror})", "choose another place"
+        ) from None
+
+
+def plot(path: Path, rows: Sequence[Row]) -> None:
+    """Plot published accuracy against measured speed where there is an accuracy, else speed alone.
+
+    Raises:
+        DependencyError: matplotlib is not installed.
+        OutputError: The file cannot be written.
+    """
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise DependencyError(
+            "--plot", "matplotlib is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    good = [row for row in rows if not row["failed"]]
+    rated = [row for row in good if "top1" in row["published"]]
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    if rated:
+        for kind in sorted({(row["engine"], row["precision"]) for row in rated}):
+            some = [row for row in rated if (row["engine"], row["precision"]) == kind]
+            axes.scatter(
+                [published_speed(row) for row in some],
+                [row["published"]["top1"] for row in some],
+                label=" ".join(kind),
+            )
+        for row in rated:
+            axes.annotate(row["model"], (published_speed(row), row["published"]["top1"]), fontsize=7)
+        axes.set(
+            xscale="log",
+            xlabel="videos an hour, measured, at the published views",
+            ylabel="top-1 in %, published",
+        )
+        axes.legend()
+    else:
+        names = [f"{row['model']}, {row['engine']} {row['precision']}, batch {row['batch']}" for row in good]
+        axes.barh(names, [row["views_per_second"] for row in good])
+        axes.invert_yaxis()
+        axes.set(xlabel="views a second")
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            str(path), f"cannot be written ({error})", "name a .png, .svg or .pdf file"
+        ) from None
+    finally:
+        plt.close(figure)
+
+
+def published_speed(row: Row) -> float:
+    """Videos an hour with as many views as the published accuracy was measured with."""
+    times = str(row["published"].get("views") or f"{row['views']}x{row['crops']}").split("x")
+    per_clip = int(times[0]) * int(times[1])
+    return float(3600 * row["views_per_second"] / per_clip)

@@ -1,0 +1,72 @@
+"""How busy the batch pipeline keeps the model: ``vidcls score`` on some clips, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidcls.errors import UsageError
+
+HEADINGS = ("clips", "seconds", "clips/s", "failed", "model busy")
+
+
+def pipeline(clips: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
+    """Score clips once, in a process of its own.
+
+    Args:
+        clips: Files, folders, globs or lists, as ``vidcls score`` takes them.
+        arguments: Options of ``vidcls score``.
+
+    Raises:
+        UsageError: The command fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
+        output = Path(folder, "scores.jsonl")
+        command = [
+            sys.executable,
+            "-m",
+            "vidcls",
+            "score",
+            *clips,
+            "-o",
+            str(output),
+            "--log-json",
+            *arguments,
+        ]
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        took = time.perf_counter() - start
+    events = []
+    for line in done.stderr.splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    last = events[-1] if events and isinstance(events[-1], dict) else {}
+    if last.get("event") != "finished":
+        raise UsageError("vidcls score", done.stderr.strip()[-500:] or "failed", "see above")
+    waited = last.get("wait_share")
+    return {
+        **last,
+        "seconds_whole": took,
+        "clips_per_second_whole": last["scored"] / took,
+        "busy_share": None if waited is None else 1 - waited,
+    }
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return the figures as text."""
+    busy = row["busy_share"]
+    return (
+        str(row["scored"]),
+        f"{row['seconds_whole']:.2f}",
+        f"{row['clips_per_second_whole']:.3g}",
+        str(sum(row["failed"].values())),
+        "-" if busy is None else f"{100 * busy:.0f} %",
+    )

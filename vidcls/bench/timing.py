@@ -1,0 +1,75 @@
+"""Repetitions until the median is known well enough. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MIN_REPETITIONS = 3
+MAX_REPETITIONS = 1000
+
+
+class Timing(NamedTuple):
+    """Seconds of one call.
+
+    Attributes:
+        median: Half of the calls took no longer.
+        p90: Nine tenths of the calls took no longer.
+        best: The fastest call.
+        spread: Half the width in which the middle half of the calls lies, as a share of the median.
+        repetitions: Calls that were timed.
+    """
+
+    median: float
+    p90: float
+    best: float
+    spread: float
+    repetitions: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name."""
+        return self._asdict()
+
+
+def summarise(times: list[float]) -> Timing:
+    """Return the figures of some calls' seconds."""
+    low, median, high, p90 = np.percentile(times, [25, 50, 75, 90])
+    return Timing(float(median), float(p90), min(times), float((high - low) / 2 / median), len(times))
+
+
+def measure(
+    run: Callable[[], object],
+    *,
+    wait: Callable[[], object] = lambda: None,
+    spread: float = 0.05,
+    seconds: float = 20.0,
+    warm_up: int = 1,
+) -> Timing:
+    """Call ``run`` until the spread of its times is small, or the time is up.
+
+    Args:
+        run: What is measured.
+        wait: Returns when the device has done all that ``run`` gave it.
+        spread: Enough when `Timing.spread` over the root of the number of calls is no larger.
+        seconds: No call is begun after this long, but for the first three.
+        warm_up: Calls before the first that counts.
+    """
+    for _ in range(warm_up):
+        run()
+    wait()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < MAX_REPETITIONS:
+        start = time.perf_counter()
+        run()
+        wait()
+        now = time.perf_counter()
+        times.append(now - start)
+        if len(times) < MIN_REPETITIONS:
+            continue
+        if now >= end or summarise(times).spread / len(times) ** 0.5 <= spread / MIN_REPETITIONS**0.5:
+            break
+    return summarise(times)
