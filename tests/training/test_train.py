@@ -274,7 +274,7 @@ def test_metrics_are_rows_of_json(recipe: Any, folder: Path, tmp_path: Path) -> 
 
 
 def test_tiny_factorised_encoder_learns_three_classes(tmp_path: Path) -> None:
-    """Must show 3: a folder of three classes, at least 95 % on clips it has not seen (15 s or so on a free core)."""
+    """A folder of three classes, at least 95 % on clips it has not seen: must show 3."""
     from vidcls.training.recipe import Recipe
 
     data = make_folder(tmp_path / "train", 24, seed=1)
