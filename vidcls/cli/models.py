@@ -13,7 +13,11 @@ from vidcls.cli import options as o
 if TYPE_CHECKING:
     from vidcls.config import ModelSpec, Registry
 
-HEADINGS = ("name", "architecture", "dataset", "frames", "top-1", "params", "GMACs", "licence", "weights")
+HEADINGS = ("name", "architecture", "dataset", "frames", "top-1", "params M", "GMACs", "licence", "weights")
+NUMBERS = ("frames", "top-1", "params M", "GMACs")
+# What a narrow terminal goes without, in this order; a name mostly tells the architecture.
+DISPENSABLE = ("licence", "architecture", "dataset", "frames", "weights")
+MAX_CELL = 18  # characters of a licence or data set in the table
 
 
 def models(
@@ -60,12 +64,12 @@ def cells(spec: ModelSpec) -> tuple[str, ...]:
         str(spec.input.num_frames),
         "-" if published.top1 is None else f"{published.top1:.1f}",
         _pair(
-            None if ours is None else f"{ours.params / 1e6:.1f}M",
-            None if published.params is None else f"{published.params / 1e6:.1f}M",
+            None if ours is None else f"{ours.params / 1e6:.1f}",
+            None if published.params is None else f"{published.params / 1e6:.1f}",
         ),
         _pair(
-            None if ours is None else f"{ours.gmacs:.4g}",
-            None if published.gmacs is None else f"{published.gmacs:.4g}",
+            None if ours is None else _gmacs(ours.gmacs),
+            None if published.gmacs is None else _gmacs(published.gmacs),
         ),
         spec.licence or "-",
         "none" if present is None else "here" if present else "to fetch",
@@ -74,6 +78,10 @@ def cells(spec: ModelSpec) -> tuple[str, ...]:
 
 def _pair(ours: str | None, published: str | None) -> str:
     return f"{ours or '-'} | {published or '-'}"
+
+
+def _gmacs(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.3f}"
 
 
 def _present(spec: ModelSpec) -> bool | None:
@@ -87,18 +95,44 @@ def _present(spec: ModelSpec) -> bool | None:
 def _print_table(known: Registry) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in HEADINGS:
-        right = heading in ("frames", "top-1", "params", "GMACs")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading == "name")
-    for spec in known.values():
-        style = "bold" if spec.name == known.default else None
-        table.add_row(*cells(spec), style=style)
     console = Console(highlight=False)
+    rows = [dict(zip(HEADINGS, map(_cut, cells(spec)), strict=True)) for spec in known.values()]
+    widths = {heading: max(len(heading), *(len(row[heading]) for row in rows)) for heading in HEADINGS}
+    shown = _columns(widths, console.width)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in shown:
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
+    for row in rows:
+        style = "bold" if row["name"] == known.default else None
+        # Text, not markup: an entry of the person's own may hold square brackets.
+        table.add_row(*(Text(row[heading]) for heading in shown), style=style)
     console.print(table)
+    hidden = [heading for heading in HEADINGS if heading not in shown]
+    wider = f"; a wider terminal shows {', '.join(hidden)} too" if hidden else ""
     console.print(
+        f"\nParameters (10⁶) and multiply-adds (10⁹, one view): ours | published{wider}.\n"
         f"{len(known)} models; default: {known.default or 'none'}. `vidcls models NAME` shows one whole."
+    )
+
+
+def _columns(widths: dict[str, int], room: int) -> list[str]:
+    """Choose the columns that fit side by side, two blanks apart."""
+    shown = list(HEADINGS)
+    for heading in DISPENSABLE:
+        if sum(widths[name] + 2 for name in shown) - 2 <= room:
+            break
+        shown.remove(heading)
+    return shown
+
+
+def _cut(cell: str) -> str:
+    # Names, figures and architectures are shorter or must be whole; descriptions of data sets need not be.
+    return (
+        cell
+        if len(cell) <= MAX_CELL or " " not in cell or "|" in cell
+        else f"{cell[: MAX_CELL - 1].rstrip()}…"
     )
 
 
