@@ -1,0 +1,151 @@
+"""Put the measured figures into README.md and docs/performance.md, between their markers.
+
+python benchmarks/table.py            # compare
+python benchmarks/table.py --write    # put the tables in
+
+Reads benchmarks/results/*.json: `forward-*.json` of `vidcls bench --compare transformers -o ...`,
+`whole_process.json`, `startup.json` and `growth.json` of the scripts of these names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> int:
+    whole = tables()
+    stale = 0
+    for path, names in (
+        ("README.md", ("speed",)),
+        ("docs/performance.md", ("forward", "whole", "startup", "growth")),
+    ):
+        file = ROOT / path
+        text = file.read_text(encoding="utf-8")
+        new = text
+        for name in names:
+            marked = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+            body = whole[name]
+            new = marked.sub(lambda match, body=body: f"{match[1]}{body}{match[2]}", new)
+        if new != text:
+            stale += 1
+            if "--write" in sys.argv[1:]:
+                file.write_text(new, encoding="utf-8")
+            else:
+                print(f"{path} is not up to date; run with --write", file=sys.stderr)
+    return 0 if not stale or "--write" in sys.argv[1:] else 1
+
+
+def tables() -> dict[str, str]:
+    """All tables by the names of their markers."""
+    forward = [row for path in sorted(RESULTS.glob("forward-*.json")) for row in load(path)["rows"]]
+    whole, growth = load(RESULTS / "whole_process.json"), load(RESULTS / "growth.json")
+    return {
+        "forward": forward_table(forward),
+        "whole": whole_table(whole),
+        "growth": growth_table(growth),
+        "startup": startup_table(load(RESULTS / "startup.json")),
+        "speed": whole_table(whole) + "\n" + forward_table(forward, short=True),
+    }
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read one file of results; an absent one has nothing to show."""
+    if not path.is_file():
+        return {"rows": [], "programs": [], "models": {}, "ratios": {}, "runs": {}}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
+    """Forward passes, against transformers at fp32 where it has the model, else against eager fp32."""
+    base: dict[str, float] = {}
+    for row in rows:
+        kind = (row["engine"], row["precision"])
+        if not row["failed"] and (
+            (kind == ("eager", "fp32") and row["model"] not in base) or kind[0] == "transformers"
+        ):
+            base[row["model"]] = row["seconds"]["median"]
+    against = {row["model"] for row in rows if row["engine"] == "transformers"}
+    head = ["model", "engine", "precision", "CPU s/view", "times as fast as", "error of logits", "GPU"]
+    more = ["±", "GFLOP/s", "of matmul peak", "memory", "clips/s"]
+    lines = [head if short else head[:-1] + more + head[-1:]]
+    for row in rows:
+        if row["failed"]:
+            continue
+        median = row["seconds"]["median"]
+        name = "transformers" if row["model"] in against else "eager fp32"
+        line = [row["model"], row["engine"], row["precision"], f"{median:.2f}"]
+        line += [f"{base[row['model']] / median:.2f} × {name}", f"{row['error']:.0e}"]
+        if not short:
+            share = row["share_of_peak"]
+            line += [f"{100 * row['seconds']['spread']:.0f} %", f"{row['gflops_per_second']:.0f}"]
+            line += [
+                "–" if share is None else f"{100 * share:.0f} %",
+                f"{row['peak_memory'] / 2**20:.0f} MiB",
+            ]
+            line += [f"{row['clips_per_second']:.3f}"]
+        lines.append([*line, "not measured"])
+    return markdown(lines)
+
+
+def whole_table(record: dict[str, Any]) -> str:
+    """The whole process."""
+    lines = [["program", "s", "±", "times as fast", "peak memory", "error of logits", "same top-5"]]
+    for program in record["programs"]:
+        ratio = record["ratios"][program["run"]]
+        error, same = ratio.get("logit_error"), ratio.get("same_top5")
+        lines.append(
+            [
+                program["run"],
+                f"{program['seconds']['median']:.2f}",
+                f"{100 * program['seconds']['spread']:.0f} %",
+                f"{ratio['times_as_fast_as_transformers_fp32']:.2f}",
+                f"{program['peak_memory'] / 2**20:.0f} MiB",
+                "–" if error is None else f"{error:.0e}",
+                "–" if same is None else "yes" if same else "no",
+            ]
+        )
+    return markdown(lines)
+
+
+def startup_table(record: dict[str, Any]) -> str:
+    """Where a cold start goes."""
+    lines = [["engine", "first run, s", "again, s", "peak memory", "imports, s", "largest imports, s"]]
+    for name, run in record["runs"].items():
+        largest = ", ".join(
+            f"{package} {took:.2f}" for package, took in list(run["largest_imports"].items())[:5]
+        )
+        took = f"{run['first_seconds']:.2f}", f"{run['seconds']['median']:.2f}"
+        memory, imports = f"{run['peak_memory'] / 2**20:.0f} MiB", f"{run['imports_seconds']:.2f}"
+        lines.append([name, *took, memory, imports, largest])
+    return markdown(lines)
+
+
+def growth_table(record: dict[str, Any]) -> str:
+    """Fitted exponents."""
+    kinds = ("frames", "resolution", "views", "crops")
+    lines = [["model", *kinds]]
+    for name, found in record["models"].items():
+        lines.append(
+            [name, *(f"{found[k]['exponent']:.2f} ({found[k]['exponent_of_last_two']:.2f})" for k in kinds)]
+        )
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Rows of text → a table; a heading alone says that nothing was measured."""
+    if len(lines) == 1:
+        return "Not measured yet.\n"
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
