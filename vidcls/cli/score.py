@@ -11,6 +11,10 @@ from vidcls.cli import EXIT_INTERRUPTED, say
 from vidcls.cli import options as o
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vidcls.score.local import Setup
+    from vidcls.score.pipeline import Scorer
     from vidcls.score.run import Job, Summary
 
 SCORING, INPUTS, CLUSTER = "Scoring", "Inputs", "Cluster"
@@ -108,6 +112,38 @@ def score(
             help="Score only part I of N, for job arrays; `vidcls merge` joins the parts.",
         ),
     ] = None,
+    runner: Annotated[
+        Runner,
+        typer.Option(
+            envvar="VIDCLS_RUNNER",
+            rich_help_panel=CLUSTER,
+            help="ray: as actors of Ray Data, on this machine or a cluster.",
+        ),
+    ] = Runner.local,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            rich_help_panel=CLUSTER,
+            metavar="ADDRESS",
+            help="Of a cluster: auto, local, or ray://HOST:10001.  [default: RAY_ADDRESS, else a new one here]",
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int | None,
+        typer.Option(
+            "--ray-actors",
+            min=1,
+            rich_help_panel=CLUSTER,
+            help="Models on the cluster.  [default: one for each GPU, or for four CPUs]",
+        ),
+    ] = None,
+    ray_gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--ray-gpus", min=0, rich_help_panel=CLUSTER, help="GPUs of each.  [default: 1 if there are any]"
+        ),
+    ] = None,
     path_column: Annotated[
         str | None,
         typer.Option(
@@ -172,9 +208,25 @@ def score(
         shard=listing.parse_shard(shard),
         retry_failed=retry_failed,
         overwrite=overwrite,
+        make_scorer=_scorer(runner, ray_address, ray_actors, ray_gpus),
     )
     summary = run(job, {"json_lines": log_json, "quiet": quiet, "verbose": verbose})
     return _report(job, summary, log_json, quiet)
+
+
+def _scorer(
+    runner: Runner, address: str | None, actors: int | None, gpus: float | None
+) -> Callable[[Setup], Scorer]:
+    from vidcls.errors import UsageError
+    from vidcls.score.local import Setup
+
+    if runner is Runner.local:
+        if address is not None or actors is not None or gpus is not None:
+            raise UsageError("--ray-…", "means something to --runner ray only", "add that, or leave it out")
+        return Setup.scorer
+    from vidcls.score.runner_ray import Cluster, RayRunner
+
+    return lambda setup: RayRunner(setup, Cluster(address, actors, gpus))
 
 
 def _report(job: Job, summary: Summary, log_json: bool, quiet: bool) -> int:
