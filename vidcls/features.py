@@ -146,7 +146,7 @@ class FeatureStore:
             "decoder": features.decoder,
             "warnings": features.warnings,
         }
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "indices": features.indices,
             "features": np.ascontiguousarray(features.values),
             "timestamps": np.ascontiguousarray(features.info.timestamps),
@@ -174,7 +174,9 @@ def _sound(features: Features) -> bool:
     indices, values, times = features.indices, features.values, features.info.timestamps
     return (
         (indices.ndim, values.ndim, times.ndim) == (1, 3, 1)
-        and (indices.dtype, values.dtype, times.dtype) == (np.int64, np.float32, np.float64)
+        and indices.dtype == np.int64
+        and values.dtype == np.float32
+        and times.dtype == np.float64
         and values.shape[1] == len(indices) > 0
         and len(times) == features.info.num_frames
         and bool((np.diff(indices) > 0).all())
