@@ -64,6 +64,7 @@ class Settings:
         ema: Decay of the running mean of the weights, which is what is kept.
         repeats: Symmetric images used of each clip drawn.
         plain_steps: Steps over which plain clips give way to the full variety.
+        lively_steps: Step from which on half of the clips are lively: hand-held, and crowded.
         image_size: Height and width of the model's views in pixels.
         tubelet_size: Frames and pixels (t, h, w) of a token.
         embed_dim: Width.
@@ -84,6 +85,7 @@ class Settings:
     ema: float = 0.9985
     repeats: int = 2
     plain_steps: int = 1000
+    lively_steps: int = 3600
     image_size: int = 48
     tubelet_size: tuple[int, int, int] = (4, 8, 8)
     embed_dim: int = 128
@@ -170,7 +172,12 @@ def _make_block(settings: Settings, number: int) -> tuple[np.ndarray, np.ndarray
     """One block of training items, stacked: clips, class ids, steps."""
     plain = settings.plain_steps * settings.batch
     data = CameraMotionDataset(
-        settings.seed, 1 << 40, settings.clip_spec(), settings.repeats, plain_items=plain
+        settings.seed,
+        1 << 40,
+        settings.clip_spec(),
+        settings.repeats,
+        plain_items=plain,
+        lively_items=settings.lively_steps * settings.batch,
     )
     items = data.make_block(number)
     clips, labels = np.stack([item.frames for item in items]), np.array([item.label for item in items])

@@ -147,7 +147,13 @@ def _near_layer(rng: Rng, world: World, side: float) -> Layer:
 
 
 def make_scene(
-    rng: Rng, label: str, duration: float, side: float, worlds: Worlds, path: CameraPath | None = None
+    rng: Rng,
+    label: str,
+    duration: float,
+    side: float,
+    worlds: Worlds,
+    path: CameraPath | None = None,
+    lively: bool = False,
 ) -> Scene:
     """Put a world and things that move in front of a camera.
 
@@ -158,21 +164,22 @@ def make_scene(
         side: Short side of the frame in pixels.
         worlds: Where the pictures come from.
         path: The camera's path; drawn when None.
+        lively: More and larger things move, and the camera is held less steadily.
     """
-    path = path or make_path(rng, label, duration)
+    path = path or make_path(rng, label, duration, lively)
     world = worlds.draw(rng)
     layers = [Layer(world.frame, world.base(rng, side) if world.framed else _base(rng, world.size, side))]
     if not path.perspective and rng.random() < 0.12:
         layers.append(_near_layer(rng, worlds.draw(rng), side))
-    return Scene(path, tuple(layers), _movers(rng, label, duration, worlds))
+    return Scene(path, tuple(layers), _movers(rng, label, duration, worlds, lively))
 
 
-def _movers(rng: Rng, label: str, duration: float, worlds: Worlds) -> tuple[Mover, ...]:
+def _movers(rng: Rng, label: str, duration: float, worlds: Worlds, lively: bool) -> tuple[Mover, ...]:
     """Objects in half of the clips, more often before a still camera, where they could be taken for its motion."""
-    if rng.random() > (0.65 if label in ("static", "shake") else 0.45):
+    if rng.random() > (0.75 if lively else 0.65 if label in ("static", "shake") else 0.45):
         return ()
     count = int(rng.choice([1, 2, 3, 5], p=[0.5, 0.25, 0.15, 0.1]))
-    largest = (0.45, 0.35, 0.28, 0.28, 0.2)[count - 1]
+    largest = (0.45, 0.35, 0.28, 0.28, 0.2)[count - 1] * (1.5 if lively else 1.0)
     movers = []
     for _ in range(count):
         texture = worlds.draw(rng).still if rng.random() < 0.5 else None
@@ -228,7 +235,9 @@ def make_plain_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tup
     return render(Scene(path, (layer,), ()), times, (spec.side, spec.side)), _steps(path, times)
 
 
-def make_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tuple[np.ndarray, np.ndarray]:
+def make_clip(
+    rng: Rng, label: str, spec: ClipSpec, worlds: Worlds, lively: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Make one training clip.
 
     Args:
@@ -236,13 +245,14 @@ def make_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tuple[np.
         label: One of `LABELS`.
         spec: Shape of the clip.
         worlds: Where the pictures come from.
+        lively: As in `make_scene`.
 
     Returns:
         Frames (num_frames, side, side, 3) uint8 RGB, and the camera's steps (see `Item`).
     """
     times, duration = sample_times(rng, spec)
     drawn = max(spec.side, int(spec.side * rng.choice([1.0, 1.5, 2.0], p=[0.15, 0.55, 0.3])) // 2 * 2)
-    scene = make_scene(rng, label, duration, drawn, worlds)
+    scene = make_scene(rng, label, duration, drawn, worlds, lively=lively)
     if rng.random() < 0.08:
         scene = with_cut(rng, scene, drawn, worlds)
     blurred = rng.random() < 0.25
@@ -270,6 +280,7 @@ class CameraMotionDataset:
         worlds: Where the pictures come from; textures by rule when None.
         plain_items: While the item's number is below this, a share of the clips is plain: all of them at first,
             falling linearly to none. Without such a start the loss stays at chance for tens of thousands of clips.
+        lively_items: From this item on, half of the clips are lively (see `make_scene`); None for never.
     """
 
     block = 48
@@ -283,9 +294,10 @@ class CameraMotionDataset:
         repeats: int = 1,
         worlds: Worlds | None = None,
         plain_items: int = 0,
+        lively_items: int | None = None,
     ) -> None:
         self.seed, self.length, self.repeats = seed, length, repeats
-        self.plain_items = plain_items
+        self.plain_items, self.lively_items = plain_items, lively_items
         self.spec = spec or ClipSpec()
         self.worlds = worlds
         self._cache: tuple[int, list[Item]] | None = None
@@ -298,12 +310,18 @@ class CameraMotionDataset:
         cv2.setNumThreads(1)
         rng = np.random.default_rng([self.seed, number])
         worlds = self.worlds or RuleWorlds(rng, count=10)
+        begins = number * self.block * self.repeats
+        lively = self.lively_items is not None and begins >= self.lively_items
         plain = 1 - number * self.block * self.repeats / self.plain_items if self.plain_items else 0.0
         labels = np.arange(self.block) + int(rng.integers(len(LABELS)))
         items: list[Item] = []
         for label in (labels % len(LABELS)).tolist():
-            make = make_plain_clip if rng.random() < plain else make_clip
-            frames, steps = make(rng, LABELS[label], self.spec, worlds)
+            if rng.random() < plain:
+                frames, steps = make_plain_clip(rng, LABELS[label], self.spec, worlds)
+            else:
+                frames, steps = make_clip(
+                    rng, LABELS[label], self.spec, worlds, lively and rng.random() < 0.5
+                )
             # A transposed landscape is rarer in the world than a mirrored one.
             for _ in range(self.repeats):
                 choice = int(rng.integers(16)) if rng.random() < 0.4 else int(rng.choice([0, 1, 8, 9]))
