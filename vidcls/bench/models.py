@@ -196,6 +196,7 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
             "peak_memory": measured["memory"],
             "ready_seconds": answer["ready"],
             "error": error,
+            "calibrated_on": answer.get("calibrated_on"),
             "failed": None,
         }
 

@@ -52,6 +52,10 @@ def notes(rows: Sequence[Row]) -> list[str]:
     random = sorted({row["model"] for row in rows if row.get("weights") == "random"})
     if random:
         lines.append(f"random weights: {', '.join(random)}")
+    if any(row.get("calibrated_on") == "noise" for row in rows):
+        lines.append(
+            "int8 was calibrated on noise: its error says little; `vidcls quantise CLIP...` calibrates on clips"
+        )
     for row in rows:
         units = row.get("units")
         if units and units["of_views"] > units["encoded"]:

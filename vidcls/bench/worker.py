@@ -70,12 +70,11 @@ def clip_of(spec: InputSpec) -> Clip:
 
 def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
     """Make an engine and time it on views, and on a whole clip where its views share work."""
-    from vidcls.loading import load
     from vidcls.views import pixel_affine
 
     start = time.perf_counter()
-    # A large number of clips: here the engine that was named is wanted, whatever it costs to make.
-    with load(**task["load"], clips=1 << 20) as classifier:
+    classifier, calibrated = _ready(task["load"])
+    with classifier:
         engine, spec = classifier.engine, classifier.spec.input
         affine = pixel_affine(spec)
         engine.prepare(np.dtype(np.uint8), affine)
@@ -99,6 +98,7 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
             "weights": classifier.weights,
             "input": spec.model_dump(mode="json"),
             "ready": ready,
+            "calibrated_on": calibrated,
             "rows": rows,
             "logits": one.tolist(),
         }
@@ -108,6 +108,36 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
             units = classifier.clip_logits(clip)[1] or (0, 0)
             answer["clip"] = {"timing": timing.as_dict(), "units": units[0], "encoded": units[1]}
         return answer
+
+
+def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
+    """Make the classifier; for int8 without an engine that was calibrated on clips, calibrate one on noise."""
+    from vidcls.errors import DeviceError
+    from vidcls.loading import load
+
+    try:
+        classifier = load(**wanted)
+        classifier.engine.name  # noqa: B018 - made now, if it was to be made later
+        return classifier, "clips" if wanted["precision"] == "int8" else None
+    except DeviceError:
+        if wanted["precision"] != "int8":
+            raise
+    from vidcls.engines import unit_frames
+    from vidcls.engines.convert import convert
+    from vidcls.engines.openvino import OpenVINOEngine, split_units
+    from vidcls.engines.quantise import quantise
+    from vidcls.views import normalise
+
+    classifier = load(**{**wanted, "engine": "eager", "precision": "fp32"})
+    engine: Any = classifier.engine
+    module = getattr(engine, "engine", engine).module
+    spec, unit = classifier.spec.input, unit_frames(module)
+    views = normalise(pixels_of(spec, 1), spec)
+    inputs = split_units(views, unit, False) if unit else views
+    parts = convert(module, spec.num_frames, spec.image_size)
+    smaller = quantise(parts, [part[None] for part in inputs[:16]])
+    classifier.engine = OpenVINOEngine(smaller, "int8", unit)
+    return classifier, "noise"
 
 
 def _indices(classifier: Classifier, batch: int) -> NDArray[np.int64] | None:

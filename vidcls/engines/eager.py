@@ -27,6 +27,9 @@ class EagerEngine:
         device: Device on which it runs.
         precision: Under ``bf16`` and ``fp16`` the whole model runs in that type and logits come back as float32.
 
+    Attributes:
+        module: The model, on the device and in the precision.
+
     Raises:
         DeviceError: The device ran out of memory.
     """
@@ -39,10 +42,10 @@ class EagerEngine:
         self.unit_frames = unit_frames(model)
         self._dtype = DTYPES[precision]
         with _memory_errors(device):
-            self._model = model.eval().to(device=device, dtype=self._dtype)
-        self._forward: Callable[..., Tensor] = self._model
-        self._encode: Callable[..., Tensor] = getattr(self._model, "encode_frames", self._model)
-        self._classify: Callable[..., Tensor] = getattr(self._model, "classify", self._model)
+            self.module = model.eval().to(device=device, dtype=self._dtype)
+        self._forward: Callable[..., Tensor] = self.module
+        self._encode: Callable[..., Tensor] = getattr(self.module, "encode_frames", self.module)
+        self._classify: Callable[..., Tensor] = getattr(self.module, "classify", self.module)
 
     def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
         """There is nothing to prepare."""

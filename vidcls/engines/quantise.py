@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -29,14 +32,21 @@ def quantise(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> di
     Raises:
         DependencyError: NNCF is not installed.
     """
-    try:
-        import nncf
-    except ImportError:
-        raise DependencyError("int8", "NNCF is not installed", "pip install 'vidcls[openvino]'") from None
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    name = UNITS if UNITS in parts else WHOLE
-    with warnings.catch_warnings():
+    # NNCF looks for compilers that nobody needs here, says so, and draws its bars on stdout, which is for data.
+    for name in ("nncf", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    watched = sys.stderr.isatty()
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(sys.stderr if watched else nowhere),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # of NNCF's own deprecations
+        try:
+            import nncf
+        except ImportError:
+            raise DependencyError("int8", "NNCF is not installed", "pip install 'vidcls[openvino]'") from None
+        name = UNITS if UNITS in parts else WHOLE
         smaller = nncf.quantize(
             parts[name].clone(),
             nncf.Dataset(list(inputs)),
