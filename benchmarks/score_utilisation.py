@@ -1,0 +1,145 @@
+"""How busy `vidcls score` keeps the model: its clips/s beside those of the forward pass alone and of decoding alone.
+
+The three take turns, round by round, so that whatever else the machine does hits them alike; the ratio is of the
+medians. Memory is that of this process and its decoders, early and at the end.
+
+    python benchmarks/score_utilisation.py --model vivit-fe-tiny --random-weights --clips 200 clips/*.mp4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+import psutil
+
+from vidcls.score.batching import prepare
+from vidcls.score.inputs import Inputs, Item
+from vidcls.score.local import Setup
+from vidcls.score.pipeline import Pipeline
+
+
+def repeated(items: Sequence[Item], count: int) -> Iterator[Item]:
+    return islice(cycle(items), count)
+
+
+def whole(setup: Setup, items: Sequence[Item], count: int, memory: list[int]) -> tuple[float, dict[str, Any]]:
+    """Score clips from the first result to the last; clips/s."""
+    pipeline = setup.pipeline()
+    return timed(pipeline, items, count, memory), pipeline.stats()
+
+
+def timed(pipeline: Pipeline, items: Sequence[Item], count: int, memory: list[int]) -> float:
+    done = 0
+    begin = time.perf_counter()
+    for result in pipeline.run(repeated(items, count)):
+        if result is None:
+            continue
+        done += 1
+        if done == 1:
+            begin = time.perf_counter()  # decoders have started, libraries are loaded
+        if done % max(1, count // 20) == 0:
+            memory.append(resident())
+    took = time.perf_counter() - begin
+    pipeline.close()
+    return (done - 1) / took
+
+
+def decoding(setup: Setup, items: Sequence[Item], count: int) -> float:
+    """The same with a model that answers at once."""
+    pipeline = setup.pipeline()
+    classes = len(pipeline._classifier.labels)
+
+    def nothing(engine: Any, works: Any) -> list[Any]:
+        return [np.zeros((work.views, classes), np.float32) for work in works]
+
+    pipeline._batcher.run = nothing  # type: ignore[method-assign]
+    return timed(pipeline, items, count, [])
+
+
+def forward(setup: Setup, items: Sequence[Item], count: int) -> float:
+    """The same with clips that are all decoded beforehand."""
+    pipeline = setup.pipeline()
+    model = pipeline._classifier
+    ready = [
+        prepare(
+            item,
+            model.read(item.path),
+            model.engine.unit_frames,
+            model.uses_frame_indices,
+            time.perf_counter(),
+        )
+        for item in items
+    ]
+    size = max(1, pipeline._batcher.size // ready[0].views)
+    pipeline._batcher.run(model.engine, ready[:size])
+    begin = time.perf_counter()
+    done = 0
+    works = cycle(ready)
+    while done < count:
+        done += len(pipeline._batcher.run(model.engine, list(islice(works, size))))
+    took = time.perf_counter() - begin
+    pipeline.close()
+    return done / took
+
+
+def resident() -> int:
+    """Bytes of this process and all below it."""
+    me = psutil.Process()
+    total = 0
+    for process in (me, *me.children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("clips_", metavar="CLIP", nargs="+")
+    parser.add_argument("--model")
+    parser.add_argument("--weights")
+    parser.add_argument("--random-weights", action="store_true")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--views", type=int)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--clips", type=int, default=100, help="clips in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    names = ("model", "weights", "random_weights", "engine", "views")
+    setup = Setup(
+        {name: getattr(options, name) for name in names} | {"clips": 10_000}, workers=options.workers
+    )
+    items = list(Inputs(tuple(options.clips_)))
+    found: dict[str, list[float]] = {"whole": [], "forward": [], "decoding": []}
+    memory: list[int] = []
+    waits = []
+    for _ in range(options.rounds):
+        found["forward"].append(forward(setup, items, options.clips))
+        rate, stats = whole(setup, items, options.clips, memory)
+        found["whole"].append(rate)
+        waits.append(stats["wait_share"])
+        found["decoding"].append(decoding(setup, items, options.clips))
+    rates = {name: statistics.median(values) for name, values in found.items()}
+    slower = min(rates["forward"], rates["decoding"])
+    report = {
+        "clips_per_second": {name: round(rate, 2) for name, rate in rates.items()},
+        "of_the_slower_part": round(rates["whole"] / slower, 3),
+        # Where both share the same cores, no arrangement can do better than this.
+        "of_shared_cores": round(rates["whole"] * (1 / rates["forward"] + 1 / rates["decoding"]), 3),
+        "wait_share": statistics.median(waits),
+        "memory_mib": {"early": memory[0] >> 20, "end": memory[-1] >> 20, "peak": max(memory) >> 20},
+        "clips": options.clips * options.rounds,
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
