@@ -276,7 +276,10 @@ class Writer:
 
 def json_text(row: Row, indent: int | None = None) -> str:
     """Write JSON as UTF-8 text; scores that are not finite become null, which JSON has no word for."""
-    text = json.dumps(_finite(dict(row)), ensure_ascii=False, indent=indent, allow_nan=False)
+    try:
+        text = json.dumps(dict(row), ensure_ascii=False, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):  # rare enough to look for what it is only then
+        text = json.dumps(_finite(dict(row)), ensure_ascii=False, indent=indent, allow_nan=False)
     # Names that are not valid Unicode: json.loads() gives back the same string, os.fsencode() the same bytes.
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
