@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
-from vidcls.checkpoints.timm_vit import vit_checkpoint
-from vidcls.checkpoints.vit_tensors import ViTTensors, settle
+from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 NAME = "google_npz"
 

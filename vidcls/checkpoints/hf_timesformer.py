@@ -21,8 +21,7 @@ from torch import Tensor
 from vidcls.checkpoints import hf_vit
 from vidcls.checkpoints.base import Checkpoint, Raw, take
 from vidcls.checkpoints.timesformer_fb import find_scheme, fit
-from vidcls.checkpoints.timm_vit import vit_checkpoint
-from vidcls.checkpoints.vit_tensors import ViTTensors, settle
+from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 NAME = "hf_timesformer"
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.checkpoints.google_npz import FlaxNames, find_root, timm_names
-from vidcls.checkpoints.timm_vit import vit_checkpoint
-from vidcls.checkpoints.vit_tensors import ViTTensors, settle
+from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 NAME = "scenic_vit"
 

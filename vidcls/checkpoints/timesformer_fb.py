@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
 from vidcls.checkpoints.timesformer_input import read_settings, stored_input
-from vidcls.checkpoints.vit_tensors import head_count, settle
+from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle, vit_checkpoint
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models.layers import pair
 from vidcls.models.timesformer import TimeSformer, resize_nearest_1d
@@ -84,9 +84,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
     scheme = find_scheme(state)
     if architecture == "vit-frames" and scheme == "timesformer-space":
-        from vidcls.checkpoints import timm_vit  # which leaves to this file what is FB's
-
-        return timm_vit.read(raw, architecture, config)
+        return vit_checkpoint("timm_vit", ViTTensors(raw, state, "timm"), architecture, config)
     if architecture not in (None, scheme):
         raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
     settings = read_settings(raw)

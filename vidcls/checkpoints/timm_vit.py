@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from vidcls.checkpoints import timesformer_fb
 from vidcls.checkpoints.base import Checkpoint, Raw, take
-from vidcls.checkpoints.vit_tensors import ROOTS, ViTTensors, settle
+from vidcls.checkpoints.vit_tensors import ROOTS, ViTTensors, vit_checkpoint
 
 NAME = "timm_vit"
 
@@ -57,45 +56,3 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             tensors[f"pre_logits.0.{part}"] = take(tensors, f"pre_logits.fc.{part}", raw.path)
             del tensors[f"pre_logits.fc.{part}"]
     return vit_checkpoint(NAME, ViTTensors(raw, tensors, "timm"), architecture, config)
-
-
-def vit_checkpoint(
-    name: str,
-    vit: ViTTensors,
-    architecture: str | None,
-    config: dict[str, Any],
-    defaults: dict[str, Any] | None = None,
-    **rest: Any,
-) -> Checkpoint:
-    """Make the checkpoint of ``vit-frames`` from a ViT's tensors.
-
-    Args:
-        name: Of the format.
-        vit: The tensors under timm's names, with ``head.*`` and perhaps ``pre_logits.0.*``.
-        architecture: ``vit-frames`` or None.
-        config: The caller's keywords, which win over ``defaults`` but must not contradict the tensors.
-        defaults: What the publisher sets and the tensors do not tell, such as ``norm_eps``.
-        **rest: Other fields of `Checkpoint`.
-
-    Raises:
-        CheckpointError: As `read`.
-    """
-    raw, tensors = vit.raw, dict(vit.tensors)
-    if architecture not in (None, "vit-frames"):
-        raise raw.error(f"holds an image ViT, not {architecture}", "load it as vit-frames")
-    config = dict(config)
-    if config.get("representation_size") == 0:
-        del config["representation_size"]
-        tensors = {key: t for key, t in tensors.items() if not key.startswith("pre_logits.")}
-    found, backbone = replace(vit, tensors=tensors).backbone(config)
-    if "head.weight" in tensors:
-        found["num_classes"] = tensors["head.weight"].shape[0]
-    else:
-        # Such a file can start another model, so reading it is fine; the strict load says what is missing.
-        rest["notes"] = ("the file has no classifier (head)",)
-    if "pre_logits.0.weight" in tensors:
-        found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
-    own = ("head.", "pre_logits.")
-    state = {key if key.startswith(own) else f"backbone.{key}": tensor for key, tensor in backbone.items()}
-    settled = {**(defaults or {}), **settle(raw, found, config)}
-    return Checkpoint(name, "vit-frames", settled, state, **rest)

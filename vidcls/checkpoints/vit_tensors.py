@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidcls.checkpoints.base import Raw, count_layers, take
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
 from vidcls.models.layers import pair
 
 # Interpolation mode and antialias, by publisher: timm 1.0's rule for state dicts, its rule for Google's .npz
@@ -183,3 +183,45 @@ def _agree(found: Any, given: Any) -> bool:
     if isinstance(found, float):
         return math.isclose(found, float(given), rel_tol=1e-6)
     return bool(found == given)
+
+
+def vit_checkpoint(
+    name: str,
+    vit: ViTTensors,
+    architecture: str | None,
+    config: dict[str, Any],
+    defaults: dict[str, Any] | None = None,
+    **rest: Any,
+) -> Checkpoint:
+    """Make the checkpoint of ``vit-frames`` from a ViT's tensors.
+
+    Args:
+        name: Of the format.
+        vit: The tensors under timm's names, with ``head.*`` and perhaps ``pre_logits.0.*``.
+        architecture: ``vit-frames`` or None.
+        config: The caller's keywords, which win over ``defaults`` but must not contradict the tensors.
+        defaults: What the publisher sets and the tensors do not tell, such as ``norm_eps``.
+        **rest: Other fields of `Checkpoint`.
+
+    Raises:
+        CheckpointError: As `ViTTensors.backbone`, or the architecture is another.
+    """
+    raw, tensors = vit.raw, dict(vit.tensors)
+    if architecture not in (None, "vit-frames"):
+        raise raw.error(f"holds an image ViT, not {architecture}", "load it as vit-frames")
+    config = dict(config)
+    if config.get("representation_size") == 0:
+        del config["representation_size"]
+        tensors = {key: t for key, t in tensors.items() if not key.startswith("pre_logits.")}
+    found, backbone = replace(vit, tensors=tensors).backbone(config)
+    if "head.weight" in tensors:
+        found["num_classes"] = tensors["head.weight"].shape[0]
+    else:
+        # Such a file can start another model, so reading it is fine; the strict load says what is missing.
+        rest["notes"] = ("the file has no classifier (head)",)
+    if "pre_logits.0.weight" in tensors:
+        found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
+    own = ("head.", "pre_logits.")
+    state = {key if key.startswith(own) else f"backbone.{key}": tensor for key, tensor in backbone.items()}
+    settled = {**(defaults or {}), **settle(raw, found, config)}
+    return Checkpoint(name, "vit-frames", settled, state, **rest)
