@@ -1,0 +1,93 @@
+"""`vidcls score` and `vidcls merge`, through the command line: what they refuse, and how they show progress.
+
+Scoring itself, with its exit codes and its summary, is run as a command in tests/score.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_predict import vidcls
+from tests.score.test_run import Stub, make_tree
+from vidcls.score import Job, score
+from vidcls.score.inputs import Inputs, Item
+from vidcls.score.progress import Counts, Reporter, describe
+
+
+def test_usage_errors(tmp_path: Path) -> None:
+    make_tree(tmp_path / "clips")
+    (tmp_path / "there.jsonl").write_text("mine")
+    out = str(tmp_path / "out.jsonl")
+    for arguments, code, message in [
+        (("score", str(tmp_path), "-o", "scores.txt"), 2, "end its name in .jsonl"),
+        (("score", str(tmp_path), "-o", out, "--shard", "0/4"), 2, "count from 1"),
+        (("score", str(tmp_path), "-o", out, "--ray-actors", "2"), 2, "--runner ray"),
+        (("score", str(tmp_path)), 2, "--output"),
+        (("merge", out, str(tmp_path / "none.jsonl")), 2, "no such file"),
+        (("merge", str(tmp_path / "there.jsonl"), out), 2, "is there already"),
+    ]:
+        done = vidcls(*arguments, env={"NO_COLOR": "1", "TERM": "dumb"})
+        text = done.stderr.decode()
+        assert done.returncode == code, text
+        assert message in text
+        assert "Traceback" not in text
+        assert done.stdout == b""
+
+
+def test_progress_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidcls.score.progress.LINE_SECONDS", 0.0)
+    make_tree(tmp_path / "clips")
+    for json_lines in (False, True):
+        job = Job(
+            Inputs((str(tmp_path / "clips"),)),
+            str(tmp_path / f"{json_lines}.jsonl"),
+            make_scorer=lambda _: Stub(),
+        )
+        score(job, {"json_lines": json_lines, "verbose": True})
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        lines = captured.err.splitlines()
+        if json_lines:
+            events = [json.loads(line) for line in lines]
+            assert events[-1]["event"] == "progress"
+            assert (events[-1]["done"], events[-1]["failed"]) == (10, 2)
+            assert [e["kind"] for e in events if e["event"] == "failed"] == ["unreadable"] * 2
+        else:
+            assert lines[-1].startswith("vidcls: 10")
+            assert "2 failed" in lines[-1]
+            assert sum("is bad; mend it" in line for line in lines) == 2
+
+
+def test_figures() -> None:
+    counts = Counts(scored=30, skipped=10, video_seconds=7200.0)
+    counts.failed["empty"] += 2
+    reporter = Reporter(counts, Inputs(()))
+    reporter._begin -= 10.0
+    reporter._total = 142
+    facts = reporter.figures()
+    assert (facts["done"], facts["failed"], facts["total"]) == (42, 2, 142)
+    assert facts["clips_per_second"] == pytest.approx(3.2, rel=0.01)
+    assert facts["video_hours_per_hour"] == pytest.approx(720, rel=0.01)
+    assert facts["seconds_left"] == pytest.approx(31, abs=1)
+    assert describe({**facts, "wait_share": 0.25}).endswith("left · model waited 25 %")
+
+
+def test_a_bar_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    counts = Counts()
+    with Reporter(counts, Inputs(())) as reporter:
+        assert reporter._bar is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Reporter(counts, Inputs(())) as reporter:
+        assert reporter._bar is not None
+        counts.add(Stub().result(Item("bad.mp4")))
+        reporter.tick(0.5)
+        assert reporter._bar.tasks[0].completed == 1
+    with Reporter(counts, Inputs(()), quiet=True) as reporter:
+        assert reporter._bar is None
