@@ -65,15 +65,24 @@ def load(path: Path) -> dict[str, Any]:
 
 def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
     """Forward passes, against transformers at fp32 where it has the model, else against eager fp32."""
-    base: dict[str, float] = {}
+    base: dict[str, dict[str, float]] = {}
     for row in rows:
         kind = (row["engine"], row["precision"])
         if not row["failed"] and (
             (kind == ("eager", "fp32") and row["model"] not in base) or kind[0] == "transformers"
         ):
-            base[row["model"]] = row["seconds"]["median"]
+            base[row["model"]] = row["seconds"]
     against = {row["model"] for row in rows if row["engine"] == "transformers"}
-    head = ["model", "engine", "precision", "CPU s/view", "times as fast as", "error of logits", "GPU"]
+    head = [
+        "model",
+        "engine",
+        "precision",
+        "CPU s/view",
+        "times as fast as",
+        "by processor s",
+        "error of logits",
+        "GPU",
+    ]
     more = ["±", "GFLOP/s", "of matmul peak", "memory", "clips/s"]
     lines = [head if short else head[:-1] + more + head[-1:]]
     for row in rows:
@@ -82,7 +91,9 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         median = row["seconds"]["median"]
         name = "transformers" if row["model"] in against else "eager fp32"
         line = [row["model"], row["engine"], row["precision"], f"{median:.2f}"]
-        line += [f"{base[row['model']] / median:.2f} × {name}", f"{row['error']:.0e}"]
+        other = base[row["model"]]
+        line += [f"{other['median'] / median:.2f} × {name}"]
+        line += [f"{other['processor'] / row['seconds']['processor']:.2f} ×", f"{row['error']:.0e}"]
         if not short:
             share = row["share_of_peak"]
             line += [f"{100 * row['seconds']['spread']:.0f} %", f"{row['gflops_per_second']:.0f}"]
@@ -97,7 +108,10 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
 
 def whole_table(record: dict[str, Any]) -> str:
     """The whole process."""
-    lines = [["program", "s", "±", "times as fast", "peak memory", "error of logits", "same top-5"]]
+    lines = [
+        ["program", "s", "±", "times as fast", "processor s", "times fewer", "peak memory", "error of logits"]
+    ]
+    lines[0].append("same top-5")
     for program in record["programs"]:
         ratio = record["ratios"][program["run"]]
         error, same = ratio.get("logit_error"), ratio.get("same_top5")
@@ -107,6 +121,8 @@ def whole_table(record: dict[str, Any]) -> str:
                 f"{program['seconds']['median']:.2f}",
                 f"{100 * program['seconds']['spread']:.0f} %",
                 f"{ratio['times_as_fast_as_transformers_fp32']:.2f}",
+                f"{program['cpu_seconds']:.1f}",
+                f"{ratio['times_fewer_processor_seconds']:.2f}",
                 f"{program['peak_memory'] / 2**20:.0f} MiB",
                 "–" if error is None else f"{error:.0e}",
                 "–" if same is None else "yes" if same else "no",

@@ -203,3 +203,16 @@ def test_names_are_checked() -> None:
             check_names(engine, precision)
     assert surely_cpu("cpu")
     assert not surely_cpu("cuda:0")
+
+
+@needs_openvino
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_that_cannot_be_converted_says_so() -> None:
+    from vidcls.engines.convert import convert
+
+    class Stubborn(torch.nn.Module):
+        def forward(self, views: torch.Tensor) -> torch.Tensor:
+            return views * float(views.sum())  # depends on the data: no graph can be made of it
+
+    with pytest.raises(DeviceError, match="cannot convert"):
+        convert(Stubborn(), 2, (8, 8))

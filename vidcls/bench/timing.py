@@ -21,6 +21,8 @@ class Timing(NamedTuple):
         best: The fastest call.
         spread: Half the width in which the middle half of the calls lies, as a share of the median.
         repetitions: Calls that were timed.
+        processor: Median of this process's processor seconds, of all threads: on a busy machine it tells more than
+            the time that passed.
     """
 
     median: float
@@ -28,16 +30,19 @@ class Timing(NamedTuple):
     best: float
     spread: float
     repetitions: int
+    processor: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
         return self._asdict()
 
 
-def summarise(times: list[float]) -> Timing:
-    """Return the figures of some calls' seconds."""
+def summarise(times: list[float], processor: list[float] | None = None) -> Timing:
+    """Return the figures of some calls' seconds, and of their processor seconds where these were taken."""
     low, median, high, p90 = np.percentile(times, [25, 50, 75, 90])
-    return Timing(float(median), float(p90), min(times), float((high - low) / 2 / median), len(times))
+    spread = float((high - low) / 2 / median)
+    busy = None if processor is None else float(np.median(processor))
+    return Timing(float(median), float(p90), min(times), spread, len(times), busy)
 
 
 def measure(
@@ -61,15 +66,17 @@ def measure(
         run()
     wait()
     times: list[float] = []
+    processor: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < MAX_REPETITIONS:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         run()
         wait()
         now = time.perf_counter()
         times.append(now - start)
+        processor.append(time.process_time() - busy)
         if len(times) < MIN_REPETITIONS:
             continue
         if now >= end or summarise(times).spread / len(times) ** 0.5 <= spread / MIN_REPETITIONS**0.5:
             break
-    return summarise(times)
+    return summarise(times, processor)

@@ -84,8 +84,14 @@ def convert(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> d
 def _convert(module: nn.Module, examples: list[Tensor]) -> Any:
     try:
         import openvino
+        from openvino import frontend
     except ImportError:
         raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'") from None
+    failures = (
+        *(RuntimeError, ValueError, TypeError, AssertionError, torch._dynamo.exc.TorchDynamoException),
+        *(frontend.GeneralFailure, frontend.InitializationFailure, frontend.NotImplementedFailure),
+        *(frontend.OpConversionFailure, frontend.OpValidationFailure),
+    )
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -96,7 +102,7 @@ def _convert(module: nn.Module, examples: list[Tensor]) -> Any:
             converted = openvino.convert_model(program)
         fixed = {i: [-1, *example.shape[1:]] for i, example in enumerate(examples)}
         converted.reshape(fixed)
-    except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.TorchDynamoException) as error:
+    except failures as error:
         first = str(error).strip().partition("\n")[0][:300]
         raise DeviceError("OpenVINO", f"cannot convert this model ({first})", "use --engine eager") from error
     return converted
