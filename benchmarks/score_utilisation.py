@@ -112,12 +112,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--clips", type=int, default=100, help="clips in each round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", type=int, help="only score so many clips, and show the memory on the way")
     options = parser.parse_args()
     names = ("model", "weights", "random_weights", "engine", "views")
     setup = Setup(
         {name: getattr(options, name) for name in names} | {"clips": 10_000}, workers=options.workers
     )
     items = list(Inputs(tuple(options.clips_)))
+    if options.memory:
+        seen: list[int] = []
+        rate, stats = whole(setup, items, options.memory, seen)
+        mib = [size >> 20 for size in seen]
+        print(
+            json.dumps(
+                {"clips": options.memory, "clips_per_second": round(rate, 2), "memory_mib": mib, **stats}
+            )
+        )
+        return
     found: dict[str, list[float]] = {"whole": [], "forward": [], "decoding": []}
     memory: list[int] = []
     waits = []

@@ -160,6 +160,32 @@ def test_the_batch_grows_while_that_pays(folder: Path, monkeypatch: pytest.Monke
     assert run_with(lambda size: max(32, size) * 1.0) == 32  # as large as the device is wide
 
 
+def test_what_waits_for_the_model_is_bounded(folder: Path) -> None:
+    (work,) = works_of(folder, 1)
+    for queue, most in (
+        (batching.Ready(10 * work.pixels.nbytes), 10),
+        (batching.Ready(1 << 40), batching.MAX_READY),
+        (batching.Ready(1), 1),  # one clip always fits
+    ):
+        stop = threading.Event()
+        put: list[int] = []
+
+        def fill(queue: Any = queue, stop: Any = stop, put: list[int] = put) -> None:
+            while not stop.is_set():
+                queue.put(work, stop)
+                put.append(1)
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        time.sleep(0.3)
+        assert len(put) == most
+        assert queue.get(1.0) is work
+        time.sleep(0.3)
+        assert len(put) == most + 1
+        stop.set()
+        thread.join()
+
+
 def test_closing_ends_all_that_is_under_way(folder: Path) -> None:
     pipeline = setup_of(folder, workers=2).pipeline()
     before = threading.active_count()

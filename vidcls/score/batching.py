@@ -21,6 +21,7 @@ from vidcls.views import clip_crop, pixel_affine
 
 TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
 MAX_GPU_BATCH = 256  # views
+MAX_READY = 128  # clips that wait for the model: two of the largest batches of four views each
 
 
 @dataclass
@@ -105,7 +106,7 @@ def prepare(item: Item, clip: Clip, unit_frames: int, uses_indices: bool, begun:
 
 
 class Ready:
-    """A queue of decoded clips, bounded in bytes; one clip always fits."""
+    """A queue of decoded clips, bounded in bytes and in number; one clip always fits."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -116,11 +117,16 @@ class Ready:
     def put(self, work: Work, stop: threading.Event) -> None:
         size = work.pixels.nbytes
         with self._changed:
-            while self._works and self._bytes + size > self._max_bytes and not stop.is_set():
+            while self._full(size) and not stop.is_set():
                 self._changed.wait(TICK)
             self._bytes += size
             self._works.append(work)
             self._changed.notify_all()
+
+    def _full(self, size: int) -> bool:
+        if not self._works:
+            return False
+        return len(self._works) >= MAX_READY or self._bytes + size > self._max_bytes
 
     def get(self, timeout: float) -> Work | None:
         with self._changed:
