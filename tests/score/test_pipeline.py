@@ -21,7 +21,7 @@ from vidcls.errors import DeviceError
 from vidcls.loading import load
 from vidcls.score import Job, batching, score
 from vidcls.score.batching import Batcher
-from vidcls.score.fleet import Fleet
+from vidcls.score.fleet import Fleet, local_scorer
 from vidcls.score.inputs import Inputs, Item
 from vidcls.score.local import Setup
 from vidcls.score.pipeline import Pipeline
@@ -257,7 +257,7 @@ def test_two_devices_and_one_that_dies(folder: Path, tmp_path: Path) -> None:
     fleets: list[Fleet] = []
 
     def make(setup: Setup) -> Fleet:
-        fleet = setup.scorer()
+        fleet = local_scorer(setup)
         assert isinstance(fleet, Fleet)
         fleets.append(fleet)
         if hasattr(signal, "SIGKILL"):
@@ -272,4 +272,4 @@ def test_two_devices_and_one_that_dies(folder: Path, tmp_path: Path) -> None:
     assert summary.stats["clips"] > 0
     assert all(not member.process.is_alive() for member in fleets[0]._members)
     with pytest.raises(DeviceError, match="abacus"):
-        setup_of(folder, load={"device": "cpu,abacus"}).scorer()
+        local_scorer(setup_of(folder, load={"device": "cpu,abacus"}))

@@ -245,8 +245,10 @@ def parse_fps(text: str) -> Literal["auto", "native"] | float:
     Raises:
         UsageError: It is none of these.
     """
-    if text == "auto" or text == "native":
-        return text
+    if text == "auto":
+        return "auto"
+    if text == "native":
+        return "native"
     try:
         rate = float(text)
     except ValueError:

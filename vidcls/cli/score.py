@@ -218,12 +218,12 @@ def _scorer(
     runner: Runner, address: str | None, actors: int | None, gpus: float | None
 ) -> Callable[[Setup], Scorer]:
     from vidcls.errors import UsageError
-    from vidcls.score.local import Setup
+    from vidcls.score.fleet import local_scorer
 
     if runner is Runner.local:
         if address is not None or actors is not None or gpus is not None:
             raise UsageError("--ray-…", "means something to --runner ray only", "add that, or leave it out")
-        return Setup.scorer
+        return local_scorer
     from vidcls.score.runner_ray import Cluster, RayRunner
 
     return lambda setup: RayRunner(setup, Cluster(address, actors, gpus))

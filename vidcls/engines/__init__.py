@@ -10,137 +10,34 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from vidcls.engines.base import Affine, Engine, Floats, LazyEngine, unit_frames
 from vidcls.errors import DependencyError, DeviceError
 
 if TYPE_CHECKING:
     import torch
 
-Floats = NDArray[np.float32]
-# A pixel x becomes x * factor + summand, each (3,), one number for a channel.
-Affine = tuple[Floats, Floats]
+__all__ = [
+    "ENGINES",
+    "PRECISIONS",
+    "Affine",
+    "Engine",
+    "Floats",
+    "LazyEngine",
+    "check_names",
+    "choose_device",
+    "choose_precision",
+    "has_openvino",
+    "make_engine",
+    "surely_cpu",
+    "unit_frames",
+]
 
 ENGINES = ("auto", "eager", "compile", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
-
-
-class Engine(Protocol):
-    """One model made ready to run.
-
-    Models whose spatial encoder sees few frames at a time have ``unit_frames`` > 0: what `encode` gives for each
-    unit may be used by several views, and `classify` needs no more than these features.
-
-    Attributes:
-        name: Which engine this is.
-        device: Where it runs, such as ``cpu`` or ``cuda:0``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        unit_frames: Frames that the spatial encoder sees together, those of one tubelet or one frame; 0 for models
-            in which all frames of a view meet at once.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def unit_frames(self) -> int: ...
-
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
-        """Do now what the first call on pixels of this type (uint8 or float32) would have to do."""
-
-    def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
-    ) -> Floats:
-        """Score views → logits (v, k).
-
-        Args:
-            views: (v, c, t, h, w) float32, normalised; or, with ``affine``, pixels (v, t, h, w, 3), uint8 or float32,
-                which are normalised where the model runs.
-            frame_indices: (v, t), for models that use them.
-            affine: What makes numbers of pixels.
-
-        Raises:
-            DeviceError: The device ran out of memory.
-        """
-        ...
-
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
-        """Encode units (u, c, unit_frames, h, w), or pixels as above, → features (u, d)."""
-        ...
-
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
-        """Score the features of the views' units (v, t', d) → logits (v, k)."""
-        ...
-
-
-class LazyEngine:
-    """An engine that is made when it is first needed, so that clips can be read meanwhile.
-
-    Args:
-        make: Makes it.
-        unit_frames: Of the engine that will be made.
-    """
-
-    def __init__(self, make: Callable[[], Engine], unit_frames: int) -> None:
-        self._make = make
-        self._engine: Engine | None = None
-        self.unit_frames = unit_frames
-
-    @property
-    def engine(self) -> Engine:
-        """The engine itself."""
-        if self._engine is None:
-            self._engine = self._make()
-        return self._engine
-
-    @property
-    def name(self) -> str:
-        return self.engine.name
-
-    @property
-    def device(self) -> str:
-        return self.engine.device
-
-    @property
-    def precision(self) -> str:
-        return self.engine.precision
-
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
-        self.engine.prepare(dtype, affine)
-
-    def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
-    ) -> Floats:
-        return self.engine(views, frame_indices, affine)
-
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
-        return self.engine.encode(units, affine)
-
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
-        return self.engine.classify(features, frame_indices)
-
-
-def unit_frames(module: Any) -> int:
-    """Frames that a model's spatial encoder sees together, 0 if it has none; see `Engine`."""
-    if not hasattr(module, "encode_frames"):
-        return 0
-    tubelet = getattr(module.config, "tubelet_size", None)
-    return 1 if tubelet is None else int(tubelet if isinstance(tubelet, int) else tubelet[0])
 
 
 def choose_device(device: str = "auto") -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidcls.engines import Floats, unit_frames
+from vidcls.engines.base import Floats, unit_frames
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
 from vidcls.errors import DependencyError, DeviceError
 

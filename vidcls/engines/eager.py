@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidcls.engines import Affine, Floats, unit_frames
+from vidcls.engines.base import Affine, Floats, unit_frames
 from vidcls.errors import DeviceError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines import Affine, Floats
+from vidcls.engines.base import Affine, Floats
 from vidcls.errors import DependencyError, DeviceError
 
 # Parts of a converted model. A model whose spatial encoder sees few frames at a time is kept as two.

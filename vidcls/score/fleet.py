@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import DeviceError, UsageError, VidclsError
 from vidcls.score.inputs import Item
 from vidcls.score.local import Setup
 from vidcls.score.rows import Result
+
+if TYPE_CHECKING:
+    from vidcls.score.pipeline import Scorer
 
 TICK = 0.25  # seconds between looks at Ctrl-C
 IN_HAND = 64  # clips that a process has at most, so that it never waits for us
@@ -287,3 +290,15 @@ def _died(member: _Member) -> DeviceError:
         f"the process of this device died {member.deaths} times (exit code {code})",
         "use fewer devices",
     )
+
+
+def local_scorer(setup: Setup) -> Scorer:
+    """Make what scores on this machine: one pipeline here, or a process for each of several devices.
+
+    Raises:
+        VidclsError: A model cannot be loaded.
+    """
+    devices = [name.strip() for name in str(setup.load.get("device", "auto")).split(",")]
+    if not all(devices):
+        raise UsageError("--device", "a name is missing between commas", "use for example cuda:0,cuda:1")
+    return setup.pipeline() if len(devices) == 1 else Fleet(setup, devices)

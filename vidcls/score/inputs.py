@@ -19,9 +19,12 @@ from typing import IO, Any
 
 from vidcls.config import nearest
 from vidcls.errors import DependencyError, InputError, OutputError, UsageError
+from vidcls.output import ROW_KEYS
 from vidcls.score import remote
 from vidcls.sources import is_url, is_video_name
 
+# Columns of the results; a manifest's own column of such a name is carried under another.
+KEYS = (*ROW_KEYS, "predictions", "warnings", "error", "error_kind", "seconds", "scores")
 PATH_COLUMNS = ("path", "video", "video_path", "file", "filename", "filepath", "file_path", "uri", "url")
 MANIFESTS = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst", ".list")
@@ -196,8 +199,6 @@ def manifest_kind(source: str) -> str | None:
 
 def carried(name: str) -> str:
     """Return the name under which a manifest's column stands in the results, which have some names of their own."""
-    from vidcls.score.rows import KEYS
-
     return f"input_{name}" if name in KEYS else name
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vidcls.errors import UsageError
 from vidcls.video import VideoReader
 
 if TYPE_CHECKING:
     from vidcls.classifier import Classifier
-    from vidcls.score.pipeline import Pipeline, Scorer
+    from vidcls.score.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,6 @@ class Setup:
             max_bytes=self.max_bytes or min(2 << 30, memory() // 8) // processes,
             max_workers=max(1, cores() // processes),
         )
-
-    def scorer(self) -> Scorer:
-        """Make what scores on this machine: one pipeline here, or a process for each of several devices.
-
-        Raises:
-            VidclsError: A model cannot be loaded.
-        """
-        devices = [name.strip() for name in str(self.load.get("device", "auto")).split(",")]
-        if not all(devices):
-            raise UsageError("--device", "a name is missing between commas", "use for example cuda:0,cuda:1")
-        if len(devices) == 1:
-            return self.pipeline()
-        from vidcls.score.fleet import Fleet
-
-        return Fleet(self, devices)
 
     def describe(self, classifier: Classifier) -> dict[str, Any]:
         """Return all that a row's content depends on beside the clip, ready for JSON."""

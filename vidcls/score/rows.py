@@ -10,8 +10,6 @@ from vidcls.errors import InputError
 from vidcls.output import ROW_KEYS, csv_text, json_text
 from vidcls.score.inputs import Item
 
-KEYS = (*ROW_KEYS, "predictions", "warnings", "error", "error_kind", "seconds", "scores")
-
 
 @dataclass(frozen=True)
 class Result:

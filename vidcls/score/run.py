@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from vidcls.errors import OutputError, UsageError
 from vidcls.output import printable
 from vidcls.score import remote
+from vidcls.score.fleet import local_scorer
 from vidcls.score.inputs import Inputs, Item, need_pyarrow
 from vidcls.score.journal import Journal, Status, in_shard
 from vidcls.score.local import Setup
@@ -45,7 +46,7 @@ class Job:
     shard: tuple[int, int] = (1, 1)
     retry_failed: bool = False
     overwrite: bool = False
-    make_scorer: Callable[[Setup], Scorer] = Setup.scorer
+    make_scorer: Callable[[Setup], Scorer] = local_scorer
 
 
 @dataclass
