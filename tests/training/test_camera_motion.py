@@ -15,6 +15,7 @@ from vidcls.training import camera_motion as cm
 from vidcls.training import synthesize as files
 from vidcls.training.camera import LABELS
 from vidcls.training.effects import encode
+from vidcls.training.motion_teacher import motion_targets
 
 TINY = cm.Settings(
     seed=3,
@@ -38,7 +39,7 @@ def test_targets_are_the_way_of_the_picture():
     settings = cm.Settings()
 
     def flow(**camera):
-        grid = cm.motion_targets(step_of(**camera), settings)[0][0, 0, :, :2].reshape(6, 6, 2)
+        grid = motion_targets(step_of(**camera), settings)[0][0, 0, :, :2].reshape(6, 6, 2)
         return grid[0, 0], grid[0, 5], grid[5, 0]  # top left, top right, bottom left; (right, down)
 
     assert all(f[0] < 0 and f[1] == 0 for f in flow(pan=0.01))  # camera right, picture left
@@ -59,7 +60,7 @@ def test_targets_are_the_way_of_the_picture():
 def test_unknown_steps_are_not_taught():
     steps = step_of(pan=0.01).clone()
     steps[0, 1] = float("nan")
-    flow, motion = cm.motion_targets(steps, cm.Settings())
+    flow, motion = motion_targets(steps, cm.Settings())
     assert flow[0, 0].isnan().all()
     assert motion[0, 0].isnan().all()
     assert not flow[0, 1:].isnan().any()
