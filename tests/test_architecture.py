@@ -31,10 +31,23 @@ LAYERS = [
         "views",
         "resize",
         "sampling",
-    ]
-    + ["video", "decode_process", "decode_worker", "decode_index", "decoders"],
-    ["classifier", "loading", "choosing", "remember", "output", "environment", "probes"]
-    + ["features", "whole_video"],
+        "video",
+        "decode_process",
+        "decode_worker",
+        "decode_index",
+        "decoders",
+    ],
+    [
+        "classifier",
+        "loading",
+        "choosing",
+        "remember",
+        "output",
+        "environment",
+        "probes",
+        "features",
+        "whole_video",
+    ],
     ["score", "bench", "quantising", "training"],
     ["cli"],
 ]
