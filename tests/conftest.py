@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHARED_GOLDENS = Path(__file__).parents[2] / "shared" / "goldens"
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that interrupt a process
+# would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def golden_dirs(*patterns: str) -> list[Path]:

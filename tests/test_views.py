@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import golden_dirs
@@ -109,7 +109,7 @@ def test_uniform_frames_lie_in_the_middle_of_equal_parts() -> None:
     assert "too short: 2 frames where a view spans 4" in short.warnings[0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     sampling=st.sampled_from(["vivit", "timesformer", "vtn", "segments", "uniform"]),
     length=st.integers(1, 400),
