@@ -3,7 +3,7 @@
 python benchmarks/table.py            # compare
 python benchmarks/table.py --write    # put the tables in
 
-Reads benchmarks/results/*.json: `forward-*.json` of `vidcls bench --compare transformers -o ...`,
+Reads benchmarks/results/*.json: `forward-*.json` of `benchmarks/forward.py` or `vidcls bench -o ...`,
 `whole_process.json`, `startup.json` and `growth.json` of the scripts of these names.
 """
 
@@ -95,13 +95,11 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         line += [f"{other['median'] / median:.2f} × {name}"]
         line += [f"{other['processor'] / row['seconds']['processor']:.2f} ×", f"{row['error']:.0e}"]
         if not short:
-            share = row["share_of_peak"]
+            share, memory, clips = (row.get(k) for k in ("share_of_peak", "peak_memory", "clips_per_second"))
             line += [f"{100 * row['seconds']['spread']:.0f} %", f"{row['gflops_per_second']:.0f}"]
-            line += [
-                "–" if share is None else f"{100 * share:.0f} %",
-                f"{row['peak_memory'] / 2**20:.0f} MiB",
-            ]
-            line += [f"{row['clips_per_second']:.3f}"]
+            line += ["–" if share is None else f"{100 * share:.0f} %"]
+            line += ["–" if memory is None else f"{memory / 2**20:.0f} MiB"]
+            line += ["–" if clips is None else f"{clips:.3f}"]
         lines.append([*line, "not measured"])
     return markdown(lines)
 

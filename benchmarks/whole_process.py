@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,28 @@ from transformers import pipeline
 dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[sys.argv[3]]
 classify = pipeline("video-classification", model=sys.argv[1], dtype=dtype, num_frames=32, frame_sampling_rate=2)
 print(json.dumps(classify(sys.argv[2], top_k=400)))
+"""
+
+# The same without the pipeline, which reads no file unless torchcodec and FFmpeg are there: the way of transformers'
+# own page on ViViT, with PyAV, and the frames that the pipeline would take.
+PLAIN = """
+import sys, json, av, numpy as np, torch
+from transformers import AutoImageProcessor, AutoModelForVideoClassification
+dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[sys.argv[3]]
+processor = AutoImageProcessor.from_pretrained(sys.argv[1])
+model = AutoModelForVideoClassification.from_pretrained(sys.argv[1], dtype=dtype).eval()
+wanted = np.linspace(0, 63, 32).astype(int)
+with av.open(sys.argv[2]) as container:
+    frames = {}
+    for number, frame in enumerate(container.decode(video=0)):
+        if number in wanted:
+            frames[number] = frame.to_ndarray(format="rgb24")
+        if number >= wanted[-1]:
+            break
+inputs = processor([frames[i] for i in wanted], return_tensors="pt").to(dtype)
+with torch.no_grad():
+    scores = model(**inputs).logits.softmax(-1)[0].float()
+print(json.dumps([{"score": s, "label": model.config.id2label[i]} for i, s in enumerate(scores.tolist())]))
 """
 
 # The same frames and the same processor for both, so that logits can be compared.
@@ -84,9 +107,10 @@ def compare(
         "400",
     ]
     ours += ["--fps", "native", "-f", "jsonl", "-q", "--device", "cpu"]
+    theirs_way = PIPELINE if find_spec("torchcodec") else PLAIN
     programs = {
-        "transformers fp32": [sys.executable, "-c", PIPELINE, weights, clip, "fp32"],
-        "transformers bf16": [sys.executable, "-c", PIPELINE, weights, clip, "bf16"],
+        "transformers fp32": [sys.executable, "-c", theirs_way, weights, clip, "fp32"],
+        "transformers bf16": [sys.executable, "-c", theirs_way, weights, clip, "bf16"],
         "vidcls eager fp32": [*ours, "--engine", "eager"],
         "vidcls openvino fp32": [*ours, "--engine", "openvino"],
         "vidcls openvino bf16": [*ours, "--engine", "openvino", "--precision", "bf16"],
@@ -118,6 +142,7 @@ def compare(
         if name.startswith("vidcls"):
             ratios[name] |= agreement(runs[name][-1]["output"], theirs)
     return {
+        "transformers_by": "pipeline" if theirs_way is PIPELINE else "processor and model, PyAV",
         "programs": [summary(name, runs[name]) for name in programs],
         "making_the_engine_seconds": making["seconds"],
         "ratios": ratios,

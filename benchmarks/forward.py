@@ -1,0 +1,134 @@
+"""Forward passes in turn, in one process: what else runs on the machine then hits all programs alike.
+
+python benchmarks/forward.py vivit-st [-n 3] [-o benchmarks/results/forward-vivit-st.json]
+
+`vidcls bench` measures each engine in a process of its own, one after the other, and gives peak memory as well; on a
+machine that is busy with other things its ratios wander, these do so less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidcls.bench.machine import describe
+from vidcls.bench.reference import COMPARABLE, load_reference, save_reference
+from vidcls.bench.timing import summarise
+from vidcls.bench.worker import clip_of, pixels_of
+from vidcls.choosing import converted_engine
+from vidcls.classifier import shared_logits
+from vidcls.engines import Engine, make_engine
+from vidcls.engines.openvino import OpenVINOEngine
+from vidcls.loading import load
+from vidcls.models.count import count
+from vidcls.views import normalise, pixel_affine
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("-n", type=int, default=3, help="rounds")
+    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("-o", "--output", type=Path)
+    args = parser.parse_args()
+    output = args.output or Path(f"benchmarks/results/forward-{args.model}.json")
+    with tempfile.TemporaryDirectory(prefix="vidcls-forward-") as folder:
+        record = {"machine": describe(), "rows": measure(args.model, args.n, args.int8, folder)}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for row in record["rows"]:
+        print(row["engine"], row["precision"], row["seconds"], row["error"])
+    return 0
+
+
+def measure(name: str, rounds: int, int8: bool, folder: str) -> list[dict[str, Any]]:
+    """Run every program once in each round."""
+    classifier = load(name, random_weights=True, engine="eager", device="cpu", precision="fp32")
+    comparable = classifier.spec.architecture in COMPARABLE
+    if comparable:
+        save_reference(classifier.spec.architecture, classifier.spec.config, folder)
+        classifier = load(name, weights=folder, engine="eager", device="cpu", precision="fp32")
+    spec, affine = classifier.spec.input, pixel_affine(classifier.spec.input)
+    eager: Any = getattr(classifier.engine, "engine", classifier.engine)
+    module = eager.module
+    counted = count(module, spec.num_frames, spec.image_size)
+    programs = engines(classifier, module, int8)
+    pixels = pixels_of(spec, 1)
+    indices = np.arange(spec.num_frames)[None] if classifier.uses_frame_indices else None
+    runs: dict[tuple[str, str], Callable[[], Any]] = {
+        kind: (lambda engine=engine: engine(pixels, indices, affine)[0]) for kind, engine in programs.items()
+    }
+    if comparable:
+        forward, views = load_reference(folder, "cpu"), torch.from_numpy(normalise(pixels, spec))
+        runs["transformers", "fp32"] = lambda: forward(views)[0].numpy()
+    times: dict[tuple[str, str], list[float]] = {kind: [] for kind in runs}
+    busy: dict[tuple[str, str], list[float]] = {kind: [] for kind in runs}
+    logits = {}
+    for number in range(rounds + 1):
+        for kind, run in runs.items():
+            start, processor = time.perf_counter(), time.process_time()
+            with torch.inference_mode():
+                logits[kind] = run()
+            if number:  # the first round is warm-up
+                times[kind].append(time.perf_counter() - start)
+                busy[kind].append(time.process_time() - processor)
+        print(f"round {number}", file=sys.stderr, flush=True)
+    shared = None
+    if eager.unit_frames:
+        clip = clip_of(spec)
+        shared = shared_logits(eager, clip, clip.view_indices if classifier.uses_frame_indices else None)[1]
+    classifier.close()
+    return [
+        {
+            "model": name,
+            "engine": kind[0],
+            "precision": kind[1],
+            "seconds": summarise(times[kind], busy[kind]).as_dict(),
+            "gflops_per_second": 2 * counted.macs / 1e9 / float(np.median(times[kind])),
+            "gmacs": counted.macs / 1e9,
+            "params": counted.params,
+            "units": shared,
+            "error": float(np.abs(logits[kind] - logits["eager", "fp32"]).max()),
+            "failed": None,
+        }
+        for kind in runs
+    ]
+
+
+def engines(classifier: Any, module: torch.nn.Module, int8: bool) -> dict[tuple[str, str], Engine]:
+    """Make all engines of a model."""
+    import copy
+
+    from vidcls.bench.worker import _ready
+    from vidcls.loading import _facts
+
+    facts = _facts(classifier.spec, "random", module)
+    exact: Any = converted_engine(module, facts, classifier.spec.input, "fp32")
+    made: dict[tuple[str, str], Engine] = {
+        ("eager", "fp32"): make_engine(module, "cpu", "fp32", "eager"),
+        ("eager", "bf16"): make_engine(copy.deepcopy(module), "cpu", "bf16", "eager"),
+        ("openvino", "fp32"): exact,
+        ("openvino", "bf16"): OpenVINOEngine(exact._parts, "bf16", exact.unit_frames),
+    }
+    if int8:
+        wanted = {"model": classifier.spec.name, "weights": None, "random_weights": True}
+        if classifier.weights != "random":
+            wanted |= {"weights": classifier.weights, "random_weights": False}
+        ready, _ = _ready({**wanted, "engine": "openvino", "precision": "int8", "device": "cpu"})
+        made["openvino", "int8"] = ready.engine
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
