@@ -107,7 +107,7 @@ def end_to_end(classifier: Classifier, clip: Path, indices: np.ndarray) -> np.nd
         assert np.array_equal(read.plan.indices, indices)
         views = read.views
     engine: Any = classifier.engine
-    model = getattr(engine, "engine", engine)._model
+    model = getattr(engine, "engine", engine).module
     keywords = {"frame_indices": torch.from_numpy(indices)} if classifier.uses_frame_indices else {}
     with torch.inference_mode():
         result: np.ndarray = model(torch.from_numpy(views), **keywords).numpy()
