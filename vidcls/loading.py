@@ -108,17 +108,26 @@ def load(
     if ready is None:
         # A module that is not in memory yet is loaded while the first clip is decoded.
         ready = make() if found.loaded else LazyEngine(make, facts.unit_frames)
+    names = _labels(labels, facts.stored_labels, spec, facts.num_classes)
+    unnamed: tuple[str, ...] = ()
+    if names is None:
+        names = tuple(f"class {index}" for index in range(facts.num_classes))
+        if spec.labels is not None:
+            unnamed = (
+                f"the labels of {spec.name} ({spec.labels}) are not as many as the head's {facts.num_classes} "
+                "classes, which go by number; pass --labels FILE",
+            )
     return Classifier(
         ready,
         spec,
-        _labels(labels, facts.stored_labels, spec, facts.num_classes),
+        names,
         weights=facts.source,
         fps=fps,
         average=average,
         reader=reader if reader is not None else VideoReader(decoder, decode_timeout),
         uses_frame_indices=facts.uses_frame_indices,
         warnings=("random weights: the labels mean nothing",) if random_weights else (),
-        notes=facts.notes,
+        notes=(*facts.notes, *unnamed),
     )
 
 
@@ -394,8 +403,8 @@ def _completed(spec: ModelSpec, checkpoint: Checkpoint, module: nn.Module) -> Mo
 
 def _labels(
     given: str | os.PathLike[str] | None, stored: tuple[str, ...] | None, spec: ModelSpec, num_classes: int
-) -> tuple[str, ...]:
-    """Choose the labels: those asked for, then the checkpoint's own, then the entry's, then plain numbers."""
+) -> tuple[str, ...] | None:
+    """Choose the labels: those asked for, then the checkpoint's own, then the entry's if they are as many."""
     if given is not None:
         names = load_labels(os.fspath(given))
         check_labels(names, num_classes, os.fspath(given))
@@ -407,4 +416,4 @@ def _labels(
         names = load_labels(spec.labels)
         if len(names) == num_classes:
             return names
-    return tuple(f"class {index}" for index in range(num_classes))
+    return None
