@@ -203,7 +203,7 @@ def _timesformer(spec: InputSpec, length: int, speed: float) -> tuple[Indices, s
     # The reference decodes from the first frame at or after the start and counts from there. Times are whole
     # ticks, so that a start a hair past a frame still finds it.
     first = np.ceil(starts - 1e-3).astype(np.int64)
-    steps = _linspace(0, size - 1, spec.num_frames).astype(np.int64)
+    steps = _linspace(0, max(0.0, size - 1), spec.num_frames).astype(np.int64)
     notice = _too_short(length, math.ceil(size), "its last frame stays") if length < size - 1 else ""
     return np.minimum(first[:, None] + steps, length - 1), notice
 
@@ -211,7 +211,8 @@ def _timesformer(spec: InputSpec, length: int, speed: float) -> tuple[Indices, s
 def _vtn(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
     size = spec.num_frames * spec.stride * speed
     starts = max(0.0, length - size) * np.arange(spec.num_views) / spec.num_views
-    rows = [_linspace(s, min(float(length), s + size - 1), spec.num_frames) for s in starts]
+    # A clip shorter than the time of one frame must not run backwards.
+    rows = [_linspace(s, min(float(length), s + max(0.0, size - 1)), spec.num_frames) for s in starts]
     moments = np.clip(np.stack(rows).astype(np.int64), 0, length - 1)
     notice = _too_short(length, math.ceil(size), "frames come more than once") if length < size - 1 else ""
     return moments, notice
