@@ -106,9 +106,9 @@ def test_each_input_has_one_row_whatever_the_run(tmp_path: Path) -> None:
     assert summary.failed == {"unreadable": 2}
     assert summary.examples["unreadable"].endswith("is bad; mend it")
 
-    summary, stub = run(out, tmp_path / "clips")
+    summary, stub = run(out, tmp_path / "clips", tmp_path / "clips")
     assert stub.seen == []
-    assert summary.counts.skipped == 10
+    assert (summary.counts.skipped, summary.counts.duplicates) == (10, 10)
     assert summary.failed == {"unreadable": 2}  # the exit code is that of all inputs
 
     new = tmp_path / "clips" / "new.mp4"

@@ -146,7 +146,7 @@ def _score(
             reporter.started()
             _consume(job, journal, store, scorer, reporter, stopped, summary)
         summary.stats = scorer.stats()
-        summary.rows, _ = journal.counts()
+        _count_once(summary, journal)
         _finalise(places, journal, store, settings, summary)
     finally:
         store.close()
@@ -237,6 +237,18 @@ def _upload(source: Path, places: Places) -> None:
         raise OutputError(places.output, problem, hint) from None
     if source != places.rows:
         source.unlink(missing_ok=True)
+
+
+def _count_once(summary: Summary, journal: Journal) -> None:
+    """Correct the counts by the journal's, which knows a clip that was listed twice from two clips."""
+    counts = summary.counts
+    summary.rows, failed = journal.counts()
+    earlier = summary.rows - counts.worked
+    if counts.skipped > earlier:
+        counts.duplicates += counts.skipped - earlier
+        counts.skipped = earlier
+    for kind, count in counts.failed_before.items():
+        counts.failed_before[kind] = min(count, failed.get(kind, 0) - counts.failed[kind])
 
 
 def _lines(places: Places, settings: dict[str, Any]) -> JsonLines | CsvLines:
