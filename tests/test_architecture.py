@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vidcls
-from vidcls.config import ARCHITECTURE_KEYS
+from vidcls.architecture_keys import ARCHITECTURE_KEYS
 
 PACKAGE = Path(vidcls.__file__).parent
 
@@ -18,6 +18,7 @@ PACKAGE = Path(vidcls.__file__).parent
 # classifier, output → engines, video, views, labels, checkpoints → models → config → errors.
 LAYERS = [
     ["errors"],
+    ["architecture_keys"],
     ["config"],
     ["models"],
     [

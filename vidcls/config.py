@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from vidcls.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.errors import ConfigError, UsageError
 
 MAX_YAML_BYTES = 4 * 1024**2
@@ -426,66 +427,3 @@ def _resolve_paths(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(labels, str) and (folder / labels).is_file():
         entry = {**entry, "labels": str(folder / labels)}
     return entry
-
-
-# Which keywords each architecture's ``config`` takes. The model files hold the same as dataclasses, but
-# importing those costs the import of torch; a test keeps the two equal.
-ARCHITECTURE_KEYS: dict[str, frozenset[str]] = {
-    name: frozenset(keys.split())
-    for name, keys in {
-        "vivit-st": (
-            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
-            "drop_path_rate"
-        ),
-        "vivit-fe": (
-            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
-            "temporal_depth temporal_num_heads temporal_mlp_ratio drop_path_rate"
-        ),
-        "vivit-fsa": (
-            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
-            "attention_order"
-        ),
-        "vivit-fdp": (
-            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio pool representation_size qkv_bias norm_eps activation dropout attn_dropout "
-            "drop_path_rate"
-        ),
-        "timesformer-divided": (
-            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
-        ),
-        "timesformer-joint": (
-            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
-        ),
-        "timesformer-space": (
-            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
-        ),
-        "timesformer-local-global": (
-            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
-        ),
-        "timesformer-axial": (
-            "image_size num_frames patch_size in_channels num_classes embed_dim depth num_heads "
-            "mlp_ratio qkv_bias norm_eps activation drop_path_rate dropout attn_dropout any_size"
-        ),
-        "vtn": (
-            "backbone image_size in_channels num_classes num_frames temporal_depth "
-            "temporal_num_heads temporal_mlp_dim attention_window max_positions mlp_dim dropout "
-            "attn_dropout head_dropout"
-        ),
-        "vit-frames": (
-            "image_size patch_size in_channels embed_dim depth num_heads mlp_ratio qkv_bias pool "
-            "activation norm_eps dropout attn_dropout drop_path_rate num_classes "
-            "representation_size num_frames"
-        ),
-        "vt-frames": (
-            "variant reading image_size in_channels num_classes num_frames num_tokens map_dim "
-            "token_dim attn_dim hidden_dim value_map width dropout"
-        ),
-    }.items()
-}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from vidcls import sources
+from vidcls.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.choosing import Wish, full_engine, quick_engine
 from vidcls.classifier import Classifier, Fps
 from vidcls.config import (
-    ARCHITECTURE_KEYS,
     InputSpec,
     ModelSpec,
     Registry,

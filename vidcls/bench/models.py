@@ -202,7 +202,7 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
 
 
 def _count(spec: ModelSpec, view: Row) -> tuple[int, float]:
-    from vidcls.config import ARCHITECTURE_KEYS
+    from vidcls.architecture_keys import ARCHITECTURE_KEYS
     from vidcls.models.count import count_architecture
 
     sizes = {"num_frames": view["num_frames"], "image_size": tuple(view["image_size"])}

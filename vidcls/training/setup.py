@@ -13,8 +13,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from vidcls.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.config import (
-    ARCHITECTURE_KEYS,
     InputSpec,
     ModelSpec,
     Registry,
@@ -368,7 +368,8 @@ def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | No
         return None
     if not is_synthetic(recipe.data) or world > 1:
         raise UsageError("synthetic.teaching", "needs clips that are made, and one device", "set it to 0")
-    from vidcls.training.camera_motion import MotionTeacher, Settings
+    from vidcls.training.camera_motion import Settings
+    from vidcls.training.motion_teacher import MotionTeacher
 
     config: Any = model.config
     if getattr(model, "architecture", "") != "vivit-fe" or config.depth < 2 or config.pool != "gap":
