@@ -14,7 +14,10 @@ SHARED_GOLDENS = Path(__file__).parents[2] / "shared" / "goldens"
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests that interrupt a process
 # would wait for ever.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
