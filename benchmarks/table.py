@@ -96,7 +96,7 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         line += [f"{other['processor'] / row['seconds']['processor']:.2f} ×", f"{row['error']:.0e}"]
         if not short:
             share, memory, clips = (row.get(k) for k in ("share_of_peak", "peak_memory", "clips_per_second"))
-            line += [f"{100 * row['seconds']['spread']:.0f} %", f"{row['gflops_per_second']:.0f}"]
+            line += [f"{spread(row['seconds'])}", f"{row['gflops_per_second']:.0f}"]
             line += ["–" if share is None else f"{100 * share:.0f} %"]
             line += ["–" if memory is None else f"{memory / 2**20:.0f} MiB"]
             line += ["–" if clips is None else f"{clips:.3f}"]
@@ -117,7 +117,7 @@ def whole_table(record: dict[str, Any]) -> str:
             [
                 program["run"],
                 f"{program['seconds']['median']:.2f}",
-                f"{100 * program['seconds']['spread']:.0f} %",
+                spread(program["seconds"]),
                 f"{ratio['times_as_fast_as_transformers_fp32']:.2f}",
                 f"{program['cpu_seconds']:.1f}",
                 f"{ratio['times_fewer_processor_seconds']:.2f}",
@@ -151,6 +151,11 @@ def growth_table(record: dict[str, Any]) -> str:
             [name, *(f"{found[k]['exponent']:.2f} ({found[k]['exponent_of_last_two']:.2f})" for k in kinds)]
         )
     return markdown(lines)
+
+
+def spread(seconds: dict[str, Any]) -> str:
+    """Spread of a figure; one run alone has none."""
+    return f"{100 * seconds['spread']:.0f} %" if seconds["repetitions"] > 1 else "one run"
 
 
 def markdown(lines: list[list[str]]) -> str:
