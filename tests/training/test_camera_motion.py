@@ -11,24 +11,18 @@ import torch
 
 pytest.importorskip("cv2")
 
-from vidcls.training import camera_motion as cm
+import vidcls
+from vidcls.errors import ConfigError
+from vidcls.models import build
 from vidcls.training import synthesize as files
 from vidcls.training.camera import LABELS
 from vidcls.training.effects import encode
+from vidcls.training.motion_start import fill_positions, sine_positions, whitened_patch_filters
 from vidcls.training.motion_teacher import motion_targets
+from vidcls.training.recipe import read_recipe
+from vidcls.training.train import train
 
-TINY = cm.Settings(
-    seed=3,
-    steps=5,
-    warmup=2,
-    batch=16,
-    repeats=1,
-    image_size=16,
-    embed_dim=16,
-    depth=2,
-    temporal_depth=1,
-    num_heads=2,
-)
+SMALL = {"image_size": 16, "embed_dim": 16, "depth": 2, "temporal_depth": 1, "num_heads": 2}
 
 
 def step_of(pan=0.0, tilt=0.0, zoom=0.0, roll=0.0):
@@ -36,10 +30,8 @@ def step_of(pan=0.0, tilt=0.0, zoom=0.0, roll=0.0):
 
 
 def test_targets_are_the_way_of_the_picture():
-    settings = cm.Settings()
-
     def flow(**camera):
-        grid = motion_targets(step_of(**camera), settings)[0][0, 0, :, :2].reshape(6, 6, 2)
+        grid = motion_targets(step_of(**camera), 48, (4, 8, 8))[0][0, 0, :, :2].reshape(6, 6, 2)
         return grid[0, 0], grid[0, 5], grid[5, 0]  # top left, top right, bottom left; (right, down)
 
     assert all(f[0] < 0 and f[1] == 0 for f in flow(pan=0.01))  # camera right, picture left
@@ -60,7 +52,7 @@ def test_targets_are_the_way_of_the_picture():
 def test_unknown_steps_are_not_taught():
     steps = step_of(pan=0.01).clone()
     steps[0, 1] = float("nan")
-    flow, motion = motion_targets(steps, cm.Settings())
+    flow, motion = motion_targets(steps, 48, (4, 8, 8))
     assert flow[0, 0].isnan().all()
     assert motion[0, 0].isnan().all()
     assert not flow[0, 1:].isnan().any()
@@ -70,9 +62,10 @@ def test_whitened_tokens_are_white():
     rng = np.random.default_rng(0)
     base = rng.normal(0, 20, (40, 1, 16, 16, 1)) + rng.normal(0, 40, (40, 1, 1, 1, 1)) + 128
     clips = np.clip(base + rng.normal(0, 15, (40, 8, 16, 16, 3)), 0, 255).astype(np.uint8)
-    kernels, bias = cm.whitened_patch_filters(clips, (4, 4, 4), 24)
+    views = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() * (2 / 255) - 1
+    kernels, bias = whitened_patch_filters(clips, (4, 4, 4), 24)
     assert kernels.shape == (24, 3, 4, 4, 4)
-    tokens = torch.nn.functional.conv3d(cm.normalised(torch.from_numpy(clips)), kernels, bias, stride=4)
+    tokens = torch.nn.functional.conv3d(views, kernels, bias, stride=4)
     tokens = tokens.transpose(0, 1).flatten(1).double()
     covariance = torch.cov(tokens)
     off = covariance - torch.diag(covariance.diagonal())
@@ -82,43 +75,65 @@ def test_whitened_tokens_are_white():
 
 
 def test_positions_tell_places_apart():
-    table = cm.sine_positions((6, 6), 128, 24.0)
+    table = sine_positions((6, 6), 128, 24.0)
     assert table.shape == (36, 128)
     assert torch.cdist(table, table).add(torch.eye(36) * 9).min() > 1
 
 
-def test_rate_rises_and_falls_to_zero():
-    settings = replace(TINY, steps=100, warmup=10)
-    rates = [cm.learning_rate(settings, step) for step in range(100)]
-    assert rates[9] == max(rates) == settings.learning_rate
-    assert rates[-1] < 0.01 * settings.learning_rate
+def test_positions_are_filled_by_name_and_amplitude():
+    model = build("vivit-fe", num_frames=8, num_classes=2, pool="gap", tubelet_size=(4, 8, 8), **SMALL)
+    fill_positions(model, {"temporal.pos_embed": 0.5})
+    assert torch.equal(model.get_parameter("temporal.pos_embed")[0], sine_positions((2,), 16, 32.0) * 0.5)
+    assert model.get_parameter("spatial.pos_embed").abs().max() < 0.2
+    with pytest.raises(ConfigError, match=r"head\.weight is no position embedding.*spatial\.pos_embed"):
+        fill_positions(model, {"head.weight": 0.5})
+    with_token = build("vivit-fe", num_frames=8, num_classes=2, pool="token", tubelet_size=(4, 8, 8), **SMALL)
+    with pytest.raises(ConfigError, match="pool: gap"):
+        fill_positions(with_token, {"spatial.pos_embed": 0.5})
 
 
-def test_a_broken_off_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(cm, "WHITENING_BLOCKS", 1)
-    whole = cm.train(tmp_path / "whole", TINY, snapshot_s=0, test_clips=10)
-    save, count = cm.save_snapshot, 0
+def test_the_recipe_starts_as_it_says(tmp_path):
+    """One step of the shipped recipe at toy size, at a rate too small to move anything that was set."""
+    changes = {
+        "config": SMALL,
+        "input": {"image_size": 16, "resize": 16},
+        "synthetic": {"repeats": 1, "val_clips": 10},
+        "init": {"whiten": 16},
+        "optimizer": {"lr": 1e-9},
+        "schedule": {"epochs": 1, "warmup_epochs": 0},
+        "clips_per_epoch": 16,
+        "precision": "fp32",
+        "workers": 0,
+        "ema": 0,
+    }
+    train(read_recipe("camera-motion", changes), tmp_path / "run", quiet=True)
+    weights = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
+    assert torch.allclose(weights["spatial.pos_embed"][0], sine_positions((2, 2), 16, 24.0) * 0.4, atol=1e-6)
+    assert torch.allclose(weights["temporal.pos_embed"][0], sine_positions((8,), 16, 32.0) * 0.2, atol=1e-6)
+    assert weights["spatial.blocks.0.attn.proj.weight"].abs().max() < 1e-6
+    assert weights["temporal.blocks.0.attn.proj.weight"].abs().max() > 1e-3
+    kernel = weights["patch_embed.proj.weight"].sum((2, 3, 4))
+    assert torch.allclose(
+        kernel / kernel.sum(1, keepdim=True), torch.tensor([0.299, 0.587, 0.114]), atol=1e-3
+    )
 
-    def save_twice(path, **content):
-        nonlocal count
-        save(path, **content)
-        count += 1
-        if count == 2:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(cm, "save_snapshot", save_twice)
-    with pytest.raises(KeyboardInterrupt):
-        cm.train(tmp_path / "broken", TINY, snapshot_s=0, test_clips=10)
-    monkeypatch.setattr(cm, "save_snapshot", save)
-    resumed = cm.train(tmp_path / "broken", TINY, snapshot_s=0, test_clips=10)
-    one, other = (torch.load(p.parent / "snapshot.pt", weights_only=True) for p in (whole, resumed))
-    assert one["step"] == other["step"] == TINY.steps
-    for key in ("model", "average", "teacher"):
-        for name, value in one[key].items():
-            assert torch.equal(value, other[key][name]), (key, name)
+def test_the_bundled_model_can_be_trained_further(tmp_path):
+    changes = {
+        "clips_per_epoch": 16,
+        "batch_size": 4,
+        "synthetic": {"repeats": 1, "val_clips": 8},
+        "workers": 0,
+    }
+    recipe = read_recipe("camera-motion-further", {**changes, "schedule": {"epochs": 1}})
+    assert recipe.synthetic.lively_steps == 0
+    assert recipe.init.sines is None
+    result = train(recipe, tmp_path / "run", quiet=True)
+    assert result.scores is not None
+    assert result.scores["top1"] >= 0.5  # chance is 0.1
 
 
-BUNDLED = Path(cm.__file__).parents[1] / "bundled" / "camera-motion.safetensors"
+BUNDLED = Path(vidcls.__file__).parent / "bundled" / "camera-motion.safetensors"
 
 
 def test_bundled_model_is_small_and_says_what_made_it():

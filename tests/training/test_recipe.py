@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
 
 
 def test_shipped_recipes_are_these() -> None:
-    wanted = "camera-motion timesformer-k400 vivit-epic vivit-k400 vivit-ssv2 vtn-k400".split()
+    wanted = "camera-motion camera-motion-further timesformer-k400 vivit-epic vivit-k400 vivit-ssv2 vtn-k400".split()
     assert recipe_names() == wanted
 
 

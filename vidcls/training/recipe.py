@@ -40,6 +40,8 @@ class Initialise(Spec):
         temporal: How Model 3's temporal attention starts; see `vidcls.training.initialise.initialise`.
         whiten: Replace the tubelet filters by PCA whitening of tubelets from this many training clips; 0 leaves
             them.
+        sines: Fill these position embeddings with sines and cosines: name → amplitude.
+        zero: Names, prefixes or patterns of parameters that start at zero.
     """
 
     source: str | None = Field(None, alias="from")
@@ -47,6 +49,8 @@ class Initialise(Spec):
     positions: Literal["auto", "tile", "resize", "resize_tile"] = "auto"
     temporal: Literal["identity", "zero", "copy"] = "identity"
     whiten: int = Field(0, ge=0, le=65536)
+    sines: dict[str, Annotated[float, Field(gt=0)]] | None = None
+    zero: tuple[str, ...] = ()
 
 
 class Optimizer(Spec):
@@ -193,6 +197,7 @@ class Synthetic(Spec):
         videos: Folder of footage to film.
         val_clips: Clips of the validation set; they come from a seed of their own.
         plain_steps: Steps over which plain clips, in which nothing but the camera moves, give way to all variety.
+        lively_steps: Step from which on half of the clips are lively: hand-held, and crowded; null is never.
         teaching: Weight in the loss of the motion itself, which is known of clips that were made: linear maps from
             the spatial encoder guess it, and are thrown away after the training. 0 is off.
     """
@@ -202,6 +207,7 @@ class Synthetic(Spec):
     videos: str | None = None
     val_clips: int = Field(480, ge=1)
     plain_steps: int = Field(0, ge=0)
+    lively_steps: int | None = Field(None, ge=0)
     teaching: float = Field(0.0, ge=0)
 
 
@@ -234,6 +240,8 @@ class Recipe(Spec):
         mixup: Parameter of the Beta distribution of mixup's share; 0 is off.
         ema: Decay of a running mean of the weights, which is then what is validated and saved; 0 is off.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+        plain_attention: Attend by plain matrix products instead of the fused kernel; on CPUs and with fewer than
+            about a hundred tokens that is a quarter faster, with many it takes much memory.
         augment: What is done to the pictures.
         seed: Of everything random.
         workers: Processes that read clips; None: one for each spare core, 8 at most.
@@ -265,6 +273,7 @@ class Recipe(Spec):
     mixup: float = Field(0.0, ge=0)
     ema: float = Field(0.0, ge=0, lt=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    plain_attention: bool = False
     augment: Augment = Field(default_factory=Augment)
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=0, le=256)

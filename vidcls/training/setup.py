@@ -309,15 +309,16 @@ def _synthetic_loaders(
     options = recipe.synthetic
     block = _synthetic_block_size() * options.repeats
     plain = options.plain_steps * recipe.batch_size
+    lively = None if options.lively_steps is None else options.lively_steps * recipe.batch_size
     make = partial(
-        make_block, spec.input, options.repeats, options.images, options.videos, recipe.seed, plain
+        make_block, spec.input, options.repeats, options.images, options.videos, recipe.seed, plain, lively
     )
     train = SyntheticLoader(
         make, block, spec.input, recipe.clips_per_epoch, recipe.batch_size, workers=workers, **share
     )
     if recipe.val is None:
         return train, None
-    make = partial(make_block, spec.input, 1, options.images, options.videos, recipe.seed + VAL_SEED, 0)
+    make = partial(make_block, spec.input, 1, options.images, options.videos, recipe.seed + VAL_SEED, 0, None)
     size = _synthetic_block_size()
     return train, SyntheticLoader(
         make, size, spec.input, options.val_clips, recipe.batch_size, workers=workers, **share
@@ -337,7 +338,14 @@ def _synthetic_block_size() -> int:
 
 
 def make_block(
-    view: InputSpec, repeats: int, images: str | None, videos: str | None, seed: int, plain: int, number: int
+    view: InputSpec,
+    repeats: int,
+    images: str | None,
+    videos: str | None,
+    seed: int,
+    plain: int,
+    lively: int | None,
+    number: int,
 ) -> list[tuple[np.ndarray, int, np.ndarray]]:
     """One block of camera-motion clips; a plain function of plain values, so that any process can make it.
 
@@ -353,7 +361,7 @@ def make_block(
         raise UsageError("synthetic", "takes images or videos, not both", "name one folder")
     worlds = FileWorlds(images or videos or "", videos=bool(videos)) if images or videos else None
     clip = ClipSpec(view.num_frames, view.stride, view.fps or 25.0, view.image_size[0])
-    data = CameraMotionDataset(seed, 1 << 40, clip, repeats, worlds, plain_items=plain)
+    data = CameraMotionDataset(seed, 1 << 40, clip, repeats, worlds, plain_items=plain, lively_items=lively)
     return [(item.frames, item.label, item.steps) for item in data.make_block(number)]
 
 
@@ -368,7 +376,6 @@ def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | No
         return None
     if not is_synthetic(recipe.data) or world > 1:
         raise UsageError("synthetic.teaching", "needs clips that are made, and one device", "set it to 0")
-    from vidcls.training.camera_motion import Settings
     from vidcls.training.motion_teacher import MotionTeacher
 
     config: Any = model.config
@@ -378,10 +385,7 @@ def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | No
             "is made for a factorised encoder with average pooling and two blocks or more",
             "set it to 0",
         )
-    settings = Settings(
-        image_size=config.image_size[0], tubelet_size=config.tubelet_size, embed_dim=config.embed_dim
-    )
-    return MotionTeacher(model, settings)
+    return MotionTeacher(model, config.image_size[0], config.tubelet_size, config.embed_dim)
 
 
 def whiten(model: nn.Module, loader: Loader, recipe: Recipe, spec: ModelSpec) -> None:
@@ -390,7 +394,7 @@ def whiten(model: nn.Module, loader: Loader, recipe: Recipe, spec: ModelSpec) ->
     Raises:
         ConfigError: The model has no tubelet filters.
     """
-    from vidcls.training.camera_motion import whitened_patch_filters
+    from vidcls.training.motion_start import whitened_patch_filters
 
     embedding = next((m for m in model.modules() if isinstance(m, nn.Conv3d)), None)
     if embedding is None:
@@ -402,7 +406,8 @@ def whiten(model: nn.Module, loader: Loader, recipe: Recipe, spec: ModelSpec) ->
         )
     clips: list[np.ndarray] = []
     count = 0
-    for group in loader.epoch(0):
+    # An epoch that training does not reach: clips of the full variety, which no step learns from.
+    for group in loader.epoch(recipe.schedule.epochs):
         for batch in group:
             pixels = (batch.views - view.offset) / view.scale
             clips.append(pixels.permute(0, 2, 3, 4, 1).round().clamp(0, 255).to(torch.uint8).numpy())

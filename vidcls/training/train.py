@@ -21,12 +21,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidcls.config import load_registry
 from vidcls.errors import OutputError, UsageError
 from vidcls.training import checkpointing, logs, optim, setup
 from vidcls.training.augment import mix, mixup_share, soft_targets
 from vidcls.training.dataset import Batch
+from vidcls.training.motion_start import fill_positions
 from vidcls.training.recipe import RECIPE, Recipe, recipe_text, with_absolute_paths
 from vidcls.training.runtime import (
     TrainingError,
@@ -205,6 +207,12 @@ class Trainer:
                      + (" …" if len(self.data.labels) > 8 else ""))  # fmt: skip
         if self.recipe.init.whiten:
             setup.whiten(model, self.loader, self.recipe, self.spec)
+        if self.recipe.init.sines:
+            fill_positions(model, self.recipe.init.sines)
+        names = [name for name, _ in model.named_parameters()]
+        for pattern in self.recipe.init.zero:
+            for name in optim.matching(names, pattern, "init.zero"):
+                nn.init.zeros_(model.get_parameter(name))
 
     def _write_text(self, name: str, text: str) -> None:
         checkpointing.write_atomically(self.out / name, lambda path: logs.write_text(path, text))
@@ -238,7 +246,8 @@ class Trainer:
                 waited += time.perf_counter() - before
                 if group is None:
                     break
-                self._step(group, steps)
+                with sdpa_kernel(SDPBackend.MATH) if self.recipe.plain_attention else nullcontext():
+                    self._step(group, steps)
                 clips += sum(len(part) for part in group) * self.accelerator.num_processes
                 elapsed = time.perf_counter() - begun
                 speed = {"clips_per_s": clips / elapsed, "data_wait": waited / elapsed}

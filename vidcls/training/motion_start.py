@@ -1,0 +1,101 @@
+"""How a model starts that is to see small motion: whitened tubelet filters, and positions that are felt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidcls.errors import ConfigError
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def whitened_patch_filters(
+    clips: np.ndarray, tubelet_size: tuple[int, int, int], count: int
+) -> tuple[Tensor, Tensor]:
+    """Filters that make the tokens of training clips white: principal components, each scaled to variance one.
+
+    With ordinary filters brightness swamps motion in every token; whitened, the small changes over time count as much.
+    The components are those of luminance, since motion shows in it and they are then three times as many.
+
+    Args:
+        clips: (n, t, h, w, 3) uint8.
+        tubelet_size: Frames, height and width of a tubelet.
+        count: Number of filters; at most the number of pixels of a tubelet in all its frames.
+
+    Returns:
+        Kernels (count, 3, t, h, w) and biases (count,), for pixels scaled to [-1, 1].
+    """
+    t, h, w = tubelet_size
+    x = (clips.astype(np.float32) * (2 / 255) - 1) @ np.array(LUMA, np.float32)
+    n, frames, height, width = x.shape
+    x = x.reshape(n, frames // t, t, height // h, h, width // w, w).transpose(0, 1, 3, 5, 2, 4, 6)
+    tubelets = x.reshape(-1, t * h * w).astype(np.float64)
+    mean = tubelets.mean(0)
+    centred = tubelets - mean
+    variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    variance, axes = variance[::-1][:count], axes[:, ::-1][:, :count]
+    # The floor keeps components that are little but noise from being blown up.
+    filters = axes.T / np.sqrt(variance + 0.03)[:, None]
+    bias = -filters @ mean
+    kernels = filters.reshape(count, 1, t, h, w) * np.array(LUMA).reshape(1, 3, 1, 1, 1)
+    return torch.from_numpy(kernels).float(), torch.from_numpy(bias).float()
+
+
+def sine_positions(grid: tuple[int, ...], dim: int, longest: float, shortest: float = 3.0) -> Tensor:
+    """Sine and cosine positions on a grid, some components for each axis.
+
+    Args:
+        grid: Tokens along every axis.
+        dim: Width; a multiple of twice the number of axes.
+        longest: Longest wavelength in tokens.
+        shortest: Shortest wavelength in tokens.
+
+    Returns:
+        (product of the grid, dim), amplitude 1.
+    """
+    count = dim // (2 * len(grid))
+    wave = 2 * math.pi / torch.logspace(math.log10(longest), math.log10(shortest), count)
+    axes = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in grid), indexing="ij")
+    angles = [axis.flatten()[:, None] * wave for axis in axes]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+def fill_positions(model: nn.Module, amplitudes: Mapping[str, float]) -> None:
+    """Set position embeddings to sines and cosines, in place.
+
+    Zooms and rolls differ from pans only in where the picture moves which way. Whitened tokens have a norm of about 6;
+    the usual positions, of a norm of 0.2, go unnoticed for thousands of steps.
+
+    Args:
+        model: A ViViT without class tokens.
+        amplitudes: Amplitude by the embedding's name, such as ``spatial.pos_embed``.
+
+    Raises:
+        ConfigError: The model has no such embedding, or another number of tokens or width than sines can fill.
+    """
+    config: Any = getattr(model, "config", None)
+    find = getattr(model, "position_grids", None)
+    grids = {name: grid for name, (grid, _) in find(config, config).items()} if find else {}
+    for name, amplitude in amplitudes.items():
+        if name not in grids:
+            known = ", ".join(grids) or "none"
+            raise ConfigError("init.sines", f"{name} is no position embedding", f"this model's: {known}")
+        grid, weight = grids[name], model.get_parameter(name)
+        if weight.shape[1] != math.prod(grid) or weight.shape[2] % (2 * len(grid)):
+            raise ConfigError(
+                "init.sines",
+                f"cannot fill {name} of shape {tuple(weight.shape)} on a grid of {grid}",
+                "use pool: gap and a width that is a multiple of twice the number of axes",
+            )
+        with torch.no_grad():
+            weight.copy_(sine_positions(grid, weight.shape[2], LONGEST[len(grid)])[None] * amplitude)
+
+
+LONGEST = {1: 32.0, 2: 24.0, 3: 24.0}
+"""Longest wavelength in tokens, by the number of axes."""
