@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vidcls.checkpoints import load_checkpoint, save_checkpoint
 from vidcls.models import ARCHITECTURES, build
@@ -145,3 +146,18 @@ def test_saved_and_loaded_it_is_the_same(architecture: str, tmp_path: Path) -> N
 
 def test_no_architecture_is_left_out() -> None:
     assert set(CONFIGS) == set(ARCHITECTURES)
+
+
+TOKENLESS = ("vivit-fsa", "vivit-fdp", "vt-frames")  # pooled over all tokens: nothing goes unread
+
+
+@every_architecture
+def test_inference_leaves_out_only_what_nothing_reads(architecture: str) -> None:
+    model = tiny(architecture).double()
+    logits, work = {}, {}
+    for recording in (True, False):
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(recording):
+            logits[recording] = model(views().double()).detach()
+        work[recording] = counter.get_total_flops()
+    torch.testing.assert_close(logits[False], logits[True], atol=1e-10, rtol=0)
+    assert work[False] == work[True] if architecture in TOKENLESS else work[False] < work[True]

@@ -28,7 +28,8 @@ def count(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> Cou
     """Count a model for one view (1, 3, num_frames, h, w), on the device that its parameters are on."""
     device = next(model.parameters()).device
     view = torch.empty(1, 3, num_frames, *image_size, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # As published: in inference, models leave out what nothing reads of their last block.
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
         model(view)
     return Count(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
 

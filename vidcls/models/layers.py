@@ -86,6 +86,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.merge_heads(self.attend(*self.split_heads(x)))
 
+    def first(self, x: Tensor) -> Tensor:
+        """What `forward` gives for the first token, without the others': (..., n, d) → (..., 1, d)."""
+        dim, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+        q = F.linear(x[..., :1, :], weight[:dim], None if bias is None else bias[:dim])
+        kv = F.linear(x, weight[dim:], None if bias is None else bias[dim:])
+        k, v = kv.unflatten(-1, (2, self.num_heads, -1)).unbind(-3)  # (..., n, heads, hd) each
+        q = q.unflatten(-1, (self.num_heads, -1))
+        return self.merge_heads(self.attend(*(part.transpose(-3, -2) for part in (q, k, v))))
+
 
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al. 2016): drop a residual branch for whole examples, in training only.
@@ -139,6 +148,35 @@ class Block(nn.Module):
         x = x + self.drop_path(self.attn(self.norm1(x)))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x
+
+    def first(self, x: Tensor) -> Tensor:
+        """What `forward` gives for the first token, without the others': (b, n, d) → (b, 1, d)."""
+        y = x[:, :1] + self.drop_path(self.attn.first(self.norm1(x)))
+        y = y + self.drop_path(self.mlp(self.norm2(y)))
+        return y
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
+    """Run blocks one after the other, (b, n, d) → (b, n, d).
+
+    Where only the first token (the class token) is read afterwards, the last block need not compute the others: with
+    twelve blocks that is about 7 % of all work. While gradients are recorded it computes all, as published.
+
+    Args:
+        blocks: `Block` modules, or with ``first_only`` false any that map tokens to tokens.
+        x: Tokens.
+        first_only: Whether the caller reads the first token only; the result may then be (b, 1, d).
+    """
+    *others, last = blocks
+    for block in others:
+        x = block(x)
+    y: Tensor = last.first(x) if first_only and skips_unread() else last(x)
+    return y
+
+
+def skips_unread() -> bool:
+    """Whether what nothing reads may be left out: in inference."""
+    return not torch.is_grad_enabled()
 
 
 def linear_drop_path(rate: float, depth: int) -> list[float]:

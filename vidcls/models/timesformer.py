@@ -29,6 +29,8 @@ from vidcls.models.layers import (
     init_truncated_normal,
     linear_drop_path,
     pair,
+    run_blocks,
+    skips_unread,
 )
 from vidcls.models.vit import PatchEmbed
 
@@ -148,35 +150,48 @@ class StepBlock(nn.Module):
         self.mlp = Mlp(dim, round(dim * config.mlp_ratio), config.activation, config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def attention(self, step: str, sequences: Tensor) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
+        """Map tokens (b, 1 + h·w·t, d), time fastest, to the same shape.
+
+        With ``cls_only`` the result is the class token, (b, 1, d), and what it does not need may be left out.
+        """
+        raise NotImplementedError
+
+    def attention(self, step: str, sequences: Tensor, first_only: bool = False) -> Tensor:
         """What one step's attention adds to the tokens of each sequence, (s, m, d) → (s, m, d).
 
+        With ``first_only`` it is what is added to the first of each, (s, 1, d).
         Stochastic depth drops single sequences here, not whole clips, as released.
         """
         prefix = "" if step == "last" else f"{step}_"
         norm, attn = self.get_submodule(f"{prefix}norm1"), self.get_submodule(f"{prefix}attn")
-        out: Tensor = self.drop_path(attn(norm(sequences)))
+        attended = attn.first(norm(sequences)) if first_only else attn(norm(sequences))
+        out: Tensor = self.drop_path(attended)
         return self.get_submodule(f"{prefix}fc")(out) if prefix else out
 
-    def grouped_attention(self, step: str, cls: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    def grouped_attention(
+        self, step: str, cls: Tensor, groups: Tensor, cls_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Let the patches of each group attend to each other and to the class token.
 
         Args:
             step: One of ``early_steps``, or "last".
             cls: Class token (b, 1, d); each group gets a copy.
             groups: Patches (b, g, m, d): g groups of m.
+            cls_only: Leave out what is added to the patches.
 
         Returns:
-            What to add to the class token, (b, 1, d), the mean over its copies; and to the patches, (b, g, m, d).
+            What to add to the class token, (b, 1, d), the mean over its copies; and to the patches, (b, g, m, d), or
+            nothing, (b, g, 0, d).
         """
         b, g, _, d = groups.shape
         sequences = torch.cat([cls.unsqueeze(1).expand(b, g, 1, d), groups], dim=2)
-        out = self.attention(step, sequences.flatten(0, 1)).view(b, g, -1, d)
+        out = self.attention(step, sequences.flatten(0, 1), cls_only).view(b, g, -1, d)
         return out[:, :, 0].mean(dim=1, keepdim=True), out[:, :, 1:]
 
-    def feed_forward(self, cls: Tensor, patches: Tensor) -> Tensor:
-        """Join the tokens (b, 1, d) and (b, n, d), and add the MLP's residual."""
-        x = torch.cat([cls, patches], dim=1)
+    def feed_forward(self, cls: Tensor, patches: Tensor, cls_only: bool = False) -> Tensor:
+        """Join the tokens (b, 1, d) and (b, n, d), and add the MLP's residual; or that of the class token alone."""
+        x = cls if cls_only else torch.cat([cls, patches], dim=1)
         y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return y
 
@@ -190,12 +205,16 @@ class DividedBlock(StepBlock):
 
     early_steps: ClassVar[tuple[str, ...]] = ("temporal",)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Map tokens (b, 1 + h·w·t, d), time fastest, to the same shape."""
+    def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
+        """See `StepBlock.forward`."""
         cls, patches = x[:, :1], torch.unflatten(x[:, 1:], 1, (-1, grid[0]))  # (b, n, t, d)
         over_time = self.attention("temporal", patches.flatten(0, 1))
         patches = patches + over_time.view(patches.shape)
-        cls_add, patches_add = self.grouped_attention("last", cls, patches.transpose(1, 2))  # by frame
+        cls_add, patches_add = self.grouped_attention(
+            "last", cls, patches.transpose(1, 2), cls_only
+        )  # by frame
+        if cls_only:
+            return self.feed_forward(cls + cls_add, patches_add, cls_only)
         return self.feed_forward(cls + cls_add, (patches + patches_add.transpose(1, 2)).flatten(1, 2))
 
 
@@ -215,11 +234,11 @@ class LocalGlobalBlock(StepBlock):
 
     early_steps: ClassVar[tuple[str, ...]] = ("local",)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Map tokens (b, 1 + h·w·t, d), time fastest, to the same shape."""
+    def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
+        """See `StepBlock.forward`."""
         x = self.set_step("local", x, quadrants(grid, x.device))
         x = self.set_step("last", x, phases(grid, x.device))
-        return self.feed_forward(x[:, :1], x[:, 1:])
+        return self.feed_forward(x[:, :1], x[:, 1:], cls_only)
 
     def set_step(self, step: str, x: Tensor, groups: Sequence[Tensor]) -> Tensor:
         """One step over groups of patches that are given by number, (b, 1 + n, d) → (b, 1 + n, d).
@@ -248,14 +267,14 @@ class AxialBlock(StepBlock):
 
     early_steps: ClassVar[tuple[str, ...]] = ("temporal", "width")
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Map tokens (b, 1 + h·w·t, d), time fastest, to the same shape."""
+    def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
+        """See `StepBlock.forward`."""
         t, h, w = grid
         cls, patches = x[:, :1], torch.unflatten(x[:, 1:], 1, (h, w, t))
         cls, patches = self.line_step("temporal", cls, patches, along=3)
         cls, patches = self.line_step("width", cls, patches, along=2)
         cls, patches = self.line_step("last", cls, patches, along=1)
-        return self.feed_forward(cls, patches.flatten(1, 3))
+        return self.feed_forward(cls, patches.flatten(1, 3), cls_only)
 
     def line_step(self, step: str, cls: Tensor, patches: Tensor, along: int) -> tuple[Tensor, Tensor]:
         """One step along an axis of the patches; class token (b, 1, d) and patches (b, h, w, t, d), in and out."""
@@ -328,8 +347,11 @@ class TimeSformer(nn.Module):
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → class token (b, d)."""
         x = torch.cat([cls, patches.flatten(1, 2)], dim=1)
-        for block in self.blocks:
+        *others, last = self.blocks
+        for block in others:
             x = block(x, grid)
+        # The patches' last values are read by nothing.
+        x = last(x, grid, cls_only=skips_unread())
         return x[:, 0]
 
     def _init_weights(self) -> None:
@@ -420,9 +442,7 @@ class JointTimeSformer(TimeSformer):
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → class token (b, d)."""
         x = torch.cat([cls, patches.flatten(1, 2)], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        return x[:, 0]
+        return run_blocks(self.blocks, x, True)[:, 0]
 
 
 class SpaceTimeSformer(TimeSformer):
@@ -436,6 +456,4 @@ class SpaceTimeSformer(TimeSformer):
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → mean class token (b, d)."""
         b, t = len(cls), grid[0]
         x = torch.cat([cls.unsqueeze(1).expand(b, t, -1, -1), patches.transpose(1, 2)], dim=2).flatten(0, 1)
-        for block in self.blocks:
-            x = block(x)
-        return x[:, 0].view(b, t, -1).mean(dim=1)
+        return run_blocks(self.blocks, x, True)[:, 0].view(b, t, -1).mean(dim=1)

@@ -22,6 +22,7 @@ from vidcls.models.layers import (
     init_truncated_normal,
     linear_drop_path,
     pair,
+    run_blocks,
 )
 
 POOLS = ("token", "gap")
@@ -175,9 +176,7 @@ class VisionTransformer(nn.Module):
         x = self.patch_embed(frames)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.pos_drop(x + self.pos_embed)
-        for block in self.blocks:
-            x = block(x)
+        x = run_blocks(self.blocks, self.pos_drop(x + self.pos_embed), self.cls_token is not None)
         if self.cls_token is not None:
             x = x[:, 0]  # LayerNorm works on each token alone, so the others need none
             y: Tensor = self.norm(x)

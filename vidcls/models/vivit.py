@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path
+from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path, run_blocks
 from vidcls.models.vivit_config import (
     FactorisedDotConfig,
     FactorisedEncoderConfig,
@@ -147,17 +147,18 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens (b, ..., d) → all of them after the last LayerNorm, the class token in front if there is one."""
+    def encode(self, tokens: Tensor, first_only: bool = False) -> Tensor:
+        """Tokens (b, ..., d) → all of them after the last LayerNorm, the class token in front if there is one.
+
+        With ``first_only`` the others may be missing, as in `run_blocks`.
+        """
         if self.cls_token is None:
             tokens = tokens + self.pos_embed.reshape(1, *tokens.shape[1:])
         else:
             tokens = (
                 torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
             )
-        x: Tensor = self.pos_drop(tokens)
-        for block in self.blocks:
-            x = block(x)
+        x = run_blocks(self.blocks, self.pos_drop(tokens), first_only)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -165,7 +166,7 @@ class Encoder(nn.Module):
         count = math.prod(tokens.shape[1:-1])
         if count != self.num_tokens:
             raise ValueError(f"views of {count} tubelets, but there are positions for {self.num_tokens}")
-        x = self.encode(tokens).flatten(1, -2)
+        x = self.encode(tokens, self.pool == "token").flatten(1, -2)
         if self.pool == "token":
             return x[:, 0]
         if self.pool == "gap":
