@@ -483,10 +483,10 @@ def test_hub_repositories_in_the_cache(
 
 def test_hub_cache_is_where_the_library_has_it(tmp_path: Path) -> None:
     code = (
-        "from huggingface_hub import constants, try_to_load_from_cache; from vidcls.weights import _hub_cache;"
+        "from huggingface_hub import constants, try_to_load_from_cache; from vidcls.weights import hugging_face_cache;"
         "from pathlib import Path;"
-        "assert Path(constants.HF_HUB_CACHE) == _hub_cache(), constants.HF_HUB_CACHE;"
-        "assert isinstance(try_to_load_from_cache('org/clips', 'config.json', cache_dir=_hub_cache()), str)"
+        "assert Path(constants.HF_HUB_CACHE) == hugging_face_cache(), constants.HF_HUB_CACHE;"
+        "assert isinstance(try_to_load_from_cache('org/clips', 'config.json', cache_dir=hugging_face_cache()), str)"
     )
     hub_folder(tmp_path / "home")
     hub_folder(tmp_path / "xdg" / "huggingface")

@@ -324,19 +324,9 @@ def _models() -> tuple[Row, ...]:
 
 
 def _caches() -> tuple[Row, ...]:
-    from vidcls.weights import cache_dir
+    from vidcls.weights import cache_dir, hugging_face_cache
 
     return _cache("vidcls", cache_dir()), _cache("hugging face", hugging_face_cache())
-
-
-def hugging_face_cache() -> Path:
-    """Return the folder of the hub's downloads, by the rules of ``huggingface_hub``."""
-    if folder := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(folder).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "huggingface" / "hub"
 
 
 def _cache(name: str, folder: Path) -> Row:

@@ -253,7 +253,7 @@ def _write_record(path: Path, url: str, sha256: str, version: dict[str, str]) ->
 # The hub
 
 
-def _hub_cache() -> Path:
+def hugging_face_cache() -> Path:
     """Return Hugging Face's folder for downloads, by its own rules, without importing its library."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if chosen := os.environ.get(name):
@@ -267,7 +267,7 @@ def _hub_cache() -> Path:
 def _hub_snapshot(name: str) -> Path | None:
     """Return the folder of a repository that is on this machine with weights in it, or None."""
     repository, _, revision = name.partition("@")
-    root = _hub_cache() / f"models--{repository.replace('/', '--')}"
+    root = hugging_face_cache() / f"models--{repository.replace('/', '--')}"
     revision = revision or "main"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         commit = (root / "refs" / revision).read_text(encoding="utf-8").strip()
@@ -296,7 +296,7 @@ def _from_hub(name: str, sha256: str | None, offline: bool, progress: bool | Non
             raise WeightsError(
                 subject,
                 "is not on this machine and the network is switched off",
-                f"get it where there is one with `hf download {repository}` and copy it into {_hub_cache()}, "
+                f"get it where there is one with `hf download {repository}` and copy it into {hugging_face_cache()}, "
                 "or give the folder's path",
             )
         folder = _fetch_from_hub(repository, revision or None, subject, progress)
@@ -323,7 +323,7 @@ def _fetch_from_hub(repository: str, revision: str | None, subject: str, progres
             folder = snapshot_download(
                 repository,
                 revision=revision,
-                cache_dir=_hub_cache(),
+                cache_dir=hugging_face_cache(),
                 allow_patterns=patterns,
                 ignore_patterns=["*/*"],
             )

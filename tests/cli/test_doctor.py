@@ -15,7 +15,7 @@ import typer
 from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
-from vidcls import environment, probes
+from vidcls import environment, probes, weights
 from vidcls.cli import doctor as command
 from vidcls.cli import guard
 from vidcls.environment import Report, Row, Section
@@ -282,11 +282,11 @@ def test_caches(tmp_path: Path) -> None:
 
 
 def test_hugging_face_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert environment.hugging_face_cache() == tmp_path / "cache" / "huggingface" / "hub"
+    assert weights.hugging_face_cache() == tmp_path / "cache" / "huggingface" / "hub"
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    assert environment.hugging_face_cache() == tmp_path / "home" / "hub"
+    assert weights.hugging_face_cache() == tmp_path / "home" / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert environment.hugging_face_cache() == tmp_path / "hub"
+    assert weights.hugging_face_cache() == tmp_path / "hub"
 
 
 def test_devices_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,17 +63,33 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: The file is incomplete, or contradicts a keyword.
     """
-    root = find_root(raw, AUGREG, ROOTS)
+    return read_flax_vit(NAME, raw, AUGREG, ROOTS, "gelu", architecture, config)
+
+
+def read_flax_vit(
+    name: str,
+    raw: Raw,
+    names: FlaxNames,
+    roots: tuple[str, ...],
+    activation: str,
+    architecture: str | None,
+    config: dict[str, Any],
+) -> Checkpoint:
+    """Read an image ViT of flax's layers under either numbering; ``architecture`` and ``config`` as for `read`.
+
+    Raises:
+        CheckpointError: The file is incomplete, or contradicts a keyword.
+    """
+    root = find_root(raw, names, roots)
     if root is None:
-        raise raw.error("holds no image ViT of Google's names", "try without format=")
-    tensors, num_heads = timm_names(raw, root, AUGREG)
-    defaults = {"activation": "gelu", "norm_eps": 1e-6}
+        raise raw.error(f"holds no image ViT of the format {name}", "try without format=")
+    tensors, num_heads = timm_names(raw, root, names)
     return vit_checkpoint(
-        NAME,
+        name,
         ViTTensors(raw, tensors, "npz"),
         architecture,
         settle(raw, {"num_heads": num_heads}, config),
-        defaults,
+        {"activation": activation, "norm_eps": 1e-6},
     )
 
 

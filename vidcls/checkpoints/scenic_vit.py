@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vidcls.checkpoints.base import Checkpoint, Raw
-from vidcls.checkpoints.google_npz import FlaxNames, find_root, timm_names
-from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
+from vidcls.checkpoints.google_npz import FlaxNames, find_root, read_flax_vit
 
 NAME = "scenic_vit"
 
@@ -31,15 +30,4 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: The file is incomplete, or contradicts a keyword.
     """
-    root = find_root(raw, LINEN, ROOTS)
-    if root is None:
-        raise raw.error("holds no image ViT of scenic's names", "try without format=")
-    tensors, num_heads = timm_names(raw, root, LINEN)
-    defaults = {"activation": "gelu_tanh", "norm_eps": 1e-6}
-    return vit_checkpoint(
-        NAME,
-        ViTTensors(raw, tensors, "npz"),
-        architecture,
-        settle(raw, {"num_heads": num_heads}, config),
-        defaults,
-    )
+    return read_flax_vit(NAME, raw, LINEN, ROOTS, "gelu_tanh", architecture, config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -91,8 +92,8 @@ class Attention(nn.Module):
         dim, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
         q = F.linear(x[..., :1, :], weight[:dim], None if bias is None else bias[:dim])
         kv = F.linear(x, weight[dim:], None if bias is None else bias[dim:])
-        k, v = kv.unflatten(-1, (2, self.num_heads, -1)).unbind(-3)  # (..., n, heads, hd) each
-        q = q.unflatten(-1, (self.num_heads, -1))
+        k, v = torch.unflatten(kv, -1, (2, self.num_heads, -1)).unbind(-3)  # (..., n, heads, hd) each
+        q = torch.unflatten(q, -1, (self.num_heads, -1))
         return self.merge_heads(self.attend(*(part.transpose(-3, -2) for part in (q, k, v))))
 
 
@@ -151,7 +152,7 @@ class Block(nn.Module):
 
     def first(self, x: Tensor) -> Tensor:
         """What `forward` gives for the first token, without the others': (b, n, d) → (b, 1, d)."""
-        y = x[:, :1] + self.drop_path(self.attn.first(self.norm1(x)))
+        y: Tensor = x[:, :1] + self.drop_path(self.attn.first(self.norm1(x)))
         y = y + self.drop_path(self.mlp(self.norm2(y)))
         return y
 
@@ -167,10 +168,10 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
         x: Tokens.
         first_only: Whether the caller reads the first token only; the result may then be (b, 1, d).
     """
-    *others, last = blocks
+    others, last = blocks[:-1], blocks[-1]
     for block in others:
         x = block(x)
-    y: Tensor = last.first(x) if first_only and skips_unread() else last(x)
+    y: Tensor = cast(Block, last).first(x) if first_only and skips_unread() else last(x)
     return y
 
 

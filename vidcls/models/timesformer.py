@@ -164,7 +164,8 @@ class StepBlock(nn.Module):
         Stochastic depth drops single sequences here, not whole clips, as released.
         """
         prefix = "" if step == "last" else f"{step}_"
-        norm, attn = self.get_submodule(f"{prefix}norm1"), self.get_submodule(f"{prefix}attn")
+        norm: nn.Module = self.get_submodule(f"{prefix}norm1")
+        attn: Attention = getattr(self, f"{prefix}attn")
         attended = attn.first(norm(sequences)) if first_only else attn(norm(sequences))
         out: Tensor = self.drop_path(attended)
         return self.get_submodule(f"{prefix}fc")(out) if prefix else out
@@ -347,11 +348,9 @@ class TimeSformer(nn.Module):
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → class token (b, d)."""
         x = torch.cat([cls, patches.flatten(1, 2)], dim=1)
-        *others, last = self.blocks
-        for block in others:
-            x = block(x, grid)
-        # The patches' last values are read by nothing.
-        x = last(x, grid, cls_only=skips_unread())
+        for number, block in enumerate(self.blocks, start=1):
+            # The patches' last values are read by nothing.
+            x = block(x, grid, cls_only=number == len(self.blocks) and skips_unread())
         return x[:, 0]
 
     def _init_weights(self) -> None:
