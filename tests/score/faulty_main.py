@@ -1,4 +1,7 @@
-"""The real command line on a machine where files whose names say so hang, are locked, or vanish when listed."""
+"""The real command line on a machine where files whose names say so hang, are locked, or vanish when listed.
+
+`break_reading` is also what Ray calls in each of its processes.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,14 @@ def run_slowly(self: batching.Batcher, *arguments: Any) -> Any:
     return _run(self, *arguments)
 
 
-if __name__ == "__main__":
+def break_reading() -> None:
+    """Let files hang and be locked in this process."""
     VideoReader._entry = "tests.score.hanging_worker"  # type: ignore[misc]
     builtins.open = open_unless_locked  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    break_reading()
     journal.Journal.claim = claim_and_vanish  # type: ignore[method-assign]
     batching.Batcher.run = run_slowly  # type: ignore[method-assign]
     sink.COMMIT_SECONDS = 0.1

@@ -4,84 +4,63 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.score import faults
+from tests.score import faults, ray_faults
+from tests.score.faulty_main import claim_and_vanish
 from tests.score.test_run import rows_of
 from vidcls.errors import UsageError
-from vidcls.score import Job, score
-from vidcls.score.inputs import Inputs, Item
+from vidcls.score import Job, journal, score
+from vidcls.score.inputs import Inputs
 from vidcls.score.local import Setup
-from vidcls.score.rows import Result
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'vidcls[ray]'")
-psutil = pytest.importorskip("psutil")
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own, of which there are many
     pytest.mark.timeout(600),
 ]
 
-HOOKED = ("hanging", "locked", "vanishing")  # need a patched process: see test_faults
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=80 << 20,
-        runtime_env={"env_vars": {"PYTHONPATH": str(faults.ROOT)}},
-    )
+    ray_faults.start_ray()
     yield
     ray.shutdown()
 
 
-def actor_processes() -> list[Any]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::" in " ".join(process.info["cmdline"] or ()) and "ScoreActor" in " ".join(
-            process.info["cmdline"]
-        ):
-            found.append(process)
-    return found
-
-
-def test_an_actor_killed_in_the_middle(cluster: None, tmp_path: Path) -> None:
+def test_an_actor_killed_in_the_middle(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows = inputs, each once, good ones as `vidcls predict`, bad ones with an error; and it resumes."""
-    from vidcls.score.runner_ray import Cluster, RayRunner
+    from vidcls.score.runner_ray import Cluster
 
+    monkeypatch.setattr(journal.Journal, "claim", claim_and_vanish)
     checkpoint = faults.make_checkpoint(tmp_path / "tiny.safetensors")
     goods, bads = faults.make_clips(tmp_path / "clips", 16, 10)
-    for path in [path for path in bads if path.name.startswith(HOOKED)]:
-        bads.remove(path)
-        path.unlink()
-    killed: list[int] = []
+    runners: list[ray_faults.DeadlyRunner] = []
 
-    class Deadly(RayRunner):
-        def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
-            for result in super().run(items):
-                if result is not None and not killed:
-                    for process in actor_processes():
-                        process.kill()
-                        killed.append(process.pid)
-                yield result
+    def make_scorer(setup: Setup) -> ray_faults.DeadlyRunner:
+        runners.append(ray_faults.DeadlyRunner(setup, Cluster(actors=1, block=3), after=[1]))
+        return runners[0]
 
-    setup = Setup({"weights": str(checkpoint), "device": "cpu", "engine": "eager"}, workers=1)
+    load = {"weights": str(checkpoint), "device": "cpu", "engine": "eager", "decode_timeout": 5.0}
+    setup = Setup(load, workers=1)
     out = tmp_path / "out.jsonl"
     job = Job(
         Inputs((str(tmp_path / "clips"),)),
         str(out),
         setup,
-        make_scorer=lambda setup: Deadly(setup, Cluster(actors=1, block=3)),
+        make_scorer=make_scorer,
     )
     begin = time.monotonic()
     summary = score(job, {"quiet": True})
-    assert killed, "no actor was found to be killed"
+    assert runners[0].killed, "no actor was found to be killed"
+    measured = runners[0].stats()
+    assert measured["forward_seconds"] > 0
+    assert 0 < measured["wait_share"] < 1
     assert summary.counts.failed.total() == len(bads)
     faults.check_rows(rows_of(out), goods, bads, faults.predict(goods, checkpoint))
     assert time.monotonic() - begin < 500
@@ -89,7 +68,7 @@ def test_an_actor_killed_in_the_middle(cluster: None, tmp_path: Path) -> None:
     # A local run goes on with what the cluster has written, and finds nothing left to do.
     summary = score(Job(job.inputs, str(out), setup), {"quiet": True})
     assert summary.counts.worked == 0
-    assert summary.counts.skipped == len(goods) + len(bads)
+    assert summary.counts.skipped == len(goods) + len(bads) - 1  # one has vanished
 
 
 def test_a_model_that_is_not_there(cluster: None, tmp_path: Path) -> None:

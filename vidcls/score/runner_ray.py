@@ -12,6 +12,7 @@ import logging
 import pickle
 import queue
 import threading
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -70,6 +71,7 @@ class RayRunner:
         self._setup = replace(setup, workers=setup.workers or self._cpus)
         self._clips = 0
         self._left: list[Result] = []
+        self._measured: dict[str, dict[str, Any]] = {}
         # Asked of a machine of the cluster: this one may have another precision, or no room for the model.
         task = self._ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=1)(_describe)
         found = pickle.loads(self._wait(task.remote(self._setup)))
@@ -111,8 +113,19 @@ class RayRunner:
         return self._left
 
     def stats(self) -> dict[str, Any]:
-        """Return what is known here; what the actors wait for stays with them."""
-        return {"clips": self._clips, "actors": self._actors}
+        """Return what the actors have measured up to the blocks that arrived, taken together."""
+        found = list(self._measured.values())
+        waited, forward, decode = (
+            sum(stats[f"{name}_seconds"] for stats in found) for name in ("waited", "forward", "decode")
+        )
+        return {
+            "wait_share": round(waited / (waited + forward), 4) if waited + forward else 0.0,
+            "waited_seconds": round(waited, 3),
+            "forward_seconds": round(forward, 3),
+            "decode_seconds": round(decode, 3),
+            "clips": self._clips,
+            "actors": self._actors,
+        }
 
     def close(self) -> None:
         """Leave the cluster; one that was started for this ends."""
@@ -185,7 +198,10 @@ class RayRunner:
                 result = pickle.loads(packed)
                 if isinstance(result, VidclsError):
                     raise result
-                yield result
+                if isinstance(result, Measured):
+                    self._measured[result.actor] = result.stats
+                else:
+                    yield result
 
     def _wait(self, reference: Any) -> bytes:
         try:
@@ -197,6 +213,19 @@ class RayRunner:
                 "ray", f"the model cannot be loaded there ({text})", "is vidcls installed there?"
             ) from None
         return answer
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one actor has measured since it was started.
+
+    Attributes:
+        actor: Its name, unique in the cluster.
+        stats: As `vidcls.score.pipeline.Pipeline.stats` has it.
+    """
+
+    actor: str
+    stats: dict[str, Any]
 
 
 class ScoreActor:
@@ -212,6 +241,7 @@ class ScoreActor:
         self._todo: queue.Queue[Item | None] = queue.Queue()
         self._done: queue.Queue[Result | BaseException] = queue.Queue()
         self._pipeline = setup.pipeline()
+        self._name = uuid.uuid4().hex
         threading.Thread(target=self._run, name="vidcls-actor", daemon=True).start()
 
     def _run(self) -> None:
@@ -223,7 +253,7 @@ class ScoreActor:
             self._done.put(error)  # for the call that waits
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Score a block: pickled items in, pickled results out, or one pickled error."""
+        """Score a block: pickled items in, pickled results and a `Measured` out, or one pickled error."""
         items = [pickle.loads(packed) for packed in batch["item"]]
         for item in items:
             self._todo.put(item)
@@ -236,6 +266,8 @@ class ScoreActor:
                 found = [pickle.dumps(result)]
                 break
             found.append(pickle.dumps(result))
+        else:
+            found.append(pickle.dumps(Measured(self._name, self._pipeline.stats())))
         return {"result": np.array(found, dtype=object)}
 
 
