@@ -3,8 +3,9 @@
 ``auto`` takes the fastest engine that does not change answers:
 
 - on a CUDA device: eager PyTorch in bf16; on Metal: eager PyTorch in fp32;
-- on a CPU: fp32, by OpenVINO where it is installed and either the converted model is in the cache or the clips that
-  were announced save at least twice what converting costs; else by eager PyTorch.
+- on a CPU: fp32. By NumPy, if the model is small and the clips so few that they take less time than importing torch;
+  by OpenVINO where it is installed and either the converted model is in the cache or the clips that were announced
+  save at least twice what converting costs; else by eager PyTorch.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vidcls.engines import (
     choose_precision,
     has_openvino,
     make_engine,
+    small,
     surely_cpu,
 )
 from vidcls.engines.cache import Entry, entries, find, store
@@ -59,6 +61,26 @@ class Wish:
     device: str = "auto"
     precision: str = "auto"
     clips: int | None = None
+
+
+def small_engine(facts: Known, view: InputSpec, wish: Wish, path: Path | None) -> Engine | None:
+    """Return NumPy's engine if it is the one to take; else None. Imports no torch."""
+    if path is None or wish.engine not in ("auto", "numpy") or wish.precision not in ("auto", "fp32"):
+        return None
+    if wish.engine == "auto":
+        if wish.clips is None or "torch" in sys.modules or not surely_cpu(wish.device):
+            return None
+    elif wish.device not in ("auto", "cpu"):
+        return None
+    if small.read_metadata(path) is None or not small.can_run(facts.spec.architecture, facts.config):
+        return None
+    if wish.engine == "auto":
+        views = view.num_views * view.num_crops * (wish.clips or 1)
+        units = views * view.num_frames // facts.unit_frames
+        if small.macs(facts.config, units, views) > small.MAX_MACS:
+            return None
+    tensors = small.read_tensors(path, facts.config)
+    return None if tensors is None else small.SmallEngine(tensors, facts.config)
 
 
 def quick_engine(facts: Known, view: InputSpec, wish: Wish) -> Engine | None:
@@ -100,6 +122,8 @@ def full_engine(
     device = choose_device("cpu" if wish.engine == "openvino" and wish.device == "auto" else wish.device)
     precision = choose_precision(wish.precision, device)
     chosen = wish.engine
+    if chosen == "numpy":
+        return small_engine_of(module, device)
     if precision == "int8":
         chosen = "openvino"
     if chosen == "openvino" and device != "cpu":
@@ -128,6 +152,22 @@ def full_engine(
         if chosen == "openvino":
             raise
         return make_engine(module, device, precision, "eager")
+
+
+def small_engine_of(module: nn.Module, device: str) -> Engine:
+    """NumPy's engine for a module that is in memory.
+
+    Raises:
+        DeviceError: It cannot run this model, or not there.
+    """
+    from vidcls.remember import plain_config
+
+    architecture, config = str(module.architecture), plain_config(module)
+    if device != "cpu" or not small.can_run(architecture, config):
+        raise DeviceError(
+            "numpy", "runs factorised encoders with the tanh GELU, on the CPU", "use --engine eager"
+        )
+    return small.SmallEngine({k: v.float().numpy() for k, v in module.state_dict().items()}, config)
 
 
 def with_checksum(facts: Known, path: Path | None) -> Known:

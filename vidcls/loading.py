@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vidcls import sources
 from vidcls.architecture_keys import ARCHITECTURE_KEYS
-from vidcls.choosing import Wish, full_engine, quick_engine
+from vidcls.choosing import Wish, full_engine, quick_engine, small_engine
 from vidcls.classifier import Classifier, Fps
 from vidcls.config import (
     InputSpec,
@@ -21,7 +21,7 @@ from vidcls.config import (
     load_registry,
     problems,
 )
-from vidcls.engines import Engine, LazyEngine, check_names, unit_frames
+from vidcls.engines import Engine, LazyEngine, check_names, small, unit_frames
 from vidcls.errors import CheckpointError, UsageError, WeightsError
 from vidcls.labels import check_labels, load_labels
 from vidcls.remember import Known, plain_config, recall, remember, request_key
@@ -63,7 +63,7 @@ def load(
         labels: Name of a list in ``vidcls/labels`` or a file with one label a line.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        engine: ``auto``, ``eager``, ``compile`` or ``openvino``; see `vidcls.choosing` for what ``auto`` takes.
+        engine: ``auto``, ``eager``, ``compile``, ``openvino`` or ``numpy``; see `vidcls.choosing` for ``auto``.
         clips: How many clips will be scored, as far as that is known: a faster engine is made only where it pays.
         views: Clips in time; None leaves it, like the next four, to the model's entry.
         crops: Crops in space, 1 or 3.
@@ -104,7 +104,9 @@ def load(
     def make() -> Engine:
         return full_engine(found.module(), facts, spec.input, wish, found.path, found.learned)
 
-    ready = quick_engine(facts, spec.input, wish)
+    ready = None if found.loaded else small_engine(facts, spec.input, wish, found.path)
+    if ready is None:
+        ready = quick_engine(facts, spec.input, wish)
     if ready is None:
         # A module that is not in memory yet is loaded while the first clip is decoded.
         ready = make() if found.loaded else LazyEngine(make, facts.unit_frames)
@@ -293,15 +295,45 @@ def _find(
     facts = recall(key)
     if facts is not None:
         return Found(facts, load_module, None, path, key)
+    facts = None if frames is not None else _facts_of_small(path, source, spec, known)
+    if facts is not None:
+        return Found(facts, load_module, None, path, key)
     from vidcls.checkpoints import build_model
 
     checkpoint = read()
     module = build_model(checkpoint, source)
-    completed = _completed(spec or _spec_for(checkpoint, source, known), checkpoint, module)
+    entry = spec or _spec_for(checkpoint.architecture, source, known)
+    completed = _completed(entry, checkpoint.input, plain_config(module))
     facts = _facts(completed, source, module, checkpoint)
     found = Found(facts, load_module, module, path, key)
     found.learned(facts)
     return found
+
+
+def _facts_of_small(path: Path, source: str, spec: ModelSpec | None, known: Registry) -> Known | None:
+    """What the metadata of a small model's own file says; None where torch must be asked. Imports no torch."""
+    record = small.read_metadata(path)
+    if record is None or not small.can_run(record["architecture"], record["config"]):
+        return None
+    config = record["config"]
+    if spec is not None and spec.architecture != record["architecture"]:
+        return None
+    try:
+        if not small.fits(path, config):
+            return None
+        entry = spec or _spec_for(record["architecture"], source, known)
+        return Known(
+            spec=_completed(entry, record.get("input"), config),
+            stored_labels=None if record.get("labels") is None else tuple(record["labels"]),
+            source=source,
+            num_classes=config["num_classes"],
+            unit_frames=config["tubelet_size"][0],
+            uses_frame_indices=False,
+            tubelet_frames=config["tubelet_size"][0],
+            config=config,
+        )
+    except (KeyError, TypeError, ValueError, ArithmeticError, IndexError):
+        return None
 
 
 def _facts(spec: ModelSpec, source: str, module: nn.Module, checkpoint: Checkpoint | None = None) -> Known:
@@ -367,29 +399,29 @@ def _random_module(spec: ModelSpec, frames: int | None) -> nn.Module:
     return module
 
 
-def _spec_for(checkpoint: Checkpoint, source: str, known: Registry) -> ModelSpec:
+def _spec_for(architecture: str, source: str, known: Registry) -> ModelSpec:
     """Make an entry for a checkpoint given without a name, after the bare architecture's entry in the registry."""
-    alike = [spec for spec in known.values() if spec.architecture == checkpoint.architecture]
+    alike = [spec for spec in known.values() if spec.architecture == architecture]
     bare = [spec for spec in alike if spec.weights is None] or alike
     name = Path(source.rstrip("/")).name or "checkpoint"
     clean = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).lstrip("._-")[:80]
     return ModelSpec(
         name=clean or "checkpoint",
-        architecture=checkpoint.architecture,
+        architecture=architecture,
         input=bare[0].input if bare else InputSpec(),
     )
 
 
-def _completed(spec: ModelSpec, checkpoint: Checkpoint, module: nn.Module) -> ModelSpec:
+def _completed(spec: ModelSpec, stored: Mapping[str, Any] | None, config: Mapping[str, Any]) -> ModelSpec:
     """Let the checkpoint say how it sees a video, as far as it does, and let the crop be what the model takes."""
-    fields = dict(checkpoint.input or {})
-    size = getattr(module.config, "image_size", None)
+    fields = dict(stored or {})
+    size = config.get("image_size")
     height = spec.input.image_size[0]
     if size is not None and "image_size" not in fields and tuple(size) != spec.input.image_size:
         fields["image_size"] = tuple(size)
         if isinstance(spec.input.resize, int):
             fields.setdefault("resize", round(spec.input.resize * min(size) / height))
-    frames = getattr(module.config, "num_frames", None)
+    frames = config.get("num_frames")
     if frames is not None:
         fields["num_frames"] = frames
     try:

@@ -1,8 +1,4 @@
-"""vidcls's own format: one safetensors file that says itself what it is.
-
-Its metadata has one entry, ``vidcls``, a JSON object of ``version``, ``architecture``, ``config`` (keywords of the
-architecture), and, where known, ``labels``, ``input`` (fields of `vidcls.config.InputSpec`) and ``extra``.
-"""
+"""vidcls's own format: one safetensors file that says itself what it is; `vidcls.own_format` has its metadata."""
 
 from __future__ import annotations
 
@@ -21,13 +17,9 @@ from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.checkpoints.vivit_tensors import finish, split_keywords
 from vidcls.errors import CheckpointError, OutputError
 from vidcls.models import ARCHITECTURES
+from vidcls.own_format import KEY, VERSION, parse_record
 
 NAME = "native"
-KEY = "vidcls"
-VERSION = 1
-MAX_JSON = 16 << 20
-MAX_SIZE = 1 << 20  # of any one number in a configuration
-MAX_DEPTH = 1024  # blocks of any one encoder
 
 
 def matches(raw: Raw) -> bool:
@@ -44,7 +36,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: The metadata is damaged or of a newer version, or a keyword contradicts it.
     """
-    record = read_record(raw)
+    record = parse_record(raw.meta[KEY], raw.error)
     found = record["architecture"]
     if architecture not in (None, found):
         raise raw.error(f"holds {found}, not {architecture}", "leave the architecture to the file")
@@ -59,48 +51,6 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         labels=tuple(record["labels"]) if record.get("labels") is not None else None,
         input=record.get("input"),
     )
-
-
-def read_record(raw: Raw) -> dict[str, Any]:
-    """The checked metadata of one of our files; lists of sizes become tuples.
-
-    Raises:
-        CheckpointError: It is damaged, of a newer version, or names an unknown architecture.
-    """
-    text = raw.meta[KEY]
-    try:
-        record = json.loads(text) if len(text) <= MAX_JSON else None
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
-        raise raw.error("its metadata is damaged", "fetch the file again")
-    version = record.get("version")
-    if version != VERSION:
-        raise raw.error(f"is of version {version!r}, this vidcls reads {VERSION}", "update vidcls")
-    if record.get("architecture") not in list(ARCHITECTURES):
-        raise raw.error(f"is of the unknown architecture {record.get('architecture')!r}", "update vidcls")
-    labels = record.get("labels")
-    if labels is not None and not (
-        isinstance(labels, list) and all(isinstance(name, str) for name in labels)
-    ):
-        raise raw.error("its labels are not a list of names", "fetch the file again")
-    if record.get("input") is not None and not isinstance(record["input"], dict):
-        raise raw.error("its input settings are damaged", "fetch the file again")
-    for part in ("config", "input"):
-        if record.get(part) is not None:
-            record[part] = {key: _bounded(raw, key, value) for key, value in record[part].items()}
-    return record
-
-
-def _bounded(raw: Raw, key: str, value: Any) -> Any:
-    """Refuse sizes that no model has: building one would take all memory before the tensors could contradict."""
-    if isinstance(value, list):
-        return tuple(_bounded(raw, key, item) for item in value)
-    if isinstance(value, dict):
-        return {name: _bounded(raw, name, item) for name, item in value.items()}
-    if isinstance(value, (int, float)) and not abs(value) <= (MAX_DEPTH if "depth" in key else MAX_SIZE):
-        raise raw.error(f"claims {key} = {value}", "it is no checkpoint of vidcls")
-    return value
 
 
 def save_checkpoint(

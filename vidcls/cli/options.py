@@ -43,6 +43,7 @@ class EngineName(str, Enum):
     eager = "eager"
     compile = "compile"
     openvino = "openvino"
+    numpy = "numpy"
 
 
 def complete_models(incomplete: str) -> list[str]:

@@ -1,8 +1,9 @@
-"""What runs a model, chosen by name: plain PyTorch, ``torch.compile``, or OpenVINO. Imports no torch.
+"""What runs a model, chosen by name: plain PyTorch, ``torch.compile``, OpenVINO, or NumPy. Imports no torch.
 
 An engine takes views and gives logits, both as numpy arrays, so that no caller needs to know what is behind it.
 `vidcls.engines.eager` holds the two of PyTorch, `vidcls.engines.openvino` runs converted models without importing
-torch at all, `vidcls.engines.convert` makes them and `vidcls.engines.cache` keeps them.
+torch at all, `vidcls.engines.convert` makes them and `vidcls.engines.cache` keeps them; `vidcls.engines.small` runs
+small models where importing torch would take longer than the clips.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = [
     "unit_frames",
 ]
 
-ENGINES = ("auto", "eager", "compile", "openvino")
+ENGINES = ("auto", "eager", "compile", "openvino", "numpy")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
@@ -96,6 +97,8 @@ def check_names(engine: str, precision: str) -> None:
         raise DeviceError(engine, "no such engine", f"use one of {', '.join(ENGINES)}")
     if precision == "int8" and engine not in ("auto", "openvino"):
         raise DeviceError("int8", f"the engine {engine} cannot do it", "use --engine openvino")
+    if engine == "numpy" and precision not in ("auto", "fp32"):
+        raise DeviceError(precision, "the engine numpy cannot do it", "use --precision fp32")
     if (engine == "openvino" or precision == "int8") and not has_openvino():
         raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'")
 
