@@ -27,6 +27,7 @@ from vidcls.bench.worker import clip_of, pixels_of
 from vidcls.choosing import converted_engine
 from vidcls.classifier import shared_logits
 from vidcls.engines import Engine, make_engine
+from vidcls.engines.eager import cpu_has_bf16
 from vidcls.engines.openvino import OpenVINOEngine
 from vidcls.loading import load
 from vidcls.models.count import count
@@ -117,10 +118,11 @@ def engines(classifier: Any, module: torch.nn.Module, int8: bool) -> dict[tuple[
     exact: Any = converted_engine(module, facts, classifier.spec.input, "fp32")
     made: dict[tuple[str, str], Engine] = {
         ("eager", "fp32"): make_engine(module, "cpu", "fp32", "eager"),
-        ("eager", "bf16"): make_engine(copy.deepcopy(module), "cpu", "bf16", "eager"),
         ("openvino", "fp32"): exact,
-        ("openvino", "bf16"): OpenVINOEngine(exact._parts, "bf16", exact.unit_frames),
     }
+    if cpu_has_bf16():
+        made["eager", "bf16"] = make_engine(copy.deepcopy(module), "cpu", "bf16", "eager")
+        made["openvino", "bf16"] = OpenVINOEngine(exact._parts, "bf16", exact.unit_frames)
     if int8:
         wanted = {"model": classifier.spec.name, "weights": None, "random_weights": True}
         if classifier.weights != "random":

@@ -24,6 +24,7 @@ from vidcls.bench.machine import describe
 from vidcls.bench.predict import summary, timed
 from vidcls.bench.reference import save_reference
 from vidcls.config import load_registry
+from vidcls.engines.eager import cpu_has_bf16
 
 # What somebody writes who classifies one clip with transformers. The pipeline samples its frames itself
 # (numpy.linspace over the file); what it does on the way is what is timed.
@@ -115,6 +116,8 @@ def compare(
         "vidcls openvino fp32": [*ours, "--engine", "openvino"],
         "vidcls openvino bf16": [*ours, "--engine", "openvino", "--precision", "bf16"],
     }
+    if not cpu_has_bf16():
+        programs = {name: command for name, command in programs.items() if not name.endswith("bf16")}
     if only is not None:
         chosen = ["transformers fp32", *only.split(",")]
         programs = {name: command for name, command in programs.items() if name in chosen}

@@ -24,6 +24,7 @@ def describe() -> dict[str, Any]:
             continue
     return {
         "processor": processor(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -31,6 +32,16 @@ def describe() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": found,
     }
+
+
+def instructions() -> list[str]:
+    """Return which of the instruction sets that decide the speed this processor has, where the system says it."""
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace").lower() if cpuinfo.is_file() else ""
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "features"))]
+    found = set(lines[0].partition(":")[2].split()) if lines else set()
+    return [name for name in known if name in found]
 
 
 def processor() -> str:

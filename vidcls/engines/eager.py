@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,13 @@ from vidcls.engines.base import Affine, Floats, unit_frames
 from vidcls.errors import DeviceError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def cpu_has_bf16() -> bool:
+    """Whether bfloat16 may pay on this CPU: on x86, not below AVX-512; elsewhere it is not known, and taken for so."""
+    below = ("DEFAULT", "NO AVX", "AVX2")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return not (x86 and torch.backends.cpu.get_cpu_capability() in below)
 
 
 class EagerEngine:

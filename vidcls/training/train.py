@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidcls.config import load_registry
+from vidcls.engines.eager import cpu_has_bf16
 from vidcls.errors import OutputError, UsageError
 from vidcls.training import checkpointing, logs, optim, setup
 from vidcls.training.augment import mix, mixup_share, soft_targets
@@ -142,6 +143,8 @@ class Trainer:
         spec = setup.find_model(recipe, load_registry(recipe.registry))
         self.data = setup.load_data(recipe, spec)
         self.say(*self.data.notes)
+        if self.accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
+            self.say("this CPU has no bfloat16 arithmetic: --precision fp32 is many times as fast here")
         seed_all(recipe.seed)
         self.spec = spec
         model = setup.build_model(spec, len(self.data.labels))
