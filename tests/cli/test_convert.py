@@ -13,7 +13,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 from tests.checkpoints.vivit_files import scenic_tree, write_msgpack
-from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 from vidcls.cli import guard
 from vidcls.cli.convert import convert, parse_size
 from vidcls.errors import UsageError
@@ -48,6 +48,16 @@ def test_what_is_written_answers_alike(tmp_path: Path) -> None:
     with safe_open(target, framework="pt") as file:
         extra = json.loads(file.metadata()["vidcls"])["extra"]
     assert extra == {"source": "checkpoint", "source_format": "scenic"}
+
+
+def test_what_a_file_of_ours_tells_of_itself_is_kept(tmp_path: Path) -> None:
+    source, target = tmp_path / "run.safetensors", tmp_path / "half.safetensors"
+    save_checkpoint(load_checkpoint(scenic(tmp_path / "checkpoint")), source, extra={"recipe": {"seed": 3}})
+    result = run(source, target, "--dtype", "fp16")
+    assert result.exit_code == 0, result.output
+    with safe_open(target, framework="pt") as file:
+        extra = json.loads(file.metadata()["vidcls"])["extra"]
+    assert extra == {"recipe": {"seed": 3}, "source": "run.safetensors", "source_format": "native"}
 
 
 def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:

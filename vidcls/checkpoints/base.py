@@ -59,6 +59,7 @@ class Checkpoint:
         labels: One name per class, where the file carries them.
         input: Fields of `vidcls.config.InputSpec` that the file determines, where it does.
         notes: What a person should know about choices that the file left open.
+        extra: What a file of our own says besides, such as the recipe that it was trained by.
     """
 
     format: str
@@ -68,6 +69,7 @@ class Checkpoint:
     labels: tuple[str, ...] | None = None
     input: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Format(Protocol):

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     if architecture not in (None, found):
         raise raw.error(f"holds {found}, not {architecture}", "leave the architecture to the file")
     stored, wanted = split_keywords(raw, found, record["config"], config)
-    return finish(
+    checkpoint = finish(
         raw,
         NAME,
         found,
@@ -51,6 +51,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         labels=tuple(record["labels"]) if record.get("labels") is not None else None,
         input=record.get("input"),
     )
+    extra = record.get("extra")
+    return replace(checkpoint, extra=extra) if isinstance(extra, dict) else checkpoint
 
 
 def save_checkpoint(

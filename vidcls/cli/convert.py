@@ -102,7 +102,7 @@ def convert(
     if labels is not None:
         names = load_labels(labels)
         check_labels(names, int(model.num_classes), labels)  # type: ignore[arg-type]
-    extra = {"source": Path(src.rstrip("/")).name, "source_format": checkpoint.format}
+    extra = {**checkpoint.extra, "source": Path(src.rstrip("/")).name, "source_format": checkpoint.format}
     save_checkpoint(model, dst, labels=names, input=checkpoint.input, extra=extra, dtype=_torch_dtype(dtype))
     if quiet:
         return
