@@ -41,11 +41,12 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("-n", type=int, default=3, help="rounds")
     parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--frames", type=int, help="of a view, for models that take any number")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     output = args.output or Path(f"benchmarks/results/forward-{args.model}.json")
     with tempfile.TemporaryDirectory(prefix="vidcls-forward-") as folder:
-        record = {"machine": describe(), "rows": measure(args.model, args.n, args.int8, folder)}
+        record = {"machine": describe(), "rows": measure(args.model, args.n, args.int8, args.frames, folder)}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for row in record["rows"]:
@@ -53,13 +54,14 @@ def main() -> int:
     return 0
 
 
-def measure(name: str, rounds: int, int8: bool, folder: str) -> list[dict[str, Any]]:
+def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str) -> list[dict[str, Any]]:
     """Run every program once in each round."""
-    classifier = load(name, random_weights=True, engine="eager", device="cpu", precision="fp32")
+    plain: dict[str, Any] = {"engine": "eager", "device": "cpu", "precision": "fp32", "frames": frames}
+    classifier = load(name, random_weights=True, **plain)
     comparable = classifier.spec.architecture in COMPARABLE
     if comparable:
         save_reference(classifier.spec.architecture, classifier.spec.config, folder)
-        classifier = load(name, weights=folder, engine="eager", device="cpu", precision="fp32")
+        classifier = load(name, weights=folder, **plain)
     spec, affine = classifier.spec.input, pixel_affine(classifier.spec.input)
     eager: Any = getattr(classifier.engine, "engine", classifier.engine)
     module = eager.module
@@ -98,6 +100,7 @@ def measure(name: str, rounds: int, int8: bool, folder: str) -> list[dict[str, A
             "seconds": summarise(times[kind], busy[kind]).as_dict(),
             "gflops_per_second": 2 * counted.macs / 1e9 / float(np.median(times[kind])),
             "gmacs": counted.macs / 1e9,
+            "frames": spec.num_frames,
             "params": counted.params,
             "units": shared,
             "error": float(np.abs(logits[kind] - logits["eager", "fp32"]).max()),
