@@ -240,15 +240,14 @@ def _hand(rng: Rng, most: float) -> tuple[Wobble, ...]:
     return (make_wobble(rng, rng.uniform(0.05, 1.0) * most, (0.6, 7.0), channels),)
 
 
-def make_path(rng: Rng, label: str, duration: float, lively: float = 0.0) -> CameraPath:
+def make_path(rng: Rng, label: str, duration: float, lively: bool = False) -> CameraPath:
     """Draw a camera path.
 
     Args:
         rng: Source of randomness.
         label: One of `LABELS`.
         duration: Length of the clip in seconds.
-        lively: Let the hand that makes a large movement be as unsteady as in hand-held footage: its root-mean-square
-            tremble is at most this share of the movement. 0 is a steady hand.
+        lively: Let the hand that makes a large movement be as unsteady as in hand-held footage.
 
     Raises:
         KeyError: The label is none of `LABELS`.
@@ -276,11 +275,7 @@ def make_path(rng: Rng, label: str, duration: float, lively: float = 0.0) -> Cam
     if lively and rng.random() < 0.6:
         reach = amount if channel < 2 else amount * 0.5
         channels = np.array([1.0, rng.uniform(0.5, 1.8), rng.uniform(0, 0.3), rng.uniform(0, 0.6)])
-        # A zoom or a roll stays one under much shaking; a pan becomes a shake.
-        share = min(lively, 0.25) if channel < 2 else lively
-        hand = (
-            make_wobble(rng, rng.uniform(0.1, 1.0) * min(0.2 * lively, share * reach), (0.6, 6.0), channels),
-        )
+        hand = (make_wobble(rng, rng.uniform(0.1, 1.0) * min(0.04, 0.2 * reach), (0.6, 6.0), channels),)
     profile = make_profile(rng)
     side_profile = profile if rng.random() < 0.5 else make_profile(rng)
     # A wide turn in perspective would look past the edge of any flat world.

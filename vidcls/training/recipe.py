@@ -198,7 +198,6 @@ class Synthetic(Spec):
         val_clips: Clips of the validation set; they come from a seed of their own.
         plain_steps: Steps over which plain clips, in which nothing but the camera moves, give way to all variety.
         lively_steps: Step from which on half of the clips are lively: hand-held, and crowded; null is never.
-        hand: How unsteady the hand of lively clips is: its tremble, at most, as a share of the movement.
         teaching: Weight in the loss of the motion itself, which is known of clips that were made: linear maps from
             the spatial encoder guess it, and are thrown away after the training. 0 is off.
     """
@@ -209,7 +208,6 @@ class Synthetic(Spec):
     val_clips: int = Field(480, ge=1)
     plain_steps: int = Field(0, ge=0)
     lively_steps: int | None = Field(None, ge=0)
-    hand: float = Field(0.2, ge=0, le=1)
     teaching: float = Field(0.0, ge=0)
 
 

@@ -311,24 +311,14 @@ def _synthetic_loaders(
     plain = options.plain_steps * recipe.batch_size
     lively = None if options.lively_steps is None else options.lively_steps * recipe.batch_size
     make = partial(
-        make_block,
-        spec.input,
-        options.repeats,
-        options.images,
-        options.videos,
-        recipe.seed,
-        plain,
-        lively,
-        options.hand,
+        make_block, spec.input, options.repeats, options.images, options.videos, recipe.seed, plain, lively
     )
     train = SyntheticLoader(
         make, block, spec.input, recipe.clips_per_epoch, recipe.batch_size, workers=workers, **share
     )
     if recipe.val is None:
         return train, None
-    make = partial(
-        make_block, spec.input, 1, options.images, options.videos, recipe.seed + VAL_SEED, 0, None, 0.0
-    )
+    make = partial(make_block, spec.input, 1, options.images, options.videos, recipe.seed + VAL_SEED, 0, None)
     size = _synthetic_block_size()
     return train, SyntheticLoader(
         make, size, spec.input, options.val_clips, recipe.batch_size, workers=workers, **share
@@ -355,7 +345,6 @@ def make_block(
     seed: int,
     plain: int,
     lively: int | None,
-    hand: float,
     number: int,
 ) -> list[tuple[np.ndarray, int, np.ndarray]]:
     """One block of camera-motion clips; a plain function of plain values, so that any process can make it.
@@ -372,9 +361,7 @@ def make_block(
         raise UsageError("synthetic", "takes images or videos, not both", "name one folder")
     worlds = FileWorlds(images or videos or "", videos=bool(videos)) if images or videos else None
     clip = ClipSpec(view.num_frames, view.stride, view.fps or 25.0, view.image_size[0])
-    data = CameraMotionDataset(
-        seed, 1 << 40, clip, repeats, worlds, plain_items=plain, lively_items=lively, hand=hand
-    )
+    data = CameraMotionDataset(seed, 1 << 40, clip, repeats, worlds, plain_items=plain, lively_items=lively)
     return [(item.frames, item.label, item.steps) for item in data.make_block(number)]
 
 

@@ -153,7 +153,7 @@ def make_scene(
     side: float,
     worlds: Worlds,
     path: CameraPath | None = None,
-    lively: float = 0.0,
+    lively: bool = False,
 ) -> Scene:
     """Put a world and things that move in front of a camera.
 
@@ -164,7 +164,7 @@ def make_scene(
         side: Short side of the frame in pixels.
         worlds: Where the pictures come from.
         path: The camera's path; drawn when None.
-        lively: Above 0, more and larger things move, and the camera is held less steadily; see `make_path`.
+        lively: More and larger things move, and the camera is held less steadily.
     """
     path = path or make_path(rng, label, duration, lively)
     world = worlds.draw(rng)
@@ -174,7 +174,7 @@ def make_scene(
     return Scene(path, tuple(layers), _movers(rng, label, duration, worlds, lively))
 
 
-def _movers(rng: Rng, label: str, duration: float, worlds: Worlds, lively: float) -> tuple[Mover, ...]:
+def _movers(rng: Rng, label: str, duration: float, worlds: Worlds, lively: bool) -> tuple[Mover, ...]:
     """Objects in half of the clips, more often before a still camera, where they could be taken for its motion."""
     if rng.random() > (0.75 if lively else 0.65 if label in ("static", "shake") else 0.45):
         return ()
@@ -236,7 +236,7 @@ def make_plain_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tup
 
 
 def make_clip(
-    rng: Rng, label: str, spec: ClipSpec, worlds: Worlds, lively: float = 0.0
+    rng: Rng, label: str, spec: ClipSpec, worlds: Worlds, lively: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make one training clip.
 
@@ -281,7 +281,6 @@ class CameraMotionDataset:
         plain_items: While the item's number is below this, a share of the clips is plain: all of them at first,
             falling linearly to none. Without such a start the loss stays at chance for tens of thousands of clips.
         lively_items: From this item on, half of the clips are lively (see `make_scene`); None for never.
-        hand: How lively these are.
     """
 
     block = 48
@@ -296,10 +295,9 @@ class CameraMotionDataset:
         worlds: Worlds | None = None,
         plain_items: int = 0,
         lively_items: int | None = None,
-        hand: float = 0.2,
     ) -> None:
         self.seed, self.length, self.repeats = seed, length, repeats
-        self.plain_items, self.lively_items, self.hand = plain_items, lively_items, hand
+        self.plain_items, self.lively_items = plain_items, lively_items
         self.spec = spec or ClipSpec()
         self.worlds = worlds
         self._cache: tuple[int, list[Item]] | None = None
@@ -322,7 +320,7 @@ class CameraMotionDataset:
                 frames, steps = make_plain_clip(rng, LABELS[label], self.spec, worlds)
             else:
                 frames, steps = make_clip(
-                    rng, LABELS[label], self.spec, worlds, self.hand if lively and rng.random() < 0.5 else 0.0
+                    rng, LABELS[label], self.spec, worlds, lively and rng.random() < 0.5
                 )
             # A transposed landscape is rarer in the world than a mirrored one.
             for _ in range(self.repeats):
