@@ -142,7 +142,7 @@ def test_bundled_model_is_small_and_says_what_made_it():
     assert BUNDLED.stat().st_size < 15e6
     with safe_open(BUNDLED, "pt") as file:
         text = json.dumps(file.metadata())
-    assert "vidcls.training.camera_motion" in text
+    assert "synthetic:camera-motion" in text  # the recipe
     assert "counter-clockwise" in text
 
 
