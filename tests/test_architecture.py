@@ -19,6 +19,7 @@ PACKAGE = Path(vidcls.__file__).parent
 LAYERS = [
     ["errors"],
     ["architecture_keys"],
+    ["own_format"],
     ["config"],
     ["models"],
     [

@@ -169,7 +169,9 @@ def scores(row: dict[str, object]) -> dict[str, float]:
 
 
 @needs_openvino
-@pytest.mark.parametrize("name", ["vivit-fe-tiny", pytest.param("timesformer-tiny", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["vit-tiny-frames", pytest.param("timesformer-tiny", marks=pytest.mark.slow)]
+)
 def test_a_cached_engine_runs_without_torch(tmp_path: Path, name: str) -> None:
     import torch
 
@@ -212,7 +214,7 @@ def test_one_short_clip_is_not_worth_converting(tmp_path: Path) -> None:
     from tests.test_engines import make_model
     from vidcls.checkpoints import save_checkpoint
 
-    model, _ = make_model("vivit-fe-tiny")
+    model, _ = make_model("vivit-st-tiny")
     save_checkpoint(model, tmp_path / "model.safetensors")
     clip = make_clip(tmp_path / "clip.mp4", 60, size=(72, 96))
     command = ["predict", str(clip), "--weights", str(tmp_path / "model.safetensors"), "-f", "jsonl"]

@@ -288,7 +288,7 @@ def test_tiny_factorised_encoder_learns_three_classes(tmp_path: Path) -> None:
             "input": {"num_frames": 8, "stride": 1},
             "init": {"from": "none", "whiten": 64},
             "optimizer": {"lr": 2e-3, "weight_decay": 0.05, "decay_all": False},
-            "schedule": {"epochs": 10, "warmup_epochs": 1},
+            "schedule": {"epochs": 15, "warmup_epochs": 1},
             "batch_size": 8,
             "clip_grad": 1.0,
             "augment": {"directions_matter": True},
