@@ -72,7 +72,7 @@ def small_engine(facts: Known, view: InputSpec, wish: Wish, path: Path | None) -
             return None
     elif wish.device not in ("auto", "cpu"):
         return None
-    if small.read_metadata(path) is None or not small.can_run(facts.spec.architecture, facts.config):
+    if not small.can_run(facts.spec.architecture, facts.config):
         return None
     if wish.engine == "auto":
         views = view.num_views * view.num_crops * (wish.clips or 1)

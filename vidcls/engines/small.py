@@ -176,7 +176,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     from vidcls.own_format import KEY, parse_record
 
     try:
-        if path.suffix != ".safetensors" or path.stat().st_size > MAX_BYTES:
+        if not _may_be_small(path):
             return None
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -187,12 +187,18 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def _may_be_small(path: Path) -> bool:
+    return path.suffix == ".safetensors" and path.stat().st_size <= MAX_BYTES
+
+
 def fits(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether one of our own files holds the tensors of the configuration, in types that NumPy has."""
     from safetensors import SafetensorError, safe_open
 
     wanted = shapes(config)
     try:
+        if not _may_be_small(path):
+            return False
         with safe_open(path, "numpy") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             return {name: tuple(part.get_shape()) for name, part in parts.items()} == wanted and all(
