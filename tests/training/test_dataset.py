@@ -77,6 +77,15 @@ def test_folders_of_classes(folder: Path) -> None:
     assert len(found.samples) == 12
 
 
+def test_a_folder_with_a_table_in_it(tmp_path: Path) -> None:
+    write(tmp_path / "labels.csv", "path,label,width\na.mp4,pan left,320\nsub/b.mp4,static,640\n")
+    (tmp_path / "sub").mkdir()
+    found = read_listing(tmp_path)
+    assert [Path(s.path) for s in found.samples] == [tmp_path / "a.mp4", tmp_path / "sub/b.mp4"]
+    assert [s.labels for s in found.samples] == [("pan left",), ("static",)]
+    assert [s.origin for s in found.samples] == ["labels.csv:2", "labels.csv:3"]
+
+
 def test_several_heads_have_a_column_each(tmp_path: Path) -> None:
     found = read_listing(write(tmp_path / "l.csv", "path,verb,noun\na.mp4,2,cup\n"), heads=("noun", "verb"))
     assert found.samples[0].labels == ("cup", "2")

@@ -21,7 +21,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="LIST|FOLDER",
-            help="CSV or TSV with path,label; a Kinetics list; or a folder with one folder of clips a class.",
+            help="CSV or TSV with path,label; a Kinetics list; or a folder with labels.csv or one folder of clips a "
+            "class.",
         ),
     ],
     model: o.ModelOption = None,

@@ -43,7 +43,7 @@ def synthesize(
     A run that was broken off goes on when it is started again. Prints the path of labels.csv.
     """
     try:
-        from vidcls.training.synthesize import TABLE
+        from vidcls.training.listing import TABLE
         from vidcls.training.synthesize import synthesize as write
     except ModuleNotFoundError as error:
         from vidcls.errors import DependencyError

@@ -41,7 +41,7 @@ def train(
         typer.Option(
             metavar="LIST|FOLDER",
             rich_help_panel=DATA,
-            help="CSV or TSV with path,label; a Kinetics list; a folder with one folder a class; "
+            help="CSV or TSV with path,label; a Kinetics list; a folder with labels.csv or one folder a class; "
             "or synthetic:camera-motion.",
         ),
     ] = None,

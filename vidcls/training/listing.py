@@ -5,7 +5,8 @@ Known forms:
 - CSV or TSV with the columns ``path,label`` (header optional; with several heads one column for each),
 - Kinetics-style lists, ``path label`` separated by a space, the label a number,
 - Kinetics' own CSV, ``label,youtube_id,time_start,time_end,split``, mapped onto a folder of clips,
-- a folder with one folder of clips per class.
+- a folder with one folder of clips per class,
+- a folder with a ``labels.csv`` of the first form in it, as `vidcls synthesize` writes it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from vidcls.config import nearest
 from vidcls.errors import UsageError
 from vidcls.sources import VIDEO_SUFFIXES, is_video_name
 
+TABLE = "labels.csv"
+"""A folder that has this file is read by it."""
 MAX_LIST_BYTES = 256 * 1024**2
 SHOWN = 20
 """Problems that are shown one by one; the rest is counted."""
@@ -63,7 +66,7 @@ class Listing:
 def read_listing(
     source: str | os.PathLike[str], videos: str | None = None, heads: Sequence[str] = ("label",)
 ) -> Listing:
-    """Read a list or a folder of classes.
+    """Read a list, or a folder of classes or with a list in it.
 
     Args:
         source: The list, or the folder.
@@ -74,6 +77,8 @@ def read_listing(
         UsageError: The source does not exist, is too large, or holds nothing.
     """
     path = Path(source)
+    if (path / TABLE).is_file():
+        path /= TABLE
     if path.is_dir():
         listing = _read_folder(path)
         if len(heads) > 1:

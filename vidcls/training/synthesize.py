@@ -16,6 +16,7 @@ import numpy as np
 from vidcls.errors import OutputError, UsageError
 from vidcls.training.camera import LABELS, CameraPath, make_path
 from vidcls.training.effects import encode, light, overlays, sensor_noise
+from vidcls.training.listing import TABLE
 from vidcls.training.scene import render
 from vidcls.training.synthetic import make_scene, with_cut
 from vidcls.training.worlds import FileWorlds, RuleWorlds, Worlds
@@ -33,7 +34,7 @@ COLUMNS = (
     "path", "label", "width", "height", "fps", "seconds", "pan", "tilt", "log_zoom", "roll_degrees", "profile",
     "cut_seconds",
 )  # fmt: skip
-TABLE, SETTINGS = "labels.csv", "synthesize.json"
+SETTINGS = "synthesize.json"
 
 
 @dataclass(frozen=True)
