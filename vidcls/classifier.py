@@ -24,7 +24,7 @@ Fps = Literal["auto", "native"] | float
 # Views that go through the model together; more would only cost memory on a CPU.
 VIEW_BATCH = 4
 # Frames that go through a spatial encoder together.
-UNIT_BATCH = 64
+FRAME_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ def shared_logits(
     logits = []
     for crop in range(clip.spec.num_crops):
         cut = clip_crop(clip.frames, clip.spec, crop)
-        some = batches(len(units), max(1, UNIT_BATCH // size))
+        some = batches(len(units), max(1, FRAME_BATCH // size))
         features = np.concatenate([engine.encode(cut[units[part]], affine) for part in some])
         for part in batches(clips, VIEW_BATCH):
             given = None if indices is None else indices[part]  # each crop has the same frames

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.classifier import UNIT_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
+from vidcls.classifier import FRAME_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
 from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
 from vidcls.score.inputs import Item
@@ -219,7 +219,7 @@ def _score_units(engine: Engine, works: Sequence[Work], size: int) -> list[Float
     """
     units = _joined([work.pixels for work in works])
     affine = pixel_affine(works[0].clip.spec)
-    together = max(1, UNIT_BATCH // engine.unit_frames * size // VIEW_BATCH)
+    together = max(1, FRAME_BATCH // engine.unit_frames * size // VIEW_BATCH)
     features = np.concatenate([engine.encode(units[part], affine) for part in batches(len(units), together)])
     starts = np.cumsum([0, *(len(work.pixels) for work in works[:-1])])
     where = np.concatenate(
