@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidcls.bench.machine import describe
+from vidcls.bench.machine import describe, peak_matmul
 from vidcls.bench.reference import COMPARABLE, load_reference, save_reference
 from vidcls.bench.timing import summarise
 from vidcls.bench.worker import clip_of, pixels_of
@@ -45,8 +45,14 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     output = args.output or Path(f"benchmarks/results/forward-{args.model}.json")
+    machine = describe()
     with tempfile.TemporaryDirectory(prefix="vidcls-forward-") as folder:
-        record = {"machine": describe(), "rows": measure(args.model, args.n, args.int8, args.frames, folder)}
+        rows = measure(args.model, args.n, args.int8, args.frames, folder)
+    peaks = {precision: peak_matmul("cpu", precision) for precision in {row["precision"] for row in rows}}
+    for row in rows:
+        peak = peaks[row["precision"]]
+        row |= {"peak": peak, "share_of_peak": peak and row["gflops_per_second"] / peak}
+    record = {"machine": machine, "rows": rows}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for row in record["rows"]:

@@ -2,11 +2,11 @@
 
     python benchmarks/motion_ablation.py
 
-The task: a soft blob on a grainy still background moves left, right, up or down, and comes back in on the other side
-when it leaves. It starts anywhere, so that a single picture tells nothing (25 %), and only the order of frames tells
-left from right. Every model has the width that brings it nearest to the same number of multiply-adds
-for one clip, and the same clips, steps, optimizer and schedule. Initialisation is each design's own; where that is a
-normal of 0.02, which was chosen for a width of 768, it is scaled to the width (see `scale_start`).
+The task: a bright soft blob on a grainy still background moves left, right, up or down. It may be anywhere at any
+moment, so that a single picture tells nothing (25 %), and left and right consist of the same pictures in another order.
+Every model has the width that brings it nearest to the same number of multiply-adds for one clip, and the same clips,
+steps, optimizer and schedule. Initialisation is each design's own, but for what is too small to learn from at toy
+size (see `scale_start`).
 
 Writes motion-ablation.md, .png and .json into docs/. A model whose figures are in the .json is not trained again.
 """
@@ -17,6 +17,7 @@ import argparse
 import bisect
 import json
 import math
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -37,8 +38,11 @@ DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))
 """(y, x) of left, right, up, down."""
 TEST_SEED = 1_000_000
 TEST_CLIPS = 1024
-EVERY = 200
+EVERY = 100
 """Steps between two tests."""
+EMBEDDING = re.compile(r"(pos|time|position)_embed(\.weight)?$")
+"""Parameters that say where or when a token is."""
+EMBEDDING_STD = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,14 @@ class Design:
         architecture: Key of `vidcls.models.ARCHITECTURES`.
         config: Its keywords, without sizes that all share and without the width.
         can_see: Whether the design can tell the order of frames at all.
+        rate: Share of the learning rate that it stands.
     """
 
     title: str
     architecture: str
     config: dict[str, Any]
     can_see: bool = True
+    rate: float = 1.0
 
 
 TUBELETS = {"tubelet_size": (2, PATCH, PATCH), "depth": 4, "num_heads": 4}
@@ -71,7 +77,14 @@ DESIGNS = (
     Design("TimeSformer, divided", "timesformer-divided", PATCHES),
     Design("TimeSformer, local-global", "timesformer-local-global", PATCHES),
     Design("TimeSformer, axial", "timesformer-axial", PATCHES),
-    Design("VTN", "vtn", {"temporal_depth": 2, "dropout": 0.0, "attn_dropout": 0.0, "head_dropout": 0.0}),
+    # Longformer's layers normalise after each sum, as BERT's. At the full rate, or with two of them at half of it, the
+    # class token forgot the frames within 200 steps, and then no gradient reached the backbone any more.
+    Design(
+        "VTN",
+        "vtn",
+        {"temporal_depth": 1, "dropout": 0.0, "attn_dropout": 0.0, "head_dropout": 0.0},
+        rate=0.5,
+    ),
 )
 
 
@@ -87,10 +100,10 @@ class Setting:
         seed: Of weights and clips.
     """
 
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 32
-    learning_rate: float = 2e-3
-    mmacs: float = 6.0
+    learning_rate: float = 1e-3
+    mmacs: float = 24.0
     seed: int = 0
 
 
@@ -98,13 +111,18 @@ def make_batch(seed: int, number: int, count: int) -> tuple[Tensor, Tensor]:
     """Batch ``number`` of ``count`` clips: (b, 3, t, h, w) float32 in -1..1, and their directions 0..3."""
     rng = np.random.default_rng([seed, number])
     labels = rng.integers(len(DIRECTIONS), size=count)
-    # Slow enough that even the first and the last frame tell the direction: less than half way around.
-    speed = rng.uniform(0.1, 0.14, count) * SIDE * 4 / FRAMES
-    steps = np.array(DIRECTIONS)[labels] * speed[:, None]  # (b, 2) pixels a frame, (y, x)
-    start, radius = rng.uniform(0, SIDE, (count, 2)), rng.uniform(0.07, 0.12, count) * SIDE
-    colour = rng.uniform(0.5, 1.0, (count, 3)) * rng.choice((-1, 1), (count, 1))
-    places = start[:, None] + steps[:, None] * np.arange(FRAMES)[:, None]  # (b, t, 2)
-    away = (np.arange(SIDE) - places[..., None] + SIDE / 2) % SIDE - SIDE / 2  # (b, t, 2, side) on a ring
+    moves = np.array(DIRECTIONS)[labels]  # (b, 2), (y, x)
+    when = np.arange(FRAMES) - (FRAMES - 1) / 2
+    # A path crosses two fifths to three fifths of the picture, and lies anywhere within it. Across the path the blob
+    # stands where it might be at some moment of another path, so that a place tells neither axis nor direction.
+    reach = rng.uniform(0.4, 0.6, (count, 2, 1)) * SIDE / (FRAMES - 1)
+    ends = reach * (FRAMES - 1) / 2 + SIDE / 16
+    middle = rng.uniform(ends, SIDE - ends)
+    at = np.where(moves[..., None] != 0, moves[..., None] * when, rng.choice(when, (count, 2, 1)))  # (b, 2, t)
+    places = (middle + reach * at).transpose(0, 2, 1)  # (b, t, 2)
+    radius = rng.uniform(0.07, 0.12, count) * SIDE
+    colour = rng.uniform(0.5, 1.0, (count, 3))
+    away = np.arange(SIDE) + 0.5 - places[..., None]  # (b, t, 2, side)
     bumps = np.exp(-(away**2) / (2 * radius[:, None, None, None] ** 2))
     shape = bumps[:, :, 0, :, None] * bumps[:, :, 1, None, :]  # (b, t, h, w)
     still = rng.normal(0.0, 0.1, (count, 1, 1, SIDE, SIDE)) + rng.uniform(-0.2, 0.2, (count, 1, 1, 1, 1))
@@ -123,13 +141,19 @@ def make_model(design: Design, width: int) -> nn.Module:
 
 
 def scale_start(model: nn.Module, width: int) -> None:
-    """Scale what was drawn from a normal of 0.02 as 1/√width, which keeps the size of what goes through the layers.
+    """Start narrow models from nothing; what the papers start from is 768 wide, and has seen millions of pictures.
 
-    Without it divided attention did not leave chance in 1,000 steps. ViViT draws by fan-in, and needs nothing.
+    Embeddings of place and time are drawn at `EMBEDDING_STD`, about the size of the tokens they are added to. As
+    released they are 0.02 or zero, and where a token is a single picture, motion is the product of place and time:
+    with the released start joint and local-global attention were at 63 % after 1,200 steps.
+    Other weights drawn from a normal of 0.02 are scaled as 1/√width, which keeps the size of what goes through the
+    layers. ViViT draws those by fan-in.
     """
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1 and 0.015 < float(parameter.std()) < 0.025:
+        for name, parameter in model.named_parameters():
+            if EMBEDDING.search(name):
+                parameter.normal_(std=EMBEDDING_STD)
+            elif parameter.ndim > 1 and 0.015 < float(parameter.std()) < 0.025:
                 parameter *= math.sqrt(768 / width)
 
 
@@ -167,8 +191,7 @@ def train(design: Design, setting: Setting) -> dict[str, Any]:
     torch.manual_seed(setting.seed)
     width = fit_width(design, setting.mmacs)
     model = make_model(design, width)
-    if not design.architecture.startswith("vivit"):
-        scale_start(model, width)
+    scale_start(model, width)
     test = make_batch(TEST_SEED, 0, TEST_CLIPS)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=setting.learning_rate, weight_decay=0.05, betas=(0.9, 0.98)
@@ -183,7 +206,7 @@ def train(design: Design, setting: Setting) -> dict[str, Any]:
             * (1 + math.cos(math.pi * max(0, progress - 0.1) / 0.9))
         )
         for group in optimizer.param_groups:
-            group["lr"] = setting.learning_rate * factor
+            group["lr"] = setting.learning_rate * design.rate * factor
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(model(clips), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -209,23 +232,25 @@ def write_table(results: dict[str, dict[str, Any]], setting: Setting, path: Path
     text = f"""# Which designs see motion?
 
 `python benchmarks/motion_ablation.py` trains every design here at toy size ({FRAMES} frames of {SIDE}×{SIDE} pixels,
-patches of {PATCH}×{PATCH}) on one task: a blob on a still, grainy background moves left, right, up or down, and comes
-back in on the other side. A single picture tells nothing, so that 25 % is what a model of single pictures can
-reach. Each design has the width that brings it nearest to {setting.mmacs:g} million multiply-adds a clip, and sees
-the same {setting.steps * setting.batch:,} clips in {setting.steps} steps (AdamW, peak rate {setting.learning_rate:g},
-warm-up and cosine, one seed). Weights start as each design has it; normals of 0.02, meant for a width of 768, are
-scaled by √(768 / width). Accuracy is on {TEST_CLIPS} clips of another seed: its standard error is about
-1.4 points at 25 %, and less towards 100 %.
+patches of {PATCH}×{PATCH}) on one task: a bright blob on a still, grainy background moves left, right, up or down. It may
+be anywhere at any moment, so that a single picture tells nothing (25 %), and left and right consist of the same
+pictures in another order (50 % for who knows all pictures, but not their order). Each design has the width that brings
+it nearest to {setting.mmacs:g} million multiply-adds a clip, and sees the same {setting.steps * setting.batch:,} clips
+in {setting.steps} steps (AdamW, peak rate {setting.learning_rate:g}, warm-up and cosine, one seed). Weights start as
+each design has it, but for two things that toy size needs: embeddings of place and time are drawn with a standard
+deviation of {EMBEDDING_STD:g}, and other normals of 0.02, meant for a width of 768, are scaled by √(768 / width).
+Accuracy is on {TEST_CLIPS} clips of another seed: its standard error is about 1.4 points at 25 %, and less towards 100 %.
 
-| design | architecture | width | million multiply-adds | parameters | top-1 |
-|---|---|--:|--:|--:|--:|
+| design | architecture | width | million multiply-adds | parameters | top-1 | 90 % by step |
+|---|---|--:|--:|--:|--:|--:|
 """
     for design in DESIGNS:
         if design.architecture in results:
             r = results[design.architecture]
+            reached = next((step for step, share in r["curve"] if share >= 0.9), "–")
             text += (
                 f"| {r['title']} | `{r['architecture']}` | {r['width']} | {r['mmacs']:.1f} | {r['params']:,} "
-                f"| {r['top1']:.1%} |\n"
+                f"| {r['top1']:.1%} | {reached} |\n"
             )
     text += "\n![accuracy over training](motion-ablation.png)\n"
     notes = path.with_suffix(".notes.md")

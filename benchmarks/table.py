@@ -83,7 +83,7 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         "error of logits",
         "GPU",
     ]
-    more = ["±", "GFLOP/s", "of matmul peak", "memory", "clips/s"]
+    more = ["±", "GFLOP/s", "of matmul peak", "at the peak", "memory", "clips/s"]
     lines = [head if short else head[:-1] + more + head[-1:]]
     for row in rows:
         if row["failed"]:
@@ -96,8 +96,10 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         line += [f"{other['processor'] / row['seconds']['processor']:.2f} ×", f"{row['error']:.0e}"]
         if not short:
             share, memory, clips = (row.get(k) for k in ("share_of_peak", "peak_memory", "clips_per_second"))
+            limit = share and other["median"] / median / share
             line += [f"{spread(row['seconds'])}", f"{row['gflops_per_second']:.0f}"]
             line += ["–" if share is None else f"{100 * share:.0f} %"]
+            line += ["–" if limit is None else f"{limit:.2f} ×"]
             line += ["–" if memory is None else f"{memory / 2**20:.0f} MiB"]
             line += ["–" if clips is None else f"{clips:.3f}"]
         lines.append([*line, "not measured"])
