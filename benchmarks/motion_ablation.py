@@ -118,7 +118,9 @@ def make_batch(seed: int, number: int, count: int) -> tuple[Tensor, Tensor]:
     reach = rng.uniform(0.4, 0.6, (count, 2, 1)) * SIDE / (FRAMES - 1)
     ends = reach * (FRAMES - 1) / 2 + SIDE / 16
     middle = rng.uniform(ends, SIDE - ends)
-    at = np.where(moves[..., None] != 0, moves[..., None] * when, rng.choice(when, (count, 2, 1)))  # (b, 2, t)
+    at = np.where(
+        moves[..., None] != 0, moves[..., None] * when, rng.choice(when, (count, 2, 1))
+    )  # (b, 2, t)
     places = (middle + reach * at).transpose(0, 2, 1)  # (b, t, 2)
     radius = rng.uniform(0.07, 0.12, count) * SIDE
     colour = rng.uniform(0.5, 1.0, (count, 3))
@@ -232,14 +234,15 @@ def write_table(results: dict[str, dict[str, Any]], setting: Setting, path: Path
     text = f"""# Which designs see motion?
 
 `python benchmarks/motion_ablation.py` trains every design here at toy size ({FRAMES} frames of {SIDE}×{SIDE} pixels,
-patches of {PATCH}×{PATCH}) on one task: a bright blob on a still, grainy background moves left, right, up or down. It may
-be anywhere at any moment, so that a single picture tells nothing (25 %), and left and right consist of the same
+patches of {PATCH}×{PATCH}) on one task: a bright blob on a still, grainy background moves left, right, up or down. It
+may be anywhere at any moment, so that a single picture tells nothing (25 %), and left and right consist of the same
 pictures in another order (50 % for who knows all pictures, but not their order). Each design has the width that brings
 it nearest to {setting.mmacs:g} million multiply-adds a clip, and sees the same {setting.steps * setting.batch:,} clips
 in {setting.steps} steps (AdamW, peak rate {setting.learning_rate:g}, warm-up and cosine, one seed). Weights start as
 each design has it, but for two things that toy size needs: embeddings of place and time are drawn with a standard
 deviation of {EMBEDDING_STD:g}, and other normals of 0.02, meant for a width of 768, are scaled by √(768 / width).
-Accuracy is on {TEST_CLIPS} clips of another seed: its standard error is about 1.4 points at 25 %, and less towards 100 %.
+Accuracy is on {TEST_CLIPS} clips of another seed: its standard error is about 1.4 points at 25 %, and less towards
+100 %.
 
 | design | architecture | width | million multiply-adds | parameters | top-1 | 90 % by step |
 |---|---|--:|--:|--:|--:|--:|
