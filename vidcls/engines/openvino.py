@@ -1,4 +1,4 @@
-"""OpenVINO: runs converted models, two to four times as fast on CPUs, without importing torch."""
+"""OpenVINO: runs converted models on CPUs, near the limit of their units, without importing torch."""
 
 from __future__ import annotations
 
