@@ -129,6 +129,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
 
         mpl.use("Agg")
         import matplotlib.pyplot as plt
+        import matplotlib.ticker
     except ImportError:
         raise DependencyError(
             "--plot", "matplotlib is not installed", "pip install 'vidcls[train]'"
@@ -145,12 +146,17 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
                 label=" ".join(kind),
             )
         for row in rated:
-            axes.annotate(row["model"], (published_speed(row), row["published"]["top1"]), fontsize=7)
+            place = (published_speed(row), row["published"]["top1"])
+            axes.annotate(row["model"], place, (5, 3), textcoords="offset points", fontsize=7)
         axes.set(
             xscale="log",
             xlabel="videos an hour, measured, at the published views",
             ylabel="top-1 in %, published",
         )
+        axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        axes.margins(x=0.2)
         axes.legend()
     else:
         names = [f"{row['model']}, {row['engine']} {row['precision']}, batch {row['batch']}" for row in good]
