@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from vidcls import config
 from vidcls.config import InputSpec, load_registry, read_yaml, registry_paths
 from vidcls.errors import ConfigError, UsageError
 
@@ -98,12 +100,31 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("[1]: 2", "plain word"),
         ("1: 2", "must hold a mapping"),
-        ("a: " + "[" * 100_000, "not valid YAML"),
+        ("a: " + "[" * 100_000, "nested deeper than 64 levels"),
+        ("a: " + "{b: " * 100_000, "nested deeper than 64 levels"),
+        ("\n".join(" " * depth + "- " for depth in range(1000)), "nested deeper|not valid YAML"),
     ],
 )
 def test_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_yaml(write(tmp_path / "x.yaml", text))
+
+
+@pytest.mark.parametrize("text", ["a: &x [1]\nb: *x", "a: " + "[" * 65, "a: 1\na: 2", "a: [1, {b: 2}]"])
+def test_yaml_is_read_alike_without_libyaml(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outcome() -> object:
+        try:
+            return read_yaml(tmp_path / "x.yaml")
+        except ConfigError as error:
+            return str(error)
+
+    write(tmp_path / "x.yaml", text)
+    own = outcome()
+
+    monkeypatch.setattr(config, "_Loader", type("Plain", (config._NoRepeats, yaml.SafeLoader), {}))
+    assert outcome() == own
 
 
 def test_unreadable_yaml(tmp_path: Path) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import http.client
 import os
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +172,11 @@ def fetch(source: Source) -> Source:
     Returns:
         The same source with ``clip`` set to the file's path, or with ``error`` set.
     """
+    # Not at the top: these and ssl take 15 ms of every start.
+    import http.client
+    import urllib.error
+    import urllib.request
+
     suffix = Path(urlsplit(source.name).path).suffix[:8]
     handle, path = tempfile.mkstemp(prefix="vidcls-", suffix=suffix)
     try:
