@@ -84,6 +84,10 @@ def test_a_folder_with_a_table_in_it(tmp_path: Path) -> None:
     assert [Path(s.path) for s in found.samples] == [tmp_path / "a.mp4", tmp_path / "sub/b.mp4"]
     assert [s.labels for s in found.samples] == [("pan left",), ("static",)]
     assert [s.origin for s in found.samples] == ["labels.csv:2", "labels.csv:3"]
+    # One that only names the classes does not stand in the way of their folders.
+    write(tmp_path / "labels.csv", "id,name\n0,sub\n")
+    (tmp_path / "sub" / "b.mp4").touch()
+    assert [s.labels for s in read_listing(tmp_path).samples] == [("sub",)]
 
 
 def test_several_heads_have_a_column_each(tmp_path: Path) -> None:

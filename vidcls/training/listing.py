@@ -23,7 +23,7 @@ from vidcls.errors import UsageError
 from vidcls.sources import VIDEO_SUFFIXES, is_video_name
 
 TABLE = "labels.csv"
-"""A folder that has this file is read by it."""
+"""A folder is read by this file in it, if its header names a path and a label."""
 MAX_LIST_BYTES = 256 * 1024**2
 SHOWN = 20
 """Problems that are shown one by one; the rest is counted."""
@@ -77,7 +77,7 @@ def read_listing(
         UsageError: The source does not exist, is too large, or holds nothing.
     """
     path = Path(source)
-    if (path / TABLE).is_file():
+    if _is_table(path / TABLE, tuple(heads)):
         path /= TABLE
     if path.is_dir():
         listing = _read_folder(path)
@@ -94,6 +94,16 @@ def read_listing(
     if not listing.samples and not listing.problems:
         raise UsageError(str(path), "names no clips", "see `vidcls train --help` for the forms of a list")
     return listing
+
+
+def _is_table(path: Path, heads: tuple[str, ...]) -> bool:
+    """Whether a folder's file lists clips; one with the classes' names, say, does not."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = file.readline(1 << 16)
+    except OSError:  # there is none, or none that can be read
+        return False
+    return _columns([name.strip().lower() for name in header.split(",")], heads) is not None
 
 
 def _read_folder(root: Path) -> Listing:
