@@ -51,7 +51,7 @@ def main() -> int:
     peaks = {precision: peak_matmul("cpu", precision) for precision in {row["precision"] for row in rows}}
     for row in rows:
         peak = peaks[row["precision"]]
-        row |= {"peak": peak, "share_of_peak": peak and row["gflops_per_second"] / peak}
+        row |= {"peak_gflops_per_second": peak, "share_of_peak": peak and row["gflops_per_second"] / peak}
     record = {"machine": machine, "rows": rows}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -271,7 +271,10 @@ class _Loader(_NoRepeats, _SafeLoader):  # type: ignore[misc]  # one of two clas
 
 
 def _check_events(text: str) -> None:
-    """Refuse aliases, which can grow a small file without bound, and nesting that would exhaust the stack."""
+    """Refuse aliases, which can grow a small file without bound, and nesting that would exhaust the stack.
+
+    A pass of its own, as libyaml composes a document in C, where neither can be stopped.
+    """
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):

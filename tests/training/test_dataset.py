@@ -78,7 +78,7 @@ def test_folders_of_classes(folder: Path) -> None:
 
 
 def test_a_folder_with_a_table_in_it(tmp_path: Path) -> None:
-    write(tmp_path / "labels.csv", "path,label,width\na.mp4,pan left,320\nsub/b.mp4,static,640\n")
+    write(tmp_path / "labels.csv", '"path",label,width\na.mp4,pan left,320\nsub/b.mp4,static,640\n')
     (tmp_path / "sub").mkdir()
     found = read_listing(tmp_path)
     assert [Path(s.path) for s in found.samples] == [tmp_path / "a.mp4", tmp_path / "sub/b.mp4"]
@@ -87,6 +87,8 @@ def test_a_folder_with_a_table_in_it(tmp_path: Path) -> None:
     # One that only names the classes does not stand in the way of their folders.
     write(tmp_path / "labels.csv", "id,name\n0,sub\n")
     (tmp_path / "sub" / "b.mp4").touch()
+    assert [s.labels for s in read_listing(tmp_path).samples] == [("sub",)]
+    write(tmp_path / "labels.csv", "")
     assert [s.labels for s in read_listing(tmp_path).samples] == [("sub",)]
 
 

@@ -100,10 +100,11 @@ def _is_table(path: Path, heads: tuple[str, ...]) -> bool:
     """Whether a folder's file lists clips; one with the classes' names, say, does not."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = file.readline(1 << 16)
-    except OSError:  # there is none, or none that can be read
+            first = file.readline(1 << 16).strip()
+        row = _split(first, _delimiter([first], path), len(heads)) if first else []
+    except (OSError, csv.Error):  # there is none, or none that can be read
         return False
-    return _columns([name.strip().lower() for name in header.split(",")], heads) is not None
+    return _columns(_header(row), heads) is not None
 
 
 def _read_folder(root: Path) -> Listing:
@@ -132,7 +133,7 @@ def _read_file(path: Path, videos: Path | None, heads: tuple[str, ...]) -> Listi
         table = [(number, _split(line, delimiter, len(heads))) for number, line in rows]
     except csv.Error as error:
         raise UsageError(str(path), f"not a table ({error})", "mend its quotes") from None
-    header = [name.strip().lower() for name in table[0][1]]
+    header = _header(table[0][1])
     if YOUTUBE_NAMES & set(header):
         return _read_kinetics(path, table[1:], header, videos)
     columns = _columns(header, heads)
@@ -160,6 +161,10 @@ def _split(line: str, delimiter: str | None, heads: int) -> list[str]:
     if delimiter is None:
         return line.strip().rsplit(None, heads)
     return next(csv.reader([line], delimiter=delimiter))
+
+
+def _header(row: list[str]) -> list[str]:
+    return [name.strip().lower() for name in row]
 
 
 def _columns(header: list[str], heads: tuple[str, ...]) -> list[int] | None:
