@@ -177,7 +177,7 @@ def make_set(out: Path, sources: list[Source], clips: int, seed: int) -> list[di
 
 def model_answers(weights: str | None) -> Callable[[Path], str]:
     """The model's way: exactly `vidcls predict`."""
-    from vidcls.loading import load
+    from vidcls.inference.load import load
 
     classifier = load(weights)
     return lambda path: str(classifier.predict(path, top_k=1).row["predictions"][0]["label"])

@@ -24,14 +24,14 @@ from vidcls.bench.machine import describe, peak_matmul
 from vidcls.bench.reference import COMPARABLE, load_reference, save_reference
 from vidcls.bench.timing import summarise
 from vidcls.bench.worker import clip_of, pixels_of
-from vidcls.choosing import converted_engine
-from vidcls.classifier import shared_logits
 from vidcls.engines import Engine, make_engine
-from vidcls.engines.eager import cpu_has_bf16
 from vidcls.engines.openvino import OpenVINOEngine
-from vidcls.loading import load
+from vidcls.engines.select import converted_engine
+from vidcls.engines.torch import cpu_has_bf16
+from vidcls.inference.classifier import shared_logits
+from vidcls.inference.load import load
 from vidcls.models.count import count
-from vidcls.views import normalise, pixel_affine
+from vidcls.views.transform import normalise, pixel_affine
 
 
 def main() -> int:
@@ -121,7 +121,7 @@ def engines(classifier: Any, module: torch.nn.Module, int8: bool) -> dict[tuple[
     import copy
 
     from vidcls.bench.worker import _ready
-    from vidcls.loading import _facts
+    from vidcls.inference.load import _facts
 
     facts = _facts(classifier.spec, "random", module)
     exact: Any = converted_engine(module, facts, classifier.spec.input, "fp32")

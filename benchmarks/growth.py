@@ -22,8 +22,8 @@ import numpy as np
 
 from vidcls.bench.machine import describe
 from vidcls.bench.worker import clip_of
-from vidcls.classifier import Classifier
 from vidcls.config import InputSpec, ModelSpec
+from vidcls.inference.classifier import Classifier
 
 MODELS = ("vivit-st", "vivit-fe", "vivit-fsa", "vivit-fdp", "timesformer-divided", "vtn", "vit-frames")
 

@@ -53,10 +53,11 @@ def run_and_resume(folder: Path, out: Path, checkpoint: Path, kills: list[float]
 def run_on_ray(folder: Path, out: Path, checkpoint: Path, kills: list[int]) -> int:
     """Score on a local Ray and kill the actors after so many results: what the command line's exit code would be."""
     from tests.score import faulty_main, ray_faults
-    from vidcls.score import Job, journal, score
-    from vidcls.score.inputs import Inputs
-    from vidcls.score.local import Setup
-    from vidcls.score.runner_ray import Cluster
+    from vidcls.score import Job, score
+    from vidcls.score import resume_log as journal
+    from vidcls.score.listing import Inputs
+    from vidcls.score.ray import Cluster
+    from vidcls.score.setup import Setup
 
     ray_faults.start_ray()
     journal.Journal.claim = faulty_main.claim_and_vanish  # type: ignore[method-assign]

@@ -66,7 +66,7 @@ def measure(phase: str, folder: Path, paths: int) -> None:
     import resource
 
     from vidcls.score import Job, score
-    from vidcls.score.inputs import Inputs
+    from vidcls.score.listing import Inputs
 
     inputs = Inputs((str(folder / "manifest.csv"),))
     dies = paths // 2 if phase == PHASES[1] else None

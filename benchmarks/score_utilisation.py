@@ -20,9 +20,9 @@ import numpy as np
 import psutil
 
 from vidcls.score.batching import prepare
-from vidcls.score.inputs import Inputs, Item
-from vidcls.score.local import Setup
+from vidcls.score.listing import Inputs, Item
 from vidcls.score.pipeline import Pipeline
+from vidcls.score.setup import Setup
 
 
 def repeated(items: Sequence[Item], count: int) -> Iterator[Item]:

@@ -1,6 +1,6 @@
 """An hour of video through VTN, and the memory that it takes: ``python benchmarks/vtn_hour.py``.
 
-A file of an hour at 25 frames/s is made (64 pixels, a few MB), and ``vidcls.whole_video`` sees every frame of it:
+A file of an hour at 25 frames/s is made (64 pixels, a few MB), and `whole_video` sees every frame:
 decoding, backbone, and one temporal pass over 90,000 frames. The model is the registry's ``vtn-tiny``, so that the time
 can be borne: what is shown is that memory does not grow with the length but by the features, 256 bytes a frame here
 and 3 kB with ViT-B. What the temporal pass takes at full width is in ``benchmarks/vtn_length.py --lengths 90000``.
@@ -48,12 +48,12 @@ def measure(video: Path) -> dict[str, float]:
 
     import torch
 
-    from vidcls.classifier import Classifier
     from vidcls.config import load_registry
     from vidcls.engines import make_engine
+    from vidcls.inference.classifier import Classifier
+    from vidcls.inference.whole_video import WholeVideo
     from vidcls.models import build
-    from vidcls.video import VideoReader
-    from vidcls.whole_video import WholeVideo
+    from vidcls.video.reader import VideoReader
 
     torch.manual_seed(0)
     spec = load_registry()["vtn-tiny"]

@@ -24,7 +24,7 @@ from vidcls.bench.machine import describe
 from vidcls.bench.predict import summary, timed
 from vidcls.bench.reference import save_reference
 from vidcls.config import load_registry
-from vidcls.engines.eager import cpu_has_bf16
+from vidcls.engines.torch import cpu_has_bf16
 
 # What somebody writes who classifies one clip with transformers. The pipeline samples its frames itself
 # (numpy.linspace over the file); what it does on the way is what is timed.

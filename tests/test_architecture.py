@@ -10,47 +10,18 @@ from pathlib import Path
 import pytest
 
 import vidcls
-from vidcls.architecture_keys import ARCHITECTURE_KEYS
+from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 
 PACKAGE = Path(vidcls.__file__).parent
 
-# Each layer may import those below it, and modules of its own line. DESIGN: cli → score, bench, training →
-# classifier, output → engines, video, views, labels, checkpoints → models → config → errors.
+# Each room may import those below it, and modules of its own floor.
 LAYERS = [
     ["errors"],
-    ["architecture_keys"],
-    ["own_format"],
     ["config"],
     ["models"],
-    [
-        "engines",
-        "checkpoints",
-        "labels",
-        "weights",
-        "sources",
-        "preprocessor",
-        "download",
-        "views",
-        "resize",
-        "sampling",
-        "video",
-        "decode_process",
-        "decode_worker",
-        "decode_index",
-        "decoders",
-    ],
-    [
-        "classifier",
-        "loading",
-        "choosing",
-        "remember",
-        "output",
-        "environment",
-        "probes",
-        "features",
-        "whole_video",
-    ],
-    ["score", "bench", "quantising", "training"],
+    ["checkpoints", "engines", "zoo", "video", "views", "output"],
+    ["inference"],
+    ["score", "bench", "training", "evaluation", "doctor"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -129,10 +100,13 @@ def test_layers_point_down() -> None:
         ("import vidcls.cli.app", "numpy torch pydantic av decord huggingface_hub transformers"),
         ("import vidcls.config", "torch numpy av decord rich typer"),
         (
-            "import vidcls.video, vidcls.views, vidcls.output, vidcls.weights, vidcls.sources",
+            "import vidcls.video.reader, vidcls.views.transform, vidcls.output.writers, vidcls.zoo.weights",
             "torch transformers",
         ),
-        ("import vidcls.labels, vidcls.classifier, vidcls.loading, vidcls.engines", "torch transformers"),
+        (
+            "import vidcls.zoo.labels, vidcls.inference.classifier, vidcls.inference.load, vidcls.engines",
+            "torch transformers",
+        ),
     ],
 )
 def test_nothing_heavy_is_imported_early(statement: str, forbidden: str) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidcls.checkpoints import load_checkpoint, save_checkpoint
-    from vidcls.classifier import Classifier, Prediction
     from vidcls.config import InputSpec, ModelSpec, Registry, load_registry
     from vidcls.errors import VidclsError
-    from vidcls.loading import load
+    from vidcls.inference.classifier import Classifier, Prediction
+    from vidcls.inference.load import load
     from vidcls.models import build
 
 __version__ = "0.1.0"
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Classifier": "vidcls.classifier",
+    "Classifier": "vidcls.inference.classifier",
     "InputSpec": "vidcls.config",
     "ModelSpec": "vidcls.config",
-    "Prediction": "vidcls.classifier",
+    "Prediction": "vidcls.inference.classifier",
     "Registry": "vidcls.config",
     "VidclsError": "vidcls.errors",
     "build": "vidcls.models",
-    "load": "vidcls.loading",
+    "load": "vidcls.inference.load",
     "load_checkpoint": "vidcls.checkpoints",
     "load_registry": "vidcls.config",
     "save_checkpoint": "vidcls.checkpoints",

@@ -15,10 +15,12 @@ import typer
 from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
-from vidcls import environment, probes, weights
 from vidcls.cli import doctor as command
 from vidcls.cli import guard
-from vidcls.environment import Report, Row, Section
+from vidcls.doctor import imports as probes
+from vidcls.doctor import report as environment
+from vidcls.doctor.report import Report, Row, Section
+from vidcls.zoo import weights
 
 
 @pytest.fixture(autouse=True)
@@ -306,7 +308,7 @@ def test_devices_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_heavy_is_imported_by_the_module() -> None:
     heavy = {"torch", "av", "decord", "numpy", "rich.table"}
-    code = f"import sys, vidcls.environment, vidcls.cli.doctor; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, vidcls.doctor.report, vidcls.cli.doctor; print(*{heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

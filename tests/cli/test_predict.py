@@ -146,8 +146,8 @@ def test_equals_transformers(checkpoint: Path, clip: Path) -> None:
 def test_base_model_on_every_shared_clip(tmp_path: Path) -> None:
     """ViViT-B as released, random weights: top-5 and logits equal to transformers on the same frames."""
     from vidcls.config import InputSpec
-    from vidcls.sampling import plan_clips
-    from vidcls.video import VideoReader
+    from vidcls.video.reader import VideoReader
+    from vidcls.views.sampling import plan_clips
 
     folder = make_hf_vivit(tmp_path / "vivit-b")
     videos = sorted(SHARED_VIDEOS.iterdir())

@@ -103,8 +103,8 @@ def test_timesformer_equals_transformers(attention: str, clip: Path, tmp_path: P
 @pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="the shared clips are not beside this checkout")
 def test_base_timesformer_on_every_shared_clip(tmp_path: Path) -> None:
     from vidcls.config import load_registry
-    from vidcls.sampling import plan_clips
-    from vidcls.video import VideoReader
+    from vidcls.video.reader import VideoReader
+    from vidcls.views.sampling import plan_clips
 
     folder = make_hf_timesformer(tmp_path)
     videos = sorted(SHARED_VIDEOS.iterdir())

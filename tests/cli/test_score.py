@@ -13,7 +13,7 @@ import pytest
 from tests.cli.test_predict import vidcls
 from tests.score.test_run import Stub, make_tree
 from vidcls.score import Job, score
-from vidcls.score.inputs import Inputs, Item
+from vidcls.score.listing import Inputs, Item
 from vidcls.score.progress import Counts, Reporter, describe
 
 

@@ -12,8 +12,10 @@ import time
 from typing import Any
 
 from vidcls.cli.app import main
-from vidcls.score import batching, journal, sink
-from vidcls.video import VideoReader
+from vidcls.score import batching
+from vidcls.score import resume_log as journal
+from vidcls.score import row_file as sink
+from vidcls.video.reader import VideoReader
 
 _open = builtins.open
 _claim = journal.Journal.claim

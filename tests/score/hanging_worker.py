@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tests.faulty_worker import misbehave
-from vidcls import decode_index, decode_worker
+from tests.video.faulty_worker import misbehave
+from vidcls.video import index as decode_index
+from vidcls.video import worker as decode_worker
 
 _build_index = decode_index.build_index
 

@@ -9,10 +9,10 @@ import psutil
 import ray
 
 from tests.score import faults
-from vidcls.score.inputs import Item
-from vidcls.score.local import Setup
+from vidcls.score.listing import Item
+from vidcls.score.ray import Cluster, RayRunner
 from vidcls.score.rows import Result
-from vidcls.score.runner_ray import Cluster, RayRunner
+from vidcls.score.setup import Setup
 
 
 def start_ray() -> None:

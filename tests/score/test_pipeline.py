@@ -18,14 +18,14 @@ from tests.clips import make_clip
 from tests.score import faults
 from tests.score.test_run import rows_of
 from vidcls.errors import DeviceError
-from vidcls.loading import load
+from vidcls.inference.load import load
 from vidcls.score import Job, batching, score
 from vidcls.score.batching import Batcher
-from vidcls.score.fleet import Fleet, local_scorer
-from vidcls.score.inputs import Inputs, Item
-from vidcls.score.local import Setup
+from vidcls.score.listing import Inputs, Item
+from vidcls.score.multi_gpu import Fleet, local_scorer
 from vidcls.score.pipeline import Pipeline
 from vidcls.score.rows import Result
+from vidcls.score.setup import Setup
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from tests.score import faults, ray_faults
 from tests.score.faulty_main import claim_and_vanish
 from tests.score.test_run import rows_of
 from vidcls.errors import UsageError
-from vidcls.score import Job, journal, score
-from vidcls.score.inputs import Inputs
-from vidcls.score.local import Setup
+from vidcls.score import Job, score
+from vidcls.score import resume_log as journal
+from vidcls.score.listing import Inputs
+from vidcls.score.setup import Setup
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'vidcls[ray]'")
 pytestmark = [
@@ -35,7 +36,7 @@ def test_an_actor_killed_in_the_middle(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows = inputs, each once, good ones as `vidcls predict`, bad ones with an error; and it resumes."""
-    from vidcls.score.runner_ray import Cluster
+    from vidcls.score.ray import Cluster
 
     monkeypatch.setattr(journal.Journal, "claim", claim_and_vanish)
     checkpoint = faults.make_checkpoint(tmp_path / "tiny.safetensors")
@@ -72,7 +73,7 @@ def test_an_actor_killed_in_the_middle(
 
 
 def test_a_model_that_is_not_there(cluster: None, tmp_path: Path) -> None:
-    from vidcls.score.runner_ray import Cluster, RayRunner
+    from vidcls.score.ray import Cluster, RayRunner
 
     with pytest.raises(UsageError, match="vivit-fee"):
         RayRunner(Setup({"model": "vivit-fee", "device": "cpu"}), Cluster(actors=1))

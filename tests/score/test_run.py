@@ -19,11 +19,12 @@ import pytest
 
 from tests.score import faults
 from vidcls.errors import DeviceError, InputError, OutputError, UsageError
-from vidcls.score import Job, Summary, score, sink
-from vidcls.score.inputs import Inputs, Item
-from vidcls.score.journal import Journal
-from vidcls.score.local import Setup
+from vidcls.score import Job, Summary, score
+from vidcls.score import row_file as sink
+from vidcls.score.listing import Inputs, Item
+from vidcls.score.resume_log import Journal
 from vidcls.score.rows import Result, finish
+from vidcls.score.setup import Setup
 
 ROW = {
     "path": "", "model": "stub", "weights": "none", "views": 1, "crops": 1, "num_frames": 8, "stride": 1,
@@ -249,7 +250,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     make_tree(tmp_path / "clips")
     out = tmp_path / "out.jsonl"
     code = (
-        "import sys, time; from pathlib import Path; from vidcls.score.journal import Journal\n"
+        "import sys, time; from pathlib import Path; from vidcls.score.resume_log import Journal\n"
         "journal = Journal(Path(sys.argv[1]), 'x'); print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -232,7 +232,7 @@ def test_fine_tuning_says_that_the_head_is_new(
     first = train(recipe(schedule={"epochs": 1}), tmp_path / "one", device="cpu", quiet=True)
     two = make_folder(tmp_path / "set", 2, directions={"down": (2, 0), "up": (-2, 0)})
     capsys.readouterr()
-    pytest.importorskip("vidcls.weights")
+    pytest.importorskip("vidcls.zoo.weights")
     plan = recipe(
         data=str(two), init={"from": str(first.weights)}, schedule={"epochs": 1}, freeze=["backbone"]
     )

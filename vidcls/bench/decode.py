@@ -9,8 +9,8 @@ import numpy as np
 from vidcls.bench.timing import measure
 from vidcls.config import InputSpec
 from vidcls.errors import VideoError
-from vidcls.video import VideoReader
-from vidcls.views import frame_transform, plan_clips
+from vidcls.video.reader import VideoReader
+from vidcls.views.transform import frame_transform, plan_clips
 
 HEADINGS = ("decoder", "frames", "of", "median s", "p90 s", "±", "frames/s", "notes")
 

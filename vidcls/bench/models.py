@@ -28,7 +28,7 @@ class Plan:
         engines: Names of engines.
         precisions: Names of precisions.
         batches: Views that go through together.
-        device: As in `vidcls.loading.load`.
+        device: As in `vidcls.inference.load.load`.
         weights: A checkpoint for the one model; None takes the registry's where it is on this machine, else random.
         views: Clips in time; None leaves it, like the next two, to the model's entry.
         crops: Crops in space.
@@ -123,7 +123,7 @@ def _weights(plan: Plan, spec: ModelSpec, folder: str, say: Say) -> tuple[str | 
     if plan.weights is not None:
         return plan.weights, None
     if spec.weights is not None and not plan.compare:
-        from vidcls.weights import is_present
+        from vidcls.zoo.weights import is_present
 
         if is_present(spec.weights):
             return None, None
@@ -202,7 +202,7 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
 
 
 def _count(spec: ModelSpec, view: Row) -> tuple[int, float]:
-    from vidcls.architecture_keys import ARCHITECTURE_KEYS
+    from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
     from vidcls.models.count import count_architecture
 
     sizes = {"num_frames": view["num_frames"], "image_size": tuple(view["image_size"])}

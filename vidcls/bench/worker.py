@@ -20,8 +20,8 @@ from vidcls.bench.timing import measure
 from vidcls.errors import VidclsError
 
 if TYPE_CHECKING:
-    from vidcls.classifier import Classifier, Clip
     from vidcls.config import InputSpec
+    from vidcls.inference.classifier import Classifier, Clip
 
 # Length of the clip for which clips a second are given, when views share work.
 CLIP_SECONDS = 10.0
@@ -53,9 +53,9 @@ def pixels_of(spec: InputSpec, batch: int) -> NDArray[np.uint8]:
 
 def clip_of(spec: InputSpec) -> Clip:
     """A clip of noise, ten seconds long, in the views that the model wants of it."""
-    from vidcls.classifier import Clip
-    from vidcls.video import VideoInfo
-    from vidcls.views import plan_clips
+    from vidcls.inference.classifier import Clip
+    from vidcls.video.reader import VideoInfo
+    from vidcls.views.transform import plan_clips
 
     fps = spec.fps or DEFAULT_FPS
     count = round(CLIP_SECONDS * fps)
@@ -70,7 +70,7 @@ def clip_of(spec: InputSpec) -> Clip:
 
 def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
     """Make an engine and time it on views, and on a whole clip where its views share work."""
-    from vidcls.views import pixel_affine
+    from vidcls.views.transform import pixel_affine
 
     start = time.perf_counter()
     classifier, calibrated = _ready(task["load"])
@@ -113,7 +113,7 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
 def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
     """Make the classifier; for int8 without an engine that was calibrated on clips, calibrate one on noise."""
     from vidcls.errors import DeviceError
-    from vidcls.loading import load
+    from vidcls.inference.load import load
 
     try:
         classifier = load(**wanted)
@@ -123,10 +123,10 @@ def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
         if wanted["precision"] != "int8":
             raise
     from vidcls.engines import unit_frames
-    from vidcls.engines.convert import convert
+    from vidcls.engines.export import convert
     from vidcls.engines.openvino import OpenVINOEngine, split_units
-    from vidcls.engines.quantise import quantise
-    from vidcls.views import normalise
+    from vidcls.engines.quantize import quantise
+    from vidcls.views.transform import normalise
 
     classifier = load(**{**wanted, "engine": "eager", "precision": "fp32"})
     engine: Any = classifier.engine
@@ -152,7 +152,7 @@ def measure_transformers(task: dict[str, Any]) -> dict[str, Any]:
 
     from vidcls.bench.reference import load_reference
     from vidcls.config import InputSpec
-    from vidcls.views import normalise
+    from vidcls.views.transform import normalise
 
     spec = InputSpec(**task["input"])
     start = time.perf_counter()

@@ -169,7 +169,7 @@ def _stored_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
 
 def _input(raw: Raw, num_frames: int) -> dict[str, Any]:
     """What the folder determines; which frames of a video to take is left to the user by HF."""
-    from vidcls.views import input_from_preprocessor
+    from vidcls.views.transform import input_from_preprocessor
 
     seen: dict[str, Any] = input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"])
     if raw.meta["preprocessor"]:

@@ -126,7 +126,7 @@ def labels(settings: dict[str, Any], num_classes: int) -> tuple[str, ...] | None
 def _input(raw: Raw) -> dict[str, Any] | None:
     if not raw.meta["preprocessor"]:
         return None
-    from vidcls.views import input_from_preprocessor
+    from vidcls.views.transform import input_from_preprocessor
 
     fields: dict[str, Any] = input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"])
     return fields

@@ -144,7 +144,7 @@ def _input(raw: Raw, views: dict[str, Any]) -> dict[str, Any]:
     """How the folder's preprocessor prepares a video; only the views' size where there is none."""
     if not raw.meta["preprocessor"]:
         return dict(views)
-    from vidcls.views import input_from_preprocessor
+    from vidcls.views.transform import input_from_preprocessor
 
     try:
         sees = dict(input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"]))

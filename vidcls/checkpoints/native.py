@@ -1,4 +1,4 @@
-"""vidcls's own format: one safetensors file that says itself what it is; `vidcls.own_format` has its metadata."""
+"""vidcls's own format: a self-describing safetensors file (see `vidcls.checkpoints.metadata`)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.checkpoints.base import Checkpoint, Raw
+from vidcls.checkpoints.metadata import KEY, VERSION, parse_record
 from vidcls.checkpoints.vivit_tensors import finish, split_keywords
 from vidcls.errors import CheckpointError, OutputError
 from vidcls.models import ARCHITECTURES
-from vidcls.own_format import KEY, VERSION, parse_record
 
 NAME = "native"
 

@@ -93,8 +93,8 @@ def convert(
         "attention_window": attention_window,
     }
     from vidcls.checkpoints import build_model, read_checkpoint, save_checkpoint
-    from vidcls.labels import check_labels, load_labels
-    from vidcls.weights import resolve
+    from vidcls.zoo.labels import check_labels, load_labels
+    from vidcls.zoo.weights import resolve
 
     checkpoint = read_checkpoint(resolve(src, offline=offline), architecture, format, **config)
     model = build_model(checkpoint, src)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vidcls.environment import Report, Row
+    from vidcls.doctor.report import Report, Row
 
 STYLES = {"ok": "", "note": "yellow", "missing": "red", "broken": "red"}
 EXIT_CANNOT_PREDICT = 3
@@ -23,7 +23,7 @@ def doctor(
 
     Exit code 0 when clips can be classified here, 3 when they cannot.
     """
-    from vidcls.environment import report
+    from vidcls.doctor.report import report
 
     found = report(_variables_of_options(context))
     if json:

@@ -12,8 +12,8 @@ from vidcls.cli import options as o
 from vidcls.cli import say
 
 if TYPE_CHECKING:
-    from vidcls.classifier import Classifier
-    from vidcls.training.evaluate import Report
+    from vidcls.evaluation.evaluate import Report
+    from vidcls.inference.classifier import Classifier
 
 
 def evaluate(
@@ -65,13 +65,13 @@ def evaluate(
     report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the most wrong clips.
     """
     rate = o.parse_fps(fps)
-    from vidcls.video import VideoReader
+    from vidcls.video.reader import VideoReader
 
     with VideoReader(decoder.value, decode_timeout) as reader:
         reader.start()
-        from vidcls.loading import load
-        from vidcls.training.evaluate import Journal, read_samples
-        from vidcls.training.evaluate import evaluate as run
+        from vidcls.evaluation.evaluate import Journal, read_samples
+        from vidcls.evaluation.evaluate import evaluate as run
+        from vidcls.inference.load import load
 
         classifier = load(
             model,
@@ -100,7 +100,7 @@ def evaluate(
         for scored in report.failures:
             say(f"vidcls: {scored.error}")
         if output is not None:
-            from vidcls.training.report import write_report
+            from vidcls.evaluation.report import write_report
 
             write_report(report, classifier.labels, output, about, reader)
     _print(report, classifier.labels, about, json)
@@ -149,9 +149,9 @@ class _Progress:
 
 
 def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_json: bool) -> None:
-    from vidcls.output import printable
-    from vidcls.training.report import as_json as to_json
-    from vidcls.training.report import summary_lines
+    from vidcls.evaluation.report import as_json as to_json
+    from vidcls.evaluation.report import summary_lines
+    from vidcls.output.writers import printable
 
     if as_json:
         import json

@@ -87,7 +87,7 @@ def _gmacs(value: float) -> str:
 def _present(spec: ModelSpec) -> bool | None:
     if spec.weights is None:
         return None
-    from vidcls.weights import is_present
+    from vidcls.zoo.weights import is_present
 
     return is_present(spec.weights)
 

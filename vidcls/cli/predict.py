@@ -13,7 +13,7 @@ from vidcls.cli import options as o
 from vidcls.cli import say
 
 if TYPE_CHECKING:
-    from vidcls.classifier import Classifier, Prediction
+    from vidcls.inference.classifier import Classifier, Prediction
 from vidcls.cli.whole import engine_for_features, parse_frames, predict_by_features
 
 
@@ -69,13 +69,13 @@ def predict(
     count, every_frame = parse_frames(frames, views)
     by_features = every_frame or features is not None
     # The decoding process starts first, so that it is ready when torch has been imported.
-    from vidcls.video import VideoReader
+    from vidcls.video.reader import VideoReader
 
     with VideoReader(decoder.value, decode_timeout) as reader:
         reader.start()
-        from vidcls.loading import load, weights_file
-        from vidcls.output import open_output
-        from vidcls.sources import expand
+        from vidcls.inference.load import load, weights_file
+        from vidcls.output.writers import open_output
+        from vidcls.video.sources import expand
 
         clips = expand(source)
         # How many there are decides whether a faster engine is worth making; a huge folder need not be listed for it.

@@ -13,9 +13,9 @@ from vidcls.cli import options as o
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vidcls.score.local import Setup
     from vidcls.score.pipeline import Scorer
     from vidcls.score.run import Job, Summary
+    from vidcls.score.setup import Setup
 
 SCORING, INPUTS, CLUSTER = "Scoring", "Inputs", "Cluster"
 ANNOUNCED = 2000  # clips that are counted beforehand, to choose an engine by: with so many any one pays
@@ -176,10 +176,10 @@ def score(
     that cannot be read gets a row with its error.
     """
     rate = o.parse_fps(fps)
-    from vidcls.score import inputs as listing
-    from vidcls.score.local import Setup
+    from vidcls.score import listing
     from vidcls.score.run import Job
     from vidcls.score.run import score as run
+    from vidcls.score.setup import Setup
 
     load = {
         "model": model,
@@ -218,13 +218,13 @@ def _scorer(
     runner: Runner, address: str | None, actors: int | None, gpus: float | None
 ) -> Callable[[Setup], Scorer]:
     from vidcls.errors import UsageError
-    from vidcls.score.fleet import local_scorer
+    from vidcls.score.multi_gpu import local_scorer
 
     if runner is Runner.local:
         if address is not None or actors is not None or gpus is not None:
             raise UsageError("--ray-…", "means something to --runner ray only", "add that, or leave it out")
         return local_scorer
-    from vidcls.score.runner_ray import Cluster, RayRunner
+    from vidcls.score.ray import Cluster, RayRunner
 
     return lambda setup: RayRunner(setup, Cluster(address, actors, gpus))
 

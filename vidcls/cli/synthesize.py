@@ -43,8 +43,8 @@ def synthesize(
     A run that was broken off goes on when it is started again. Prints the path of labels.csv.
     """
     try:
-        from vidcls.training.listing import TABLE
-        from vidcls.training.synthesize import synthesize as write
+        from vidcls.training.camera_motion.synthesize import synthesize as write
+        from vidcls.training.data.listing import TABLE
     except ModuleNotFoundError as error:
         from vidcls.errors import DependencyError
 

@@ -12,9 +12,9 @@ from vidcls.errors import UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from vidcls.classifier import Classifier, Prediction
-    from vidcls.sources import Source
-    from vidcls.video import VideoReader
+    from vidcls.inference.classifier import Classifier, Prediction
+    from vidcls.video.reader import VideoReader
+    from vidcls.video.sources import Source
 
 ALL = "all"
 MAX_FRAMES = 65536
@@ -63,13 +63,13 @@ def predict_by_features(
     weights: Path | None,
     quiet: bool,
 ) -> Iterator[Prediction]:
-    """Score clips as `vidcls.whole_video.WholeVideo` does, with a bar on a terminal.
+    """Score clips as `vidcls.inference.whole_video.WholeVideo` does, with a bar on a terminal.
 
     Raises:
         UsageError: The model has no features of single frames.
         OutputError: The folder cannot hold them.
     """
-    from vidcls.whole_video import WholeVideo
+    from vidcls.inference.whole_video import WholeVideo
 
     with _Bar(shown=sys.stderr.isatty() and not quiet) as bar:
         whole = WholeVideo(

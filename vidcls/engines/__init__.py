@@ -1,9 +1,9 @@
 """What runs a model, chosen by name: plain PyTorch, ``torch.compile``, OpenVINO, or NumPy. Imports no torch.
 
 An engine takes views and gives logits, both as numpy arrays, so that no caller needs to know what is behind it.
-`vidcls.engines.eager` holds the two of PyTorch, `vidcls.engines.openvino` runs converted models without importing
-torch at all, `vidcls.engines.convert` makes them and `vidcls.engines.cache` keeps them; `vidcls.engines.small` runs
-small models where importing torch would take longer than the clips.
+`vidcls.engines.torch` holds the two of PyTorch, `vidcls.engines.openvino` runs converted models without importing
+torch at all, `vidcls.engines.export` makes them and `vidcls.engines.cache` keeps them; `vidcls.engines.numpy_vivit`
+runs small models where importing torch would take longer than the clips.
 """
 
 from __future__ import annotations
@@ -130,12 +130,12 @@ def make_engine(
 ) -> Engine:
     """Make ``model`` ready to run on ``device`` in ``precision``, by PyTorch; ``auto`` is ``eager`` here.
 
-    Engines of OpenVINO come from `vidcls.engines.convert`, as they are kept from one run to the next.
+    Engines of OpenVINO come from `vidcls.engines.export`, as they are kept from one run to the next.
 
     Raises:
         DeviceError: The device, the engine or the precision does not exist here, or memory ran out.
     """
-    from vidcls.engines.eager import CompiledEngine, EagerEngine
+    from vidcls.engines.torch import CompiledEngine, EagerEngine
 
     device = choose_device(device)
     precision = choose_precision(precision, device)

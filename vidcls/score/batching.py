@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.classifier import FRAME_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
 from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
-from vidcls.score.inputs import Item
-from vidcls.views import clip_crop, pixel_affine
+from vidcls.inference.classifier import FRAME_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
+from vidcls.score.listing import Item
+from vidcls.views.transform import clip_crop, pixel_affine
 
 TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
 MAX_GPU_BATCH = 256  # views

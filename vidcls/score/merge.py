@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vidcls.errors import UsageError
-from vidcls.output import printable
-from vidcls.score.inputs import need_pyarrow
-from vidcls.score.journal import key_of
+from vidcls.output.writers import printable
+from vidcls.score.listing import need_pyarrow
+from vidcls.score.resume_log import key_of
+from vidcls.score.row_file import atomically, format_of
 from vidcls.score.rows import CsvLines, JsonLines
-from vidcls.score.sink import atomically, format_of
 
 SHARD = "shard"
 
@@ -38,7 +38,7 @@ class Part:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield its rows."""
         if format_of(str(self.path)) == "parquet":
-            from vidcls.score.parquet import read_parquet
+            from vidcls.output.parquet import read_parquet
 
             yield from read_parquet(str(self.path))[1]
             return
@@ -82,7 +82,7 @@ def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite
     with _chosen(parts) as choice:
         count = choice.count()
         if form == "parquet":
-            from vidcls.score.parquet import write_parquet
+            from vidcls.output.parquet import write_parquet
 
             atomically(target, lambda place: write_parquet(place, choice.rows(), settings))
         else:
@@ -110,7 +110,7 @@ def open_part(path: str) -> Part:
     settings = json.loads(facts["settings"]) if "settings" in facts else None
     if form == "parquet":
         need_pyarrow(path)
-        from vidcls.score.parquet import read_parquet
+        from vidcls.output.parquet import read_parquet
 
         settings = read_parquet(path)[0] or settings
     if settings is None:

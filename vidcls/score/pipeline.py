@@ -1,8 +1,8 @@
 """One model kept busy: decode threads → a bounded queue → batches of views of different clips → results.
 
-Each decode thread has a worker process of its own (`vidcls.video`), which is killed and replaced when it hangs or
-swells. The queue is bounded in bytes; a full one makes the decoders wait, an empty one the model. The model's waiting
-is measured, and decoders are added while it waits, up to a bound, and retired while they do.
+Each decode thread has a worker process of its own (`vidcls.video.reader`), which is killed and replaced when it
+hangs or swells. The queue is bounded in bytes; a full one makes the decoders wait, an empty one the model. The
+model's waiting is measured, and decoders are added while it waits, up to a bound, and retired while they do.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from vidcls.classifier import VIEW_BATCH, Classifier
 from vidcls.errors import InputError, VidclsError
-from vidcls.score import remote
+from vidcls.inference.classifier import VIEW_BATCH, Classifier
+from vidcls.score import object_store
 from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, cores, memory, prepare
-from vidcls.score.inputs import Item
+from vidcls.score.listing import Item
 from vidcls.score.rows import Result, finish
-from vidcls.video import VideoReader
+from vidcls.video.reader import VideoReader
 
 CPU_BATCH, GPU_BATCH = (
     4,
@@ -284,7 +284,7 @@ class _Flow:
         if item.error is not None:
             raise item.error
         try:
-            with remote.local_copy(item.location) as path:
+            with object_store.local_copy(item.location) as path:
                 clip = self._pipe._classifier.read(path, reader)
             model = self._pipe._classifier
             return prepare(item, clip, model.engine.unit_frames, model.uses_frame_indices, start)

@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vidcls.output import printable
-from vidcls.score.inputs import Inputs
-from vidcls.score.journal import in_shard
+from vidcls.output.writers import printable
+from vidcls.score.listing import Inputs
+from vidcls.score.resume_log import in_shard
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

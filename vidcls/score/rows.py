@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidcls.errors import InputError
-from vidcls.output import ROW_KEYS, csv_text, json_text
-from vidcls.score.inputs import Item
+from vidcls.output.writers import ROW_KEYS, csv_text, json_text
+from vidcls.score.listing import Item
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.output import printable
-from vidcls.score import remote
-from vidcls.score.fleet import local_scorer
-from vidcls.score.inputs import Inputs, Item, need_pyarrow
-from vidcls.score.journal import Journal, Status, in_shard
-from vidcls.score.local import Setup
+from vidcls.output.writers import printable
+from vidcls.score import object_store
+from vidcls.score.listing import Inputs, Item, need_pyarrow
+from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.pipeline import Scorer
 from vidcls.score.progress import Counts, Reporter
+from vidcls.score.resume_log import Journal, Status, in_shard
+from vidcls.score.row_file import RowFile, atomically, format_of, remove_output
 from vidcls.score.rows import CsvLines, JsonLines
-from vidcls.score.sink import RowFile, atomically, format_of, remove_output
+from vidcls.score.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Places:
     def __init__(self, output: str) -> None:
         self.output = output
         self.format = format_of(output)
-        self.remote = remote.is_remote(output)
+        self.remote = object_store.is_remote(output)
         base = Path(urlsplit(output).path).name if self.remote else output
         self.target = Path(base)
         self.journal = Path(f"{base}.journal")
@@ -217,7 +217,7 @@ def _finalise(
     if summary.interrupted:
         return
     if places.format == "parquet":
-        from vidcls.score.parquet import write_parquet
+        from vidcls.output.parquet import write_parquet
 
         target = places.target
         atomically(target, lambda path: write_parquet(path, store.live_rows(), settings))
@@ -229,7 +229,7 @@ def _finalise(
 
 def _upload(source: Path, places: Places) -> None:
     try:
-        remote.upload(source, places.output)
+        object_store.upload(source, places.output)
     except Exception as error:
         # Each store's library has errors of its own, without a common root.
         problem = f"cannot be written ({type(error).__name__}: {str(error)[:300]})"

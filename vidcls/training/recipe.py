@@ -37,7 +37,7 @@ class Initialise(Spec):
             same architecture; ``none`` starts from random weights; null takes the model's own published ones.
         method: How patch filters of an image ViT become tubelet filters.
         positions: How its position embeddings are fitted.
-        temporal: How Model 3's temporal attention starts; see `vidcls.training.initialise.initialise`.
+        temporal: How Model 3's temporal attention starts; see `vidcls.training.init.initialize.initialise`.
         whiten: Replace the tubelet filters by PCA whitening of tubelets from this many training clips; 0 leaves
             them.
         sines: Fill these position embeddings with sines and cosines: name → amplitude.

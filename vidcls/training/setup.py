@@ -13,7 +13,6 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from vidcls.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.config import (
     InputSpec,
     ModelSpec,
@@ -23,11 +22,12 @@ from vidcls.config import (
     nearest,
     problems,
 )
+from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.errors import ConfigError, DependencyError, UsageError
-from vidcls.training import listing
-from vidcls.training.dataset import ClipDataset, ClipLoader, EpochSampler, Loader, SyntheticLoader
-from vidcls.training.initialise import InitReport, initialise
-from vidcls.training.listing import Sample
+from vidcls.training.data import listing
+from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader, SyntheticLoader
+from vidcls.training.data.listing import Sample
+from vidcls.training.init.initialize import InitReport, initialise
 from vidcls.training.recipe import Recipe
 
 SYNTHETIC = "synthetic:"
@@ -166,13 +166,13 @@ def _synthetic_labels(source: str) -> tuple[str, ...]:
     name = source.removeprefix(SYNTHETIC)
     if name != "camera-motion":
         raise UsageError(source, "no such synthetic task", "use synthetic:camera-motion")
-    from vidcls.training.camera import LABELS
+    from vidcls.training.camera_motion.camera import LABELS
 
     return tuple(LABELS)
 
 
 def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[tuple[str, ...], ...]:
-    from vidcls.labels import load_labels
+    from vidcls.zoo.labels import load_labels
 
     if not train.samples:
         raise listing.report(train.source, train.problems, [], "mend the list")
@@ -256,7 +256,7 @@ def start_weights(
             raise UsageError(f"--init-from {name}", "this model has no weights of its own", "name another")
     if source is None:
         return None
-    from vidcls.weights import resolve
+    from vidcls.zoo.weights import resolve
 
     path = resolve(source)
     return initialise(model, path, recipe.init.method, recipe.init.positions, recipe.init.temporal)
@@ -327,7 +327,7 @@ def _synthetic_loaders(
 
 def _synthetic_block_size() -> int:
     try:
-        from vidcls.training.synthetic import CameraMotionDataset
+        from vidcls.training.camera_motion.dataset import CameraMotionDataset
     except ImportError:
         raise DependencyError(
             "synthetic:camera-motion",
@@ -352,8 +352,8 @@ def make_block(
     Raises:
         UsageError: The views are not square, or both pictures and footage are given.
     """
-    from vidcls.training.synthetic import CameraMotionDataset, ClipSpec
-    from vidcls.training.worlds import FileWorlds
+    from vidcls.training.camera_motion.backgrounds import FileWorlds
+    from vidcls.training.camera_motion.dataset import CameraMotionDataset, ClipSpec
 
     if view.image_size[0] != view.image_size[1]:
         raise UsageError("input.image_size", "synthetic clips are square", "make height and width equal")
@@ -376,7 +376,7 @@ def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | No
         return None
     if not is_synthetic(recipe.data) or world > 1:
         raise UsageError("synthetic.teaching", "needs clips that are made, and one device", "set it to 0")
-    from vidcls.training.motion_teacher import MotionTeacher
+    from vidcls.training.camera_motion.motion_teacher import MotionTeacher
 
     config: Any = model.config
     if getattr(model, "architecture", "") != "vivit-fe" or config.depth < 2 or config.pool != "gap":
@@ -394,7 +394,7 @@ def whiten(model: nn.Module, loader: Loader, recipe: Recipe, spec: ModelSpec) ->
     Raises:
         ConfigError: The model has no tubelet filters.
     """
-    from vidcls.training.motion_start import whitened_patch_filters
+    from vidcls.training.camera_motion.motion_start import whitened_patch_filters
 
     embedding = next((m for m in model.modules() if isinstance(m, nn.Conv3d)), None)
     if embedding is None:

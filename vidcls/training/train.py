@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidcls.config import load_registry
-from vidcls.engines.eager import cpu_has_bf16
+from vidcls.engines.torch import cpu_has_bf16
 from vidcls.errors import OutputError, UsageError
 from vidcls.training import checkpointing, logs, optim, setup
-from vidcls.training.augment import mix, mixup_share, soft_targets
-from vidcls.training.dataset import Batch
-from vidcls.training.motion_start import fill_positions
+from vidcls.training.camera_motion.motion_start import fill_positions
+from vidcls.training.data.augment import mix, mixup_share, soft_targets
+from vidcls.training.data.dataset import Batch
 from vidcls.training.recipe import RECIPE, Recipe, recipe_text, with_absolute_paths
 from vidcls.training.runtime import (
     TrainingError,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from vidcls.errors import DependencyError
-from vidcls.training.dataset import Loader
+from vidcls.training.data.dataset import Loader
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,218 @@
+"""Engines: the same logits whatever runs the model, and what is shared between views is computed once."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vidcls.config import InputSpec, load_registry
+from vidcls.engines import Engine, LazyEngine, check_names, choose_precision, make_engine, surely_cpu
+from vidcls.errors import DeviceError
+from vidcls.inference.classifier import Clip, batches, clip_pixels, shared_logits
+from vidcls.models import build
+from vidcls.video.reader import VideoInfo
+from vidcls.views.transform import ClipPlan, pixel_affine
+
+TINY = [name for name, spec in load_registry().items() if "tiny" in name and spec.weights is None]
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+
+
+def make_model(name: str) -> tuple[Any, InputSpec]:
+    """A tiny model with weights large enough for mistakes to show."""
+    spec = load_registry()[name]
+    torch.manual_seed(1)
+    model = build(spec.architecture, **spec.config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05 if parameter.ndim > 1 else 0.2)
+    return model, spec.input
+
+
+def make_clip(spec: InputSpec, indices: np.ndarray) -> Clip:
+    """A clip of noise, as if it had been read."""
+    unique = np.unique(indices)
+    noise = np.random.default_rng(0)
+    height, width = spec.image_size[0] + 3, spec.image_size[1] + 8
+    frames = noise.integers(0, 256, (len(unique), height, width, 3), np.uint8)
+    info = VideoInfo("clip", 99, 25.0, 4.0, width, height, 0, "raw", "none", np.arange(99) / 25, False)
+    return Clip(frames, unique, ClipPlan(indices, False, ()), spec, info, "none", ())
+
+
+def windows(frames: int, step: int, count: int) -> np.ndarray:
+    return np.arange(frames)[None] + step * np.arange(count)[:, None]
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("crops", [1, 3])
+def test_shared_units_change_no_logit(name: str, crops: int) -> None:
+    model, spec = make_model(name)
+    spec = spec.model_copy(update={"num_crops": crops})
+    clip = make_clip(spec, windows(spec.num_frames, 4, 5))
+    engine = make_engine(model, "cpu", "fp32")
+    indices = clip.view_indices if type(model).uses_frame_indices else None
+    plain = engine(clip.views, indices)
+    assert (
+        np.abs(engine(clip_pixels(clip, slice(0, 5 * crops)), indices, pixel_affine(spec)) - plain).max()
+        < 1e-5
+    )
+    if engine.unit_frames:
+        logits, (units, encoded) = shared_logits(engine, clip, indices)
+        assert np.abs(logits - plain).max() < 1e-5
+        assert units == crops * 5 * spec.num_frames // engine.unit_frames
+        # Five windows, each four frames later than the one before, together span 16 frames more than one.
+        assert encoded == crops * (spec.num_frames + 16) // engine.unit_frames
+
+
+def test_tubelets_are_shared_only_where_all_their_frames_are() -> None:
+    model, spec = make_model("vivit-fe-tiny")
+    engine = make_engine(model, "cpu", "fp32")
+    assert engine.unit_frames == 2
+    clip = make_clip(spec, windows(spec.num_frames, 1, 2))  # shifted by half a tubelet: no two are alike
+    logits, (units, encoded) = shared_logits(engine, clip, None)
+    assert units == encoded == spec.num_frames
+    assert np.abs(logits - engine(clip.views)).max() < 1e-5
+
+
+def test_pixels_are_cut_as_views_are() -> None:
+    spec = InputSpec(num_frames=4, image_size=(8, 8), resize=10, num_crops=3, channels="bgr")
+    clip = make_clip(spec, windows(4, 2, 3))
+    factor, summand = pixel_affine(spec)
+    parts = [clip_pixels(clip, part) for part in batches(9, 4)]
+    assert [len(part) for part in parts] == [4, 4, 1]
+    pixels = np.concatenate(parts)
+    assert pixels.dtype == np.uint8
+    assert np.abs((pixels * factor + summand).transpose(0, 4, 1, 2, 3) - clip.views).max() < 1e-6
+
+
+@needs_openvino
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", TINY)
+def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
+    from vidcls.engines.export import check, convert
+    from vidcls.engines.openvino import OpenVINOEngine
+
+    model, spec = make_model(name)
+    parts = convert(model, spec.num_frames, spec.image_size)
+    spec = spec.model_copy(update={"num_crops": 1})
+    eager = make_engine(model, "cpu", "fp32")
+    engine: Engine = OpenVINOEngine(parts, "fp32", eager.unit_frames)
+    assert check(model, engine, spec.num_frames, spec.image_size) < 1e-5  # type: ignore[arg-type]
+    clip = make_clip(spec, windows(spec.num_frames, 4, 3))
+    indices = clip.view_indices if type(model).uses_frame_indices else None
+    plain = eager(clip.views, indices)
+    affine = pixel_affine(spec)
+    engine.prepare(np.dtype(np.uint8), affine)
+    pixels = clip_pixels(clip, slice(0, 3))
+    assert np.abs(engine(pixels, indices, affine) - plain).max() < 1e-5
+    assert np.abs(engine(clip.views, indices) - plain).max() < 1e-5
+    # The normalisation is part of the graph: another one makes another graph.
+    other = (affine[0] * 2, affine[1] + 1)
+    assert np.abs(engine(pixels, indices, other) - eager(pixels, indices, other)).max() < 1e-5
+    floats = pixels.astype(np.float32) + 0.25
+    assert np.abs(engine(floats, indices, affine) - eager(floats, indices, affine)).max() < 1e-5
+    if engine.unit_frames:
+        assert np.abs(shared_logits(engine, clip, indices)[0] - plain).max() < 1e-5
+
+
+@needs_openvino
+def test_a_wrong_conversion_is_found() -> None:
+    from vidcls.engines.export import check, convert
+    from vidcls.engines.openvino import OpenVINOEngine
+
+    model, spec = make_model("vit-tiny-frames")
+    parts = convert(model, spec.num_frames, spec.image_size)
+    model.head.bias = torch.nn.Parameter(model.head.bias + 0.01)  # not in place: the two share their memory
+    with pytest.raises(DeviceError, match="differ by"):
+        check(model, OpenVINOEngine(parts, "fp32", 1), spec.num_frames, spec.image_size)
+
+
+@needs_openvino
+def test_precisions_that_the_cpu_lacks_are_refused() -> None:
+    from vidcls.engines.openvino import settings
+
+    class Core:
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ["FP32", "INT8"]
+
+    assert settings(Core(), "fp32")["INFERENCE_PRECISION_HINT"] == "f32"
+    assert settings(Core(), "int8")["INFERENCE_PRECISION_HINT"] == "f32"
+    with pytest.raises(DeviceError, match="bf16"):
+        settings(Core(), "bf16")
+
+
+def test_bf16_is_close_and_whole() -> None:
+    model, spec = make_model("vivit-fe-tiny")
+    clip = make_clip(spec, windows(spec.num_frames, 4, 2))
+    exact = make_engine(model, "cpu", "fp32")(clip.views)
+    rounded = make_engine(model, "cpu", "bf16")(clip.views)
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["vivit-st-tiny", "vivit-fe-tiny", "vtn-tiny"])
+def test_cuda_takes_pixels_and_agrees_with_the_cpu(name: str, precision: str) -> None:
+    model, spec = make_model(name)
+    clip = make_clip(spec, windows(spec.num_frames, 4, 3))
+    indices = clip.view_indices if type(model).uses_frame_indices else None
+    expected = make_engine(model, "cpu", "fp32")(clip.views, indices)
+    engine = make_engine(model, "cuda", precision)
+    assert choose_precision("auto", "cuda") in ("bf16", "fp16")
+    found = engine(clip_pixels(clip, slice(0, 3)), indices, pixel_affine(spec))
+    assert np.abs(found - expected).max() < (1e-3 if precision == "fp32" else 0.1)
+
+
+@pytest.mark.slow
+def test_compile_gives_the_logits_of_eager() -> None:
+    model, spec = make_model("vivit-fe-tiny")
+    clip = make_clip(spec, windows(spec.num_frames, 4, 2))
+    plain = make_engine(model, "cpu", "fp32")(clip.views)
+    try:
+        compiled = make_engine(model, "cpu", "fp32", "compile")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    assert np.abs(compiled(clip.views) - plain).max() < 1e-5
+    assert np.abs(shared_logits(compiled, clip, None)[0] - plain).max() < 1e-5
+
+
+def test_a_lazy_engine_is_made_once_and_when_needed() -> None:
+    model, spec = make_model("vivit-fe-tiny")
+    made = []
+
+    def make() -> Engine:
+        made.append(make_engine(model, "cpu", "fp32"))
+        return made[-1]
+
+    engine = LazyEngine(make, 2)
+    assert engine.unit_frames == 2
+    assert not made
+    clip = make_clip(spec, windows(spec.num_frames, 4, 2))
+    assert np.array_equal(engine(clip.views), engine.engine(clip.views))
+    assert (engine.name, engine.device, engine.precision) == ("eager", "cpu", "fp32")
+    assert len(made) == 1
+
+
+def test_names_are_checked() -> None:
+    check_names("eager", "bf16")
+    for engine, precision in (("fast", "fp32"), ("eager", "fp8"), ("eager", "int8")):
+        with pytest.raises(DeviceError):
+            check_names(engine, precision)
+    assert surely_cpu("cpu")
+    assert not surely_cpu("cuda:0")
+
+
+@needs_openvino
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_that_cannot_be_converted_says_so() -> None:
+    from vidcls.engines.export import convert
+
+    class Stubborn(torch.nn.Module):
+        def forward(self, views: torch.Tensor) -> torch.Tensor:
+            return views * float(views.sum())  # depends on the data: no graph can be made of it
+
+    with pytest.raises(DeviceError, match="cannot convert"):
+        convert(Stubborn(), 2, (8, 8))

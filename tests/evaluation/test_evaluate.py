@@ -1,0 +1,210 @@
+"""Evaluation: figures against torchmetrics, resumption, the report on disk, and the command's own path."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vidcls
+from tests.training.moving import make_folder
+from vidcls.errors import UsageError
+from vidcls.evaluation.evaluate import Journal, Scored, calibration, evaluate, make_report, read_samples
+from vidcls.evaluation.report import write_report
+from vidcls.training.train import train
+from vidcls.video.reader import VideoReader
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """A checkpoint that `vidcls train` wrote after a moment's training."""
+    from vidcls.training.recipe import Recipe
+
+    plan = Recipe.model_validate(
+        {
+            "model": "vivit-fe-tiny",
+            "data": str(folder),
+            "config": {"embed_dim": 16, "depth": 1, "temporal_depth": 1, "num_heads": 2},
+            "input": {"num_frames": 4, "stride": 1, "fps": None, "num_views": 2},
+            "init": {"from": "none"},
+            "schedule": {"epochs": 2},
+            "batch_size": 4,
+            "workers": 0,
+        }
+    )
+    return train(plan, tmp_path_factory.mktemp("run") / "run", device="cpu", quiet=True).weights
+
+
+def random_results(classes: int = 7, clips: int = 400) -> tuple[list[Scored], torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes - 1, (clips,), generator=generator)  # the last class has no clip
+    logits = torch.randn(clips, classes, generator=generator) * 2
+    logits[torch.arange(clips), labels] += 1.5
+    scores = logits.softmax(1).double()
+    results = []
+    for number, (row, label) in enumerate(zip(scores, labels, strict=True)):
+        best = row.argsort(descending=True)[:5]
+        top = tuple(int(i) for i in best)
+        results.append(
+            Scored(f"{number}.mp4", int(label), top, tuple(float(row[i]) for i in best), float(row[label]))
+        )
+    return results, scores, labels
+
+
+def test_figures_agree_with_torchmetrics() -> None:
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+    )
+
+    results, scores, labels = random_results()
+    report = make_report(results, [f"class {i}" for i in range(7)])
+    assert report.top1 == pytest.approx(float(multiclass_accuracy(scores, labels, 7, average="micro")))
+    assert report.top5 == pytest.approx(
+        float(multiclass_accuracy(scores, labels, 7, average="micro", top_k=5))
+    )
+    error = float(multiclass_calibration_error(scores, labels, 7, n_bins=15, norm="l1"))
+    assert report.calibration_error == pytest.approx(error, abs=1e-6)
+    np.testing.assert_array_equal(report.confusion, multiclass_confusion_matrix(scores, labels, 7).numpy())
+    recalls = [c.recall for c in report.classes if c.recall is not None]
+    assert len(recalls) == 6
+    assert report.mean_class == pytest.approx(np.mean(recalls))
+    assert report.loss == pytest.approx(float(-scores[torch.arange(400), labels].log().mean()))
+    assert report.classes[6].recall is None
+
+
+def test_worst_clips_are_wrong_and_in_order() -> None:
+    results, _, _ = random_results()
+    report = make_report(results, [f"class {i}" for i in range(7)], worst=9)
+    assert len(report.worst) == 9
+    assert all(scored.top[0] != scored.label for scored in report.worst)
+    wrong = sorted(scored.p_true for scored in results if scored.top[0] != scored.label)
+    assert [scored.p_true for scored in report.worst] == wrong[:9]
+
+
+def test_calibration_bins_hold_every_clip() -> None:
+    confidence = np.array([0.0, 1 / 15, 0.07, 1.0, 0.999])
+    _, bins = calibration(confidence, np.array([True, False, True, True, False]))
+    assert [count for count, _, _ in bins] == [2, 1, *[0] * 11, 0, 2]
+
+
+def test_evaluation_takes_the_path_of_predict(weights: Path, folder: Path) -> None:
+    with vidcls.load(weights) as classifier:
+        samples, ids = read_samples(str(folder), classifier.labels)
+        report = evaluate(classifier, samples, ids)
+        answers = [classifier.predict(sample.path).scores for sample in samples]
+    assert report.clips == 12
+    best = np.array([int(np.argmax(scores)) for scores in answers])
+    assert report.top1 == pytest.approx((best == np.array(ids)).mean())
+    p_true = np.array([scores[label] for scores, label in zip(answers, ids, strict=True)])
+    assert report.loss == pytest.approx(-np.log(p_true).mean(), rel=1e-5)
+
+
+def test_evaluation_goes_on_where_it_was_broken_off(weights: Path, folder: Path, tmp_path: Path) -> None:
+    header = {"model": "x", "data": str(folder)}
+    with vidcls.load(weights) as classifier:
+        samples, ids = read_samples(str(folder), classifier.labels)
+        whole = evaluate(classifier, samples, ids)
+
+        def stop(scored: Scored) -> None:
+            seen.append(scored.path)
+            if len(seen) == 5:
+                raise KeyboardInterrupt
+
+        seen: list[str] = []
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(classifier, samples, ids, journal=Journal(tmp_path, header), on_clip=stop)
+        with (tmp_path / "journal.jsonl").open("a") as file:
+            file.write('{"path": "half a li')
+        journal, rest = Journal(tmp_path, header), []
+        assert len(journal.done) == 5
+        report = evaluate(
+            classifier, samples, ids, journal=journal, on_clip=lambda scored: rest.append(scored.path)
+        )
+    assert set(rest) == {sample.path for sample in samples} - set(seen)
+    assert report.summary() == whole.summary()
+    with pytest.raises(UsageError, match="another model"):
+        Journal(tmp_path, {**header, "model": "y"})
+
+
+def test_clips_that_fail_are_counted_apart(weights: Path, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "set", 1)
+    rows = [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.mp4"))]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    rows += ["broken.mp4,left", "missing.mp4,right"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    with vidcls.load(weights) as classifier:
+        samples, ids = read_samples(str(tmp_path / "list.csv"), classifier.labels)
+        report = evaluate(classifier, samples, ids)
+    assert (report.clips, report.failed) == (3, 2)
+    assert {Path(scored.path).name for scored in report.failures} == {"broken.mp4", "missing.mp4"}
+
+
+def test_labels_that_the_model_does_not_know_are_named_together(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("a.mp4,runing\nb.mp4,running\nc.mp4,swiming\n")
+    with pytest.raises(UsageError) as error:
+        read_samples(str(tmp_path / "list.csv"), ["running", "swimming"])
+    text = str(error.value)
+    assert "2 mistakes" in text
+    assert "list.csv:1: label 'runing' (1 clips) is none of the 2 classes, did you mean 'running'?" in text
+    assert "did you mean 'swimming'?" in text
+
+
+def test_report_on_disk(weights: Path, folder: Path, tmp_path: Path) -> None:
+    with vidcls.load(weights) as classifier, VideoReader() as reader:
+        samples, ids = read_samples(str(folder), classifier.labels)
+        report = evaluate(classifier, samples, [(i + 1) % 3 for i in ids], worst=3)
+        write_report(report, classifier.labels, tmp_path / "report", {"model": "tiny", "data": "set"}, reader)
+    out = tmp_path / "report"
+    data = json.loads((out / "report.json").read_text())
+    assert data["clips"] == 12
+    assert data["confusion"] == report.confusion.tolist()
+    assert data["top1"] == report.top1
+    with (out / "classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["down", "left", "right"]
+    assert (out / "confusion.png").stat().st_size > 1000
+    assert (out / "calibration.png").stat().st_size > 1000
+    sheets = sorted((out / "worst").glob("*.png"))
+    assert len(sheets) == len(report.worst)
+    picture = np.asarray(Image.open(sheets[0]))
+    assert picture.shape == (2 * 160 + 34, 4 * 160, 3)
+    assert (picture[34:].std((0, 1)) > 20).all()  # the frames are there, not a blank sheet
+    page = (out / "report.md").read_text()
+    assert sheets[0].name in page
+
+
+def test_an_empty_outcome_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"no clip could be scored \(first: a.mp4: no such file"):
+        make_report([Scored("a.mp4", 0, error="a.mp4: no such file")], ["x"])
+
+
+def test_command(weights: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.testing import CliRunner
+
+    from vidcls.cli.app import app
+
+    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    if "evaluate" not in names:
+        pytest.skip("the command is not in the app")
+    arguments: list[Any] = [
+        "evaluate",
+        "--model",
+        weights,
+        "--data",
+        folder,
+        "-o",
+        tmp_path / "out",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["clips"] == 12
+    assert (tmp_path / "out" / "report.json").is_file()

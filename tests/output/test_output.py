@@ -1,0 +1,350 @@
+"""Rows become text that people and programs can read, and nothing that was computed is lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from vidcls.errors import OutputError, UsageError
+from vidcls.output.writers import FORMATS, ROW_KEYS, TerminalWriter, open_output, printable
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
+
+
+def row(
+    path: str = "clip.mp4", labels: tuple[str, ...] = ("pan left", "shake"), **changes: Any
+) -> dict[str, Any]:
+    scores = [0.75, 0.25, 0.0, 0.0]
+    return {
+        "path": path,
+        "model": "camera-motion",
+        "weights": "bundled:camera-motion.safetensors",
+        "views": 4,
+        "crops": 1,
+        "num_frames": 32,
+        "stride": 2,
+        "fps": 29.97,
+        "duration": 10.01,
+        "decoder": "decord",
+        "predictions": [
+            {"rank": i, "index": i + 6, "label": label, "score": scores[i - 1]}
+            for i, label in enumerate(labels, 1)
+        ],
+        "warnings": ["too short"],
+        "error": None,
+    } | changes
+
+
+def failed(path: str = "bad.mp4") -> dict[str, Any]:
+    nothing = {"fps": None, "duration": None, "decoder": None, "warnings": [], "predictions": []}
+    return row(path) | nothing | {"error": "bad.mp4: not a video; check it"}
+
+
+STRANGE = 'a\n"b",\x1b[2J\u202e\udcff;=1+2.mp4'
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    rows = [row(), failed(), row(STRANGE, ("日本語", "=cmd|'x'!A1"))]
+    for name in ("out.json", "out.jsonl"):
+        path = tmp_path / name
+        with open_output(path) as out:
+            for item in rows:
+                out.write(item, seconds=0.5)
+        text = path.read_bytes().decode("utf-8")
+        again = (
+            json.loads(text) if name == "out.json" else [json.loads(line) for line in text.split("\n")[:-1]]
+        )
+        assert again == rows
+        assert "日本語" in text
+    with open_output(tmp_path / "none.json"):
+        pass
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
+    broken = row(predictions=[{"rank": 1, "index": 0, "label": "a", "score": float("nan")}])
+    for name in ("a.json", "a.jsonl", "a.csv"):
+        with open_output(tmp_path / name) as out:
+            out.write(broken)
+    assert json.loads((tmp_path / "a.jsonl").read_text())["predictions"][0]["score"] is None
+    assert next(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())))["score"] == ""
+
+
+def test_csv_has_a_line_for_each_rank(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with open_output(path) as out:
+        out.write(row(STRANGE, ('wide, "quoted"', "=1+2")))
+        out.write(failed())
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["rank"] for line in lines] == ["1", "2", ""]
+    assert lines[0]["label"] == 'wide, "quoted"'
+    assert lines[1]["label"] == "=1+2"
+    assert lines[0]["path"] == STRANGE.replace("\udcff", "\\udcff")
+    assert float(lines[0]["score"]) == 0.75
+    assert lines[0]["warnings"] == "too short"
+    assert lines[2]["error"] == "bad.mp4: not a video; check it"
+    assert tuple(lines[0]) == (*ROW_KEYS, "rank", "index", "label", "score", "warnings", "error")
+
+
+def test_piped_table_is_plain_and_stable(capfdbinary: Any) -> None:
+    with open_output(None, "table", hint="never in data") as out:
+        out.write(row(labels=("pan left", "日本\t語")), seconds=1.0)
+        out.write(failed("bad\n.mp4"), seconds=2.0)
+    text = capfdbinary.readouterr().out.decode("utf-8")
+    assert text == (
+        "clip.mp4\t1\t0.750000\tpan left\n"
+        "clip.mp4\t2\t0.250000\t日本\\t語\n"
+        "bad\\n.mp4\t-\t-\terror: bad.mp4: not a video; check it\n"
+    )
+
+
+def terminal(
+    width: int = 80, encoding: str = "utf-8", color: bool = False
+) -> tuple[Console, Callable[[], str]]:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    console = Console(
+        file=file, width=width, force_terminal=True, highlight=False, markup=False, emoji=False,
+        color_system="standard" if color else None, legacy_windows=False,
+    )  # fmt: skip
+
+    def shown() -> str:
+        file.flush()
+        return raw.getvalue().decode(encoding)
+
+    return console, shown
+
+
+def test_terminal_table() -> None:
+    console, shown = terminal()
+    with TerminalWriter("more labels: vidcls models", console) as out:
+        out.write(row(), seconds=1.234)
+        out.write(failed())
+    text = shown()
+    lines = text.splitlines()
+    assert lines[0] == "clip.mp4"
+    best = next(line for line in lines if "pan left" in line)
+    assert best.count("█") == 18
+    assert best.rstrip().endswith("75.0%")
+    assert "warning: too short" in text
+    assert "camera-motion | 4 views of 32 frames, stride 2 | decord | 1.2 s" in text
+    assert text.rstrip().endswith("more labels: vidcls models")
+    assert "bad.mp4" not in text
+
+
+def test_terminal_hides_no_control_characters() -> None:
+    console, shown = terminal()
+    with TerminalWriter(None, console) as out:
+        out.write(row(STRANGE, ("[red]x[/red]\x1b[31m", ":smile:"), warnings=["\x07 bell"]))
+    text = shown()
+    assert "\x1b[31m" not in text
+    assert "\x07" not in text
+    assert "\\x1b[2J\\u202e\\udcff" in text
+    assert "[red]x[/red]" in text
+    assert ":smile:" in text
+
+
+@pytest.mark.parametrize("width", [10, 24, 40, 55, 56, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252", "latin-1"])
+def test_any_terminal(width: int, encoding: str) -> None:
+    console, shown = terminal(width, encoding)
+    with TerminalWriter("hint", console) as out:
+        out.write(row("日本語" * 20, ("日本語の長いラベル" * 5, "x" * 300)), seconds=0.1)
+    lines = shown().splitlines()
+    from rich.cells import cell_len
+
+    assert max(map(cell_len, lines)) <= max(width, 28)
+    assert ("█" in shown()) == (encoding == "utf-8" and width >= 56)
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_colours_only_where_wanted(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    console, shown = terminal(color=True)
+    with TerminalWriter(None, console) as out:
+        out.write(row())
+    assert ("\x1b[36m" in shown()) != no_color
+
+
+def test_a_terminal_gets_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert isinstance(open_output(None), TerminalWriter)
+    assert not isinstance(open_output(None, "json"), TerminalWriter)
+
+
+def test_formats_by_name_and_suffix(tmp_path: Path) -> None:
+    assert list(FORMATS) == ["table", "json", "jsonl", "csv"]
+    for name, kind in (("a.NDJSON", "jsonl"), ("a.csv", "csv"), ("a.txt", "table"), ("a", "table")):
+        with open_output(tmp_path / name) as out:
+            assert type(out) is FORMATS[kind]
+    with pytest.raises(UsageError, match=r"'jsn' is not known, did you mean 'json'\?"):
+        open_output(None, "jsn")
+    with pytest.raises(UsageError, match="vidcls score"):
+        open_output(tmp_path / "a.parquet")
+
+
+def test_files_appear_whole(tmp_path: Path) -> None:
+    for name in ("a.json", "a.csv", "a.txt"):
+        path = tmp_path / name
+        path.write_text("before")
+        with open_output(path) as out:
+            out.write(row())
+            assert path.read_text() == "before"
+        assert "pan left" in path.read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "a.json", "a.txt"]
+
+
+def test_json_lines_appear_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with open_output(path) as out:
+        out.write(row())
+        assert json.loads(path.read_text())["path"] == "clip.mp4"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.txt"])
+def test_interrupted(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("before")
+    with pytest.raises(KeyboardInterrupt), open_output(path):
+        raise KeyboardInterrupt
+    assert path.read_text() == "before"
+
+    def interrupted_after_a_row() -> None:
+        with open_output(path) as out:
+            out.write(row())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_after_a_row()
+    text = path.read_text()
+    assert "pan left" in text
+    if name == "a.json":
+        assert json.loads(text) == [row()]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.txt"])
+def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="does not exist; create it"):
+        open_output(tmp_path / "missing" / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(OutputError), open_output(tmp_path / name) as out:
+        out.write(row())
+    with pytest.raises(OutputError):
+        open_output(tmp_path / f"a\0{name}")
+    with pytest.raises(OutputError):
+        open_output(tmp_path / ("x" * 4000 + name))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_a_full_disk(format: str) -> None:
+    with pytest.raises(OutputError, match="No space left"), open_output("/dev/full", format) as out:
+        out.write(row())
+    out = open_output("/dev/full", format)
+    with pytest.raises(OutputError, match="No space left"):
+        out.write(row())
+
+
+@POSIX
+def test_a_disk_that_fills_up_keeps_what_is_there(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
+        "from tests.output.test_output import row, open_output, OutputError\n"
+        "try:\n"
+        "    with open_output(sys.argv[1]) as out:\n"
+        "        for _ in range(20): out.write(row())\n"
+        "except OutputError as error: print(error); sys.exit(3)\n"
+    )
+    path = tmp_path / "out.json"
+    path.write_text("before")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 3, done.stderr
+    assert "writing failed (File too large)" in done.stdout
+    assert path.read_text() == "before"
+    (rest,) = (p for p in tmp_path.iterdir() if p != path)
+    assert str(rest) in done.stdout
+    assert rest.read_text().startswith('[\n  {\n    "path": "clip.mp4"')
+
+
+@POSIX
+def test_links_devices_and_modes(tmp_path: Path) -> None:
+    real = tmp_path / "real.json"
+    real.write_text("before")
+    real.chmod(0o640)
+    link = tmp_path / "link.json"
+    link.symlink_to(real)
+    with open_output(link) as out:
+        out.write(row())
+    assert link.is_symlink()
+    assert json.loads(real.read_text())
+    assert real.stat().st_mode & 0o777 == 0o640
+    with open_output("/dev/null", "json") as out:
+        out.write(row())
+    assert not Path("/dev/null").is_file()
+
+
+@POSIX
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_a_reader_that_goes_away(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(BrokenPipeError), open_output(None, format) as out:
+            out.write(row())
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)
+
+
+def test_stdout_is_utf8_whatever_the_locale() -> None:
+    code = (
+        "from tests.output.test_output import row, STRANGE; from vidcls.output.writers import open_output, FORMATS\n"
+        "for format in FORMATS:\n"
+        "    with open_output('-', format) as out: out.write(row(STRANGE, ('日本語',)))\n"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code],
+        capture_output=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("utf-8").count("日本語") == len(FORMATS)
+
+
+def test_output_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, vidcls.output.writers; assert not {'torch', 'rich', 'av', 'decord'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_printable() -> None:
+    assert printable("a\tb\x9b\u202eé 日") == "a\\tb\\x9b\\u202eé 日"
+
+
+def test_closing_twice_and_writing_after(tmp_path: Path) -> None:
+    out = open_output(tmp_path / "a.jsonl")
+    out.write(row())
+    out.close()
+    out.close()
+    with pytest.raises(OutputError, match="closed already"):
+        out.write(row())

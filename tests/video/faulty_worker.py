@@ -1,0 +1,60 @@
+"""A decode worker whose decord misbehaves as VIDCLS_TEST_FAULT says; run as a process by the tests."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from vidcls.video import decoders
+from vidcls.video import worker as decode_worker
+
+
+class FaultyDecoder(decoders.DecordDecoder):
+    """Stands in for decord, installed or not."""
+
+    @staticmethod
+    def available() -> bool:
+        return True
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, decoders.Picture]]:
+        fault = os.environ["VIDCLS_TEST_FAULT"]
+        source = decoders.PyAVDecoder(self.index).read(wanted)
+        yield next(source)
+        misbehave(fault)
+        yield from source
+
+
+class FaultyPyAV(decoders.PyAVDecoder):
+    """PyAV that hangs as well."""
+
+    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, decoders.Picture]]:
+        misbehave("hang")
+        yield from super().read(wanted)
+
+
+def misbehave(fault: str) -> None:
+    if fault.startswith("hang"):
+        if sys.platform == "win32":
+            ctypes.PyDLL("kernel32").Sleep(600_000)
+        else:
+            ctypes.PyDLL(None).sleep(600)  # keeps the interpreter's lock, as decord does
+    elif fault == "crash":
+        os.abort()
+    elif fault == "swell":
+        kept = []
+        while True:
+            kept.append(b"x" * (16 << 20))
+    elif fault == "error":
+        raise decoders.DecodeError("it stops at damaged packets")
+    elif fault == "bug":
+        raise ZeroDivisionError("something nobody thought of")
+
+
+def main(alive: int | None, max_memory: int) -> None:
+    decoders.DecordDecoder = FaultyDecoder  # type: ignore[misc]
+    decoders.DECODERS["decord"] = FaultyDecoder
+    if os.environ["VIDCLS_TEST_FAULT"] == "hang-both":
+        decoders.DECODERS["pyav"] = FaultyPyAV
+    decode_worker.main(alive, max_memory)

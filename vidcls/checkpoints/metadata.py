@@ -1,0 +1,64 @@
+"""The metadata of vidcls's own checkpoints, checked. Imports no torch.
+
+A file's metadata has one entry, ``vidcls``, a JSON object of ``version``, ``architecture``, ``config`` (keywords of the
+architecture), and, where known, ``labels``, ``input`` (fields of `vidcls.config.InputSpec`) and ``extra``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
+from vidcls.errors import CheckpointError
+
+KEY = "vidcls"
+VERSION = 1
+MAX_JSON = 16 << 20
+MAX_SIZE = 1 << 20  # of any one number in a configuration
+MAX_DEPTH = 1024  # blocks of any one encoder
+
+Fail = Callable[[str, str], CheckpointError]
+"""Makes the error of a problem and a remedy."""
+
+
+def parse_record(text: str, fail: Fail) -> dict[str, Any]:
+    """Read the metadata's entry; lists of sizes become tuples.
+
+    Raises:
+        CheckpointError: It is damaged, of a newer version, or names an unknown architecture.
+    """
+    try:
+        record = json.loads(text) if len(text) <= MAX_JSON else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise fail("its metadata is damaged", "fetch the file again")
+    version = record.get("version")
+    if version != VERSION:
+        raise fail(f"is of version {version!r}, this vidcls reads {VERSION}", "update vidcls")
+    if record.get("architecture") not in list(ARCHITECTURE_KEYS):
+        raise fail(f"is of the unknown architecture {record.get('architecture')!r}", "update vidcls")
+    labels = record.get("labels")
+    if labels is not None and not (
+        isinstance(labels, list) and all(isinstance(name, str) for name in labels)
+    ):
+        raise fail("its labels are not a list of names", "fetch the file again")
+    if record.get("input") is not None and not isinstance(record["input"], dict):
+        raise fail("its input settings are damaged", "fetch the file again")
+    for part in ("config", "input"):
+        if record.get(part) is not None:
+            record[part] = {key: _bounded(key, value, fail) for key, value in record[part].items()}
+    return record
+
+
+def _bounded(key: str, value: Any, fail: Fail) -> Any:
+    """Refuse sizes that no model has: building one would take all memory before the tensors could contradict."""
+    if isinstance(value, list):
+        return tuple(_bounded(key, item, fail) for item in value)
+    if isinstance(value, dict):
+        return {name: _bounded(name, item, fail) for name, item in value.items()}
+    if isinstance(value, (int, float)) and not abs(value) <= (MAX_DEPTH if "depth" in key else MAX_SIZE):
+        raise fail(f"claims {key} = {value}", "it is no checkpoint of vidcls")
+    return value

@@ -1,0 +1,1 @@
+"""Scores of labelled clips → metrics and a report."""

@@ -1,0 +1,272 @@
+"""An evaluation's report on disk: JSON, tables, pictures, and contact sheets of the clips it got most wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vidcls.errors import DependencyError, InputError, OutputError
+from vidcls.evaluation.evaluate import BINS, Report, Scored
+from vidcls.output.writers import printable
+from vidcls.video.reader import VideoReader
+
+SHEET = (2, 4)
+"""Rows and columns of a contact sheet."""
+CELL = 160
+"""Width and height in pixels of one picture of it."""
+CAPTION = 34
+MANY_CLASSES = 40
+"""Classes above which the confusion matrix is drawn without names and numbers."""
+
+
+def write_report(
+    report: Report, labels: Sequence[str], folder: Path, about: dict[str, Any], reader: VideoReader
+) -> None:
+    """Write everything into ``folder``.
+
+    Args:
+        report: The figures.
+        labels: Class names.
+        folder: Where to; it is made.
+        about: What was evaluated, for the head of the report.
+        reader: Reads the clips of the contact sheets.
+
+    Raises:
+        OutputError: Something cannot be written.
+        DependencyError: matplotlib is not installed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sheets = contact_sheets(report.worst, labels, folder / "worst", reader)
+        draw_confusion(report, labels, folder / "confusion.png")
+        draw_calibration(report, folder / "calibration.png")
+        _write_classes(report, folder / "classes.csv")
+        _write_confusion(report, labels, folder / "confusion.csv")
+        text = json.dumps(as_json(report, labels, about), indent=1, ensure_ascii=False)
+        _write(folder / "report.json", text + "\n")
+        _write(folder / "report.md", as_markdown(report, labels, about, sheets))
+    except OSError as error:
+        raise OutputError(
+            str(folder), f"cannot be written ({error.strerror or error})", "name another folder"
+        ) from error
+
+
+def as_json(report: Report, labels: Sequence[str], about: dict[str, Any]) -> dict[str, Any]:
+    """The whole report in values that JSON holds."""
+    return {
+        **about,
+        **report.summary(),
+        "classes": [
+            {"label": c.label, "clips": c.clips, "recall": c.recall, "precision": c.precision}
+            for c in report.classes
+        ],
+        "confusion": report.confusion.tolist(),
+        "calibration": [
+            {"clips": n, "confidence": _number(mean), "accuracy": _number(accuracy)}
+            for n, mean, accuracy in report.bins
+        ],
+        "worst": [_clip(scored, labels) for scored in report.worst],
+        "failures": [{"path": scored.path, "error": scored.error} for scored in report.failures],
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _clip(scored: Scored, labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "path": scored.path,
+        "label": labels[scored.label],
+        "p_label": scored.p_true,
+        "answer": labels[scored.top[0]],
+        "score": scored.scores[0],
+    }
+
+
+def summary_lines(report: Report) -> list[tuple[str, str]]:
+    """Name and value of each figure, for people."""
+    lines = [
+        ("clips", str(report.clips)),
+        ("top-1", f"{report.top1:.2%}"),
+        ("top-5", f"{report.top5:.2%}"),
+        ("mean class", f"{report.mean_class:.2%}"),
+        ("calibration error", f"{report.calibration_error:.2%}"),
+    ]
+    return lines + ([("not scored", str(report.failed))] if report.failed else [])
+
+
+def as_markdown(report: Report, labels: Sequence[str], about: dict[str, Any], sheets: dict[str, str]) -> str:
+    """The report as a page for people."""
+    lines = [f"# {_cell(str(about.get('model', 'model')))} on {_cell(str(about.get('data', 'data')))}", ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in summary_lines(report)), ""]
+    lines += [
+        "## Classes",
+        "",
+        "| class | clips | found | right answers | mostly taken for |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for c in sorted(report.classes, key=lambda c: (c.recall is None, c.recall)):
+        cells = (
+            _cell(c.label),
+            str(c.clips),
+            _share(c.recall),
+            _share(c.precision),
+            _cell(c.mistaken_for or ""),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "![confusion matrix](confusion.png)", "", "![calibration](calibration.png)", ""]
+    if report.worst:
+        lines += ["## Most wrong", ""]
+    for scored in report.worst:
+        clip = _clip(scored, labels)
+        lines.append(
+            f"- `{printable(scored.path)}`: {_cell(clip['label'])} ({scored.p_true:.1%}), "
+            f"answered {_cell(clip['answer'])} ({clip['score']:.1%})"
+        )
+        if scored.path in sheets:
+            lines += ["", f"  ![{_cell(clip['label'])}](worst/{sheets[scored.path]})", ""]
+    if report.failures:
+        lines += [
+            "",
+            "## Not scored",
+            "",
+            *(f"- {printable(str(scored.error))}" for scored in report.failures),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", "\\|")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _write_classes(report: Report, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("label", "clips", "recall", "precision", "mistaken_for"))
+        writer.writerows((c.label, c.clips, c.recall, c.precision, c.mistaken_for) for c in report.classes)
+
+
+def _write_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("label", *labels))
+        writer.writerows((label, *row) for label, row in zip(labels, report.confusion.tolist(), strict=True))
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise DependencyError(
+            "the report's pictures", "matplotlib is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
+    """Draw the confusion matrix, each row as shares of the class's clips, into a PNG."""
+    counts = report.confusion
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    small = len(labels) <= MANY_CLASSES
+    side = min(14.0, 3.0 + 0.45 * len(labels)) if small else 12.0
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+    axes.set_xlabel("answer")
+    axes.set_ylabel("right class")
+    if small:
+        names = [printable(name)[:30].replace("$", r"\$") for name in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(labels)), names)
+        for y, x in zip(*np.nonzero(counts), strict=True):
+            axes.text(
+                x, y, str(counts[y, x]), ha="center", va="center", color="w" if shares[y, x] > 0.5 else "k"
+            )
+    figure.savefig(path, format="png", dpi=120)
+
+
+def draw_calibration(report: Report, path: Path) -> None:
+    """Draw accuracy over confidence into a PNG; the diagonal is perfect."""
+    figure = _figure(4.5, 4.5)
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="0.7")
+    edges = np.arange(BINS) / BINS
+    heights = [0.0 if math.isnan(accuracy) else accuracy for _, _, accuracy in report.bins]
+    axes.bar(edges, heights, 1 / BINS, align="edge", edgecolor="white")
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.set_title(f"calibration error {report.calibration_error:.1%}")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    figure.savefig(path, format="png", dpi=120)
+
+
+class Thumbnail:
+    """Shrink a frame (h, w, 3) to fit a square of ``side`` pixels, centred on black; picklable."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(frame)
+        picture.thumbnail((self.side, self.side))
+        square = Image.new("RGB", (self.side, self.side))
+        square.paste(picture, ((self.side - picture.width) // 2, (self.side - picture.height) // 2))
+        return np.asarray(square)
+
+
+def contact_sheets(
+    worst: Sequence[Scored], labels: Sequence[str], folder: Path, reader: VideoReader
+) -> dict[str, str]:
+    """Draw a picture of eight frames for each clip → path of the clip → name of its picture."""
+    names: dict[str, str] = {}
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("[0-9]*.png"):
+        old.unlink()
+    for number, scored in enumerate(worst, 1):
+        try:
+            info = reader.open(scored.path)
+            count = SHEET[0] * SHEET[1]
+            wanted = (np.arange(count) * info.num_frames + info.num_frames // 2) // count
+            frames = reader.read(wanted, Thumbnail(CELL))
+        except InputError:
+            continue  # the clip went away since it was scored; its line in the list stays
+        picture = _sheet([frames.frames[i] for i in np.searchsorted(frames.indices, wanted)])
+        caption = (
+            f"{Path(scored.path).name}\n{labels[scored.label]} ({scored.p_true:.1%}), "
+            f"answered {labels[scored.top[0]]} ({scored.scores[0]:.1%})"
+        )
+        text = "\n".join(printable(line)[:100] for line in caption.splitlines())
+        # The built-in font knows Latin letters only.
+        ImageDraw.Draw(picture).text(
+            (6, 4), text.encode("latin-1", "replace").decode("latin-1"), fill="white"
+        )
+        name = f"{number:02d}-{re.sub(r'[^A-Za-z0-9]+', '-', labels[scored.label]).strip('-')[:40]}.png"
+        picture.save(folder / name)
+        names[scored.path] = name
+    return names
+
+
+def _sheet(frames: list[np.ndarray]) -> Image.Image:
+    rows, columns = SHEET
+    sheet = Image.new("RGB", (columns * CELL, rows * CELL + CAPTION))
+    for number, frame in enumerate(frames):
+        sheet.paste(Image.fromarray(frame), (number % columns * CELL, number // columns * CELL + CAPTION))
+    return sheet

@@ -1,0 +1,1 @@
+"""One model made ready: a clip, a whole video, and what lies before the head."""

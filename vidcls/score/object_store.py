@@ -1,0 +1,158 @@
+"""Files that are not on this machine's disks: ``s3://``, ``gs://``, ``memory://`` … through fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from vidcls.errors import DependencyError, InputError
+from vidcls.video import sources
+from vidcls.video.sources import MAX_CLIP_BYTES, is_url, is_video_name
+
+COPY_BLOCK = 1 << 20  # bytes
+
+
+def is_remote(path: str) -> bool:
+    """Whether ``path`` is an address for fsspec; http and https are read without it."""
+    return "://" in path and not is_url(path) and urlsplit(path).scheme.isalnum()
+
+
+def filesystem(path: str) -> tuple[Any, str]:
+    """Return fsspec's file system for an address, and the path on it.
+
+    Raises:
+        DependencyError: fsspec, or its part for this kind of address, is not installed.
+    """
+    scheme = urlsplit(path).scheme
+    try:
+        import fsspec
+
+        system, name = fsspec.core.url_to_fs(path)
+        return system, str(name)
+    except ImportError as error:
+        extra = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(
+            scheme, "fsspec"
+        )
+        raise DependencyError(path, f"{scheme}:// needs {extra} ({error})", f"pip install {extra}") from None
+    except ValueError as error:
+        raise DependencyError(
+            path, f"no file system for {scheme}:// ({error})", "check the address"
+        ) from None
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """Open a file of this machine or an address to read bytes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not is_remote(path):
+        return open(path, "rb")
+    system, name = filesystem(path)
+    stream: IO[bytes] = system.open(name, "rb")
+    return stream
+
+
+def find(path: str) -> Iterator[str]:
+    """Yield the addresses of the videos at or below ``path``, or that match it as a pattern."""
+    system, name = filesystem(path)
+    if any(letter in name for letter in "*?["):
+        for found in system.glob(name):
+            yield system.unstrip_protocol(found)
+        return
+    if system.isfile(name):
+        yield path
+        return
+    for _, _, files in system.walk(name, detail=True):
+        for entry in files.values():
+            if is_video_name(entry["name"]):
+                yield system.unstrip_protocol(entry["name"])
+
+
+def state(location: str) -> tuple[int | None, int | None]:
+    """Return size in bytes and time of change in ns of a clip, None where that cannot be told cheaply."""
+    if is_url(location):
+        return None, None
+    if is_remote(location):
+        try:
+            system, name = filesystem(location)
+            info = system.info(name)
+        except OSError:
+            return None, None
+        changed = info.get("mtime") or info.get("LastModified") or info.get("updated") or info.get("created")
+        stamp = getattr(changed, "timestamp", None)
+        seconds = stamp() if callable(stamp) else changed if isinstance(changed, (int, float)) else None
+        return info.get("size"), None if seconds is None else int(seconds * 1e9)
+    try:
+        found = os.stat(location)
+    except (OSError, ValueError):
+        return None, None
+    return found.st_size, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def local_copy(location: str) -> Iterator[str]:
+    """Give the path of a clip on this machine; what had to be fetched for that is deleted afterwards.
+
+    Raises:
+        InputError: It cannot be fetched.
+    """
+    if is_url(location):
+        source = sources.fetch(sources.Source(location, None))
+        if source.error is not None:
+            raise source.error
+        try:
+            yield str(source.clip)
+        finally:
+            sources.discard(source)
+    elif is_remote(location):
+        path = _fetch(location)
+        try:
+            yield str(path)
+        finally:
+            path.unlink(missing_ok=True)
+    else:
+        yield location
+
+
+def _fetch(location: str) -> Path:
+    system, name = filesystem(location)
+    handle, path = tempfile.mkstemp(prefix="vidcls-", suffix=Path(name).suffix[:8])
+    try:
+        with os.fdopen(handle, "wb") as file, system.open(name, "rb") as stream:
+            received = 0
+            while block := stream.read(COPY_BLOCK):
+                received += len(block)
+                if received > MAX_CLIP_BYTES:
+                    raise InputError(location, f"is larger than {MAX_CLIP_BYTES >> 30} GiB", kind="too_large")
+                file.write(block)
+    except FileNotFoundError:
+        os.unlink(path)
+        raise InputError(location, "no such file", "check the address", kind="not_found") from None
+    except OSError as error:
+        os.unlink(path)
+        raise InputError(
+            location, f"cannot be fetched ({error})", "check the address", kind="fetch"
+        ) from None
+    except InputError:
+        os.unlink(path)
+        raise
+    return Path(path)
+
+
+def upload(path: Path, address: str) -> None:
+    """Copy a finished file to an address; object stores make it visible as a whole.
+
+    Raises:
+        OSError: It cannot be written there.
+    """
+    system, name = filesystem(address)
+    parent = name.rsplit("/", 1)[0]
+    if parent and parent != name:
+        system.makedirs(parent, exist_ok=True)
+    system.put_file(str(path), name)

@@ -1,0 +1,334 @@
+"""What is done already: a SQLite file beside the output. It survives being killed, and keeps a second process out.
+
+Rows themselves are text in a file of their own (`sink`); the journal holds, for each clip, where its row is there,
+the clip's size and time of change when it was scored, and why it failed if it did. Text comes to the disk first, then
+the journal's commit that counts it, so what the journal names is always there, and text beyond the recorded length
+is of a commit that never was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from vidcls.errors import OutputError, UsageError
+from vidcls.score import object_store
+from vidcls.score.listing import Item
+
+State = tuple[int | None, int | None]  # size in bytes, time of change in ns
+
+CACHE_KIB = 65536  # of SQLite's pages in memory: a million keys fit
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+    key BLOB PRIMARY KEY, run INTEGER NOT NULL, kind TEXT, size INTEGER, changed INTEGER,
+    start INTEGER NOT NULL, length INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class Status(Enum):
+    """What is to be done with a clip that was listed."""
+
+    NEW = "new"  # to be scored
+    DONE = "done"  # has its row from an earlier run
+    DUPLICATE = "duplicate"  # was listed before in this run
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The journal's answer for one clip; ``kind`` is why it failed in an earlier run."""
+
+    status: Status
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row that has come to the disk: its clip, why it failed, where its text is (bytes)."""
+
+    path: str
+    kind: str | None
+    start: int
+    length: int
+
+
+def key_of(path: str) -> bytes:
+    """Return 16 bytes that stand for a clip; ``./a//b.mp4`` and ``a/b.mp4`` are one."""
+    if "://" not in path and ".." not in path:
+        path = os.path.normpath(path)
+    return hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
+
+
+def in_shard(path: str, shard: tuple[int, int]) -> bool:
+    """Whether a clip belongs to part I of N; it does so for every order and number of inputs."""
+    return shard[1] == 1 or int.from_bytes(key_of(path)[:8], "big") % shard[1] == shard[0] - 1
+
+
+class Journal:
+    """The journal of one output, locked for this process until it is closed. Safe to use from several threads.
+
+    Args:
+        path: The SQLite file.
+        output: What it belongs to, for messages.
+
+    Raises:
+        OutputError: Another process has it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, output: str) -> None:
+        self.path = path
+        self._output = output
+        self._lock = threading.RLock()
+        self._open: dict[bytes, State] = {}  # given out, not scored yet
+        self._taken: dict[bytes, State] = {}  # scored, not on the disk yet
+        self._connection = self._connect()
+        self.run = int(self.get("run") or 0) + 1
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self.path.parent.is_dir():
+            raise OutputError(
+                self._output, f"the folder {self.path.parent} does not exist", "create it first"
+            )
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=0.2, isolation_level=None, check_same_thread=False, cached_statements=32
+            )
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+        try:
+            # The lock is the system's, on the file itself: it ends with this process, however that ends.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+            connection.execute("BEGIN EXCLUSIVE")
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._failure(error) from None
+        return connection
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._connection.close()
+
+    # Facts about the whole output
+
+    def get(self, name: str) -> str | None:
+        """Return a fact, or None."""
+        with self._lock:
+            found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def put(self, **facts: Any) -> None:
+        """Note facts durably.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        with self._writing() as connection:
+            self._put(connection, facts)
+
+    def _put(self, connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
+        connection.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(name, str(value)) for name, value in facts.items()]
+        )
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return the settings under which the rows were made; None for a new journal."""
+        text = self.get("settings")
+        return None if text is None else json.loads(text)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Hold this run's settings to those of the rows that are there.
+
+        Raises:
+            UsageError: They differ; it names in what.
+        """
+        earlier = self.settings()
+        if earlier is None:
+            return
+        names = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))
+        if names:
+            shown = "; ".join(
+                f"{name} was {_brief(earlier, name)}, is {_brief(settings, name)}" for name in names
+            )
+            raise UsageError(
+                self._output,
+                f"holds results of other settings ({shown})",
+                "choose another output, or --overwrite",
+            )
+
+    def is_replacement_under_way(self, settings: dict[str, Any]) -> bool:
+        """Whether an output was begun with ``reset`` under the same settings and is not finished yet."""
+        unfinished = self.get("replaces") is not None and self.get("finished") == "0"
+        return unfinished and self.settings() == settings
+
+    def reset(self) -> None:
+        """Forget everything, so that a new output can replace the one that is there."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM rows")
+            connection.execute("DELETE FROM meta")
+            self._put(connection, {"begun": 1, "replaces": 1})
+        self.run = 1
+
+    # Clips
+
+    def claim(self, item: Item, retry_failed: bool = False) -> Claim:
+        """Say whether a clip is to be scored, and if so take it: the same path is not given out again.
+
+        A clip whose file has changed since is scored anew. One whose file is gone keeps the row it has.
+
+        Args:
+            item: The clip.
+            retry_failed: Score clips anew that failed in an earlier run.
+        """
+        key = key_of(item.path)
+        with self._lock:
+            if key in self._open or key in self._taken:
+                return Claim(Status.DUPLICATE)
+            found = self._connection.execute(
+                "SELECT run, kind, size, changed FROM rows WHERE key = ?", (key,)
+            ).fetchone()
+        if found is not None and found[0] == self.run:
+            return Claim(Status.DUPLICATE)
+        state = (None, None) if item.error is not None else object_store.state(item.location)
+        if found is not None:
+            kind = found[1]
+            unchanged = state == (found[2], found[3]) or state[0] is None
+            if unchanged and not (retry_failed and kind is not None):
+                return Claim(Status.DONE, kind)
+        with self._lock:
+            self._open[key] = state
+        return Claim(Status.NEW)
+
+    def commit(self, entries: Iterable[Entry], length: int) -> None:
+        """Note rows whose text is on the disk, which is ``length`` bytes long now.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        rows = []
+        for entry in entries:
+            key = key_of(entry.path)
+            rows.append((key, self.run, entry.kind, *self._taken[key], entry.start, entry.length))
+        with self._writing() as connection:
+            connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._put(connection, {"length": length, "run": self.run})
+        with self._lock:
+            for row in rows:
+                del self._taken[row[0]]
+
+    def take(self, path: str) -> bool:
+        """Whether a result is welcome: its clip was claimed in this run and has none yet. It is asked only once."""
+        key = key_of(path)
+        with self._lock:
+            if key not in self._open:
+                return False
+            self._taken[key] = self._open.pop(key)
+            return True
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Return how many rows there are, and how many failed in which way."""
+        with self._lock:
+            total = self._connection.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
+            failed = self._connection.execute(
+                "SELECT kind, COUNT(*) FROM rows WHERE kind IS NOT NULL GROUP BY kind ORDER BY COUNT(*) DESC"
+            ).fetchall()
+        return total, dict(failed)
+
+    # Where the rows are
+
+    def live_bytes(self) -> int:
+        """Return how long the text of all rows is that no later row has replaced."""
+        with self._lock:
+            return int(self._connection.execute("SELECT COALESCE(SUM(length), 0) FROM rows").fetchone()[0])
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield start and length (bytes) of each row's text, in the order of the file."""
+        with self._lock:
+            yield from self._connection.execute("SELECT start, length FROM rows ORDER BY start")
+
+    def packed(self, header: int, length: int) -> None:
+        """Note that the text now has all rows in their order without gaps, after ``header`` bytes.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        with self._writing() as connection:
+            connection.execute(
+                "CREATE TEMP TABLE moved (key BLOB PRIMARY KEY, start INTEGER NOT NULL) WITHOUT ROWID"
+            )
+            connection.execute(
+                "INSERT INTO moved SELECT key, ? + SUM(length) OVER (ORDER BY start) - length FROM rows",
+                (header,),
+            )
+            connection.execute("UPDATE rows SET start = (SELECT start FROM moved WHERE moved.key = rows.key)")
+            connection.execute("DROP TABLE moved")
+            connection.execute("DELETE FROM meta WHERE name = 'packing'")
+            self._put(connection, {"length": length})
+
+    def _writing(self) -> _Transaction:
+        return _Transaction(self)
+
+    def _failure(self, error: sqlite3.Error) -> OutputError:
+        text = str(error)
+        if "locked" in text:
+            return OutputError(
+                self._output, "another process is writing it", "wait for that one, or choose another output"
+            )
+        if "not a database" in text or "malformed" in text:
+            return OutputError(
+                str(self.path), f"is no journal of ours ({text})", "move it away, or --overwrite"
+            )
+        return OutputError(
+            str(self.path), f"cannot be written ({text})", "free some space or choose another place"
+        )
+
+
+class _Transaction:
+    """All or nothing, on the disk when it ends."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._journal._lock.acquire()
+        try:
+            self._journal._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            self._journal._lock.release()
+            raise self._journal._failure(error) from None
+        return self._journal._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        connection = self._journal._connection
+        try:
+            if kind is None:
+                connection.execute("COMMIT")
+            elif connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as failure:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise self._journal._failure(failure) from None
+        finally:
+            self._journal._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise self._journal._failure(error) from None
+
+
+def _brief(settings: dict[str, Any], name: str) -> str:
+    value = settings.get(name, "not set")
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) > 48 else str(value)

@@ -1,0 +1,93 @@
+"""What a process needs to know to score clips, and what their scores depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vidcls.video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from vidcls.inference.classifier import Classifier
+    from vidcls.score.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that makes a pipeline; plain values, so that it can be sent to another process or machine.
+
+    Attributes:
+        load: Keywords for ``vidcls.load``.
+        top_k: Predictions of a row.
+        all_scores: Whether rows get the scores of all classes.
+        workers: Decoders of one process at most; None: by the machine.
+        batch: Views that go through the model together; None: by the machine.
+        max_bytes: Of decoded views that wait; None: by the machine.
+    """
+
+    load: Mapping[str, Any] = field(default_factory=dict)
+    top_k: int = 5
+    all_scores: bool = False
+    workers: int | None = None
+    batch: int | None = None
+    max_bytes: int | None = None
+
+    def reader(self) -> VideoReader:
+        """Make one decoder."""
+        return VideoReader(self.load.get("decoder", "auto"), self.load.get("decode_timeout", 60.0))
+
+    def pipeline(self, device: str | None = None, processes: int = 1) -> Pipeline:
+        """Load the model and make it ready to score.
+
+        Args:
+            device: Where the model runs; None: as ``load`` says.
+            processes: How many of these share the machine.
+
+        Raises:
+            VidclsError: The model cannot be loaded.
+        """
+        from vidcls.inference.load import load
+        from vidcls.score.batching import cores, memory
+        from vidcls.score.pipeline import Pipeline
+
+        if processes > 1:
+            import torch
+
+            torch.set_num_threads(max(1, cores() // processes))
+        keywords = {**self.load, **({} if device is None else {"device": device})}
+        classifier = load(**keywords)
+        return Pipeline(
+            classifier,
+            self.reader,
+            self.describe(classifier),
+            top_k=self.top_k,
+            all_scores=self.all_scores,
+            workers=self.workers,
+            batch=self.batch,
+            max_bytes=self.max_bytes or min(2 << 30, memory() // 8) // processes,
+            max_workers=max(1, cores() // processes),
+        )
+
+    def describe(self, classifier: Classifier) -> dict[str, Any]:
+        """Return all that a row's content depends on beside the clip, ready for JSON."""
+        from vidcls.inference.load import weights_file
+        from vidcls.zoo.weights import checksum
+
+        names = ("model", "weights", "registry", "random_weights", "offline")
+        wanted = {name: self.load[name] for name in names if name in self.load}
+        path = weights_file(wanted.pop("model", None), **wanted)
+        return {
+            "model": classifier.spec.name,
+            "architecture": classifier.spec.architecture,
+            "weights_sha256": "random" if path is None else checksum(path),
+            **classifier.spec.input.model_dump(mode="json"),
+            "fps_option": classifier.fps,
+            "average": classifier.average,
+            "precision": classifier.engine.precision,
+            "decoder": self.load.get("decoder", "auto"),
+            "labels_sha256": hashlib.sha256("\n".join(classifier.labels).encode()).hexdigest(),
+            "top_k": min(self.top_k, len(classifier.labels)),
+            "all_scores": self.all_scores,
+        }

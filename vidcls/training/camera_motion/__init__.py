@@ -1,0 +1,1 @@
+"""The camera-motion task: synthetic clips, and how its model learns."""

@@ -1,0 +1,1 @@
+"""Lists of clips → batches for training."""

@@ -1,0 +1,373 @@
+"""Training clips: decoded, augmented and batched in worker processes, each determined by (seed, epoch, index).
+
+A clip that cannot be read gives its place to the next one that can, so that batches keep their size; it is
+reported with the batch and never ends the training.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vidcls.config import InputSpec
+from vidcls.errors import InputError, UsageError, VidclsError
+from vidcls.training.data.augment import augment_clip, draw_short_side, normalise
+from vidcls.training.data.clips import random_clip, resize_transform
+from vidcls.training.data.listing import Sample
+from vidcls.training.recipe import Augment
+from vidcls.video.reader import VideoReader
+from vidcls.views.transform import frame_transform, make_views, plan_clips
+
+ATTEMPTS = 32
+"""Bad clips in a row after which a set counts as unreadable."""
+
+Key = tuple[int, int]
+"""(epoch, index): which clip, and which of its random forms."""
+
+
+@dataclass
+class Batch:
+    """Some clips.
+
+    Attributes:
+        views: (b, c, t, h, w) float32, normalised.
+        labels: (b, heads) int64.
+        indices: (b, t) int64 numbers of the frames within the clip's span; what VTN is told.
+        bad: Path and reason of each clip that could not be read.
+        error: Why no clip at all could be read; whoever asked for the batch raises it. (An exception that leaves a
+            worker process loses its type on the way.)
+        motion: (b, t - 1, 4) how the camera moved from frame to frame, of clips that were made.
+    """
+
+    views: Tensor
+    labels: Tensor
+    indices: Tensor
+    bad: tuple[tuple[str, str], ...] = ()
+    error: VidclsError | None = None
+    motion: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``."""
+        move = [x.to(device, non_blocking=True) for x in (self.views, self.labels, self.indices)]
+        motion = None if self.motion is None else self.motion.to(device)
+        return Batch(move[0], move[1], move[2], self.bad, self.error, motion)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; DataLoader calls this."""
+        pinned = [x.pin_memory() for x in (self.views, self.labels, self.indices)]
+        return Batch(pinned[0], pinned[1], pinned[2], self.bad, self.error)
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """Join batches of one clip each."""
+    return Batch(
+        torch.cat([item.views for item in items]),
+        torch.cat([item.labels for item in items]),
+        torch.cat([item.indices for item in items]),
+        tuple(bad for item in items for bad in item.bad),
+        next((item.error for item in items if item.error is not None), None),
+    )
+
+
+class ClipDataset(Dataset[Batch]):
+    """Clips of a listing; an item is asked for by (epoch, index) and is a batch of one.
+
+    Args:
+        samples: The clips.
+        labels: (n, heads) ids of their labels.
+        spec: How the model sees a video.
+        augment: What is done to the pictures; None gives the central view as it is tested.
+        seed: Of everything random.
+        decoder: As for `VideoReader`.
+        timeout: Seconds that decoding one clip may take.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        labels: Sequence[tuple[int, ...]],
+        spec: InputSpec,
+        augment: Augment | None,
+        seed: int = 0,
+        decoder: str = "auto",
+        timeout: float = 60.0,
+    ) -> None:
+        self.samples, self.labels = tuple(samples), tuple(labels)
+        self.spec = spec if augment else spec.model_copy(update={"num_views": 1, "num_crops": 1})
+        self.augment, self.seed = augment, seed
+        self.decoder, self.timeout = decoder, timeout
+        self._known_bad: dict[int, str] = {}
+        self._reader: VideoReader | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}  # each process has its own
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Make one clip; in a test set a clip that cannot be read leaves an empty batch."""
+        epoch, index = key
+        bad: list[tuple[str, str]] = []
+        for attempt in range(min(ATTEMPTS, len(self)) if self.augment else 1):
+            place = (index + attempt) % len(self)
+            reason = self._known_bad.get(place)
+            if reason is None:
+                try:
+                    views, indices = self._load(place, epoch, index)
+                except InputError as error:
+                    self._known_bad[place] = reason = f"{error.problem} ({error.kind})"
+                except VidclsError as error:
+                    return self._empty(bad, error)
+                else:
+                    label = torch.tensor([self.labels[place]], dtype=torch.int64)
+                    return Batch(views[None], label, torch.from_numpy(indices)[None], tuple(bad))
+            bad.append((self.samples[place].path, reason))
+        if not self.augment:
+            return self._empty(bad)
+        first = f"{bad[0][0]}: {bad[0][1]}"
+        problem = f"{len(bad)} clips in a row cannot be read (first: {first})"
+        return self._empty(bad, UsageError("data", problem, "check the files"))
+
+    def _empty(self, bad: list[tuple[str, str]], error: VidclsError | None = None) -> Batch:
+        views = torch.empty(0, 3, self.spec.num_frames, *self.spec.image_size)
+        labels = torch.empty(0, len(self.labels[0]), dtype=torch.int64)
+        return Batch(
+            views, labels, torch.empty(0, self.spec.num_frames, dtype=torch.int64), tuple(bad), error
+        )
+
+    def _load(self, place: int, epoch: int, index: int) -> tuple[Tensor, np.ndarray]:
+        if self._reader is None:
+            self._reader = VideoReader(self.decoder, self.timeout)
+        reader, path = self._reader, self.samples[place].path
+        info = reader.open(path)
+        timing: dict[str, Any] = {
+            "num_frames": info.num_frames,
+            "fps": info.fps,
+            "timestamps": info.timestamps,
+        }
+        if self.augment is None:
+            plan = plan_clips(self.spec, **timing)
+            frames = reader.read(plan.unique, frame_transform(self.spec))
+            views = make_views(frames.frames, frames.indices, plan, self.spec)
+            return torch.from_numpy(views[0]), plan.indices[0]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        indices = random_clip(self.spec, rng, **timing)
+        transform = resize_transform(self.spec, draw_short_side(self.augment, rng))
+        frames = reader.read(indices, transform)
+        clip = torch.from_numpy(frames.frames[np.searchsorted(frames.indices, indices)])
+        # VTN is told places within the clip, not within the file, when it is trained (bomri/SlowFast).
+        return augment_clip(clip.permute(0, 3, 1, 2), self.spec, self.augment, rng), indices - indices.min()
+
+    def close(self) -> None:
+        """Stop the decoding process."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Keys of one epoch in parts of a batch, in an order that follows from (seed, epoch); may start in the middle.
+
+    Args:
+        length: Clips in the set.
+        batch_size: Clips of one step over all processes; a last, smaller batch is left out when shuffling.
+        micro_batch: Clips of one part; None for all that this process has of a batch.
+        seed: Of the order.
+        shuffle: False keeps the order and all clips.
+        limit: Clips of one epoch, None for all.
+        rank: This process, of ``world``: it gets its share of each batch.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        micro_batch: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        limit: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.total, self.length = length, min(length, limit) if limit else length
+        self.batch_size = min(batch_size, self.length)
+        self.micro_batch = micro_batch or self.batch_size
+        self.seed, self.shuffle, self.rank, self.world = seed, shuffle, rank, world
+        self.epoch, self.start = 0, 0
+
+    @property
+    def steps(self) -> int:
+        """Batches in a whole epoch."""
+        return self.length // self.batch_size if self.shuffle else -(-self.length // self.batch_size)
+
+    @property
+    def parts(self) -> int:
+        """Parts of one whole batch in this process."""
+        return -(-len(range(self.rank, self.batch_size, self.world)) // self.micro_batch)
+
+    def set(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and the batch of it to begin with."""
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, 7919, self.epoch]).permutation(self.total)
+        else:
+            order = np.arange(self.total)
+        for number in range(self.start, self.steps):
+            batch = order[number * self.batch_size : min((number + 1) * self.batch_size, self.length)]
+            mine = [(self.epoch, int(index)) for index in batch[self.rank :: self.world]]
+            for first in range(0, len(mine), self.micro_batch):
+                yield mine[first : first + self.micro_batch]
+
+
+class ClipLoader:
+    """Batches of a `ClipDataset`, made ahead by worker processes that live as long as the loader.
+
+    Args:
+        dataset: The clips.
+        sampler: Their order.
+        workers: Processes; 0 makes clips in this one.
+        pin: Put batches in page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self, dataset: ClipDataset, sampler: EpochSampler, workers: int = 0, pin: bool = False
+    ) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self._loader: DataLoader[Batch] = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            worker_init_fn=one_thread,
+            # A generator of its own: DataLoader draws a seed for each epoch, and a run that is resumed makes one
+            # epoch more than the unbroken one; drawn from torch's generator, that would part their dropout.
+            generator=torch.Generator(),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return self.sampler.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The parts of each step's batch, from step ``start`` of the epoch on."""
+        self.sampler.set(epoch, start)
+        parts = iter(self._loader)
+        while group := list(itertools.islice(parts, self.sampler.parts)):
+            yield group
+
+    def close(self) -> None:
+        """Stop the decoding process of this process; worker processes end with the loader."""
+        self.dataset.close()
+
+
+class SyntheticLoader:
+    """Batches of clips that are made on the fly, by whole blocks, since a block's clips share their making.
+
+    Args:
+        blocks: Makes block ``n``: of each clip its frames (t, h, w, 3) uint8, its class id, and the camera's steps
+            (t - 1, 4).
+        block_size: Clips in each block.
+        spec: How the model sees a video; only its normalisation is used.
+        length: Clips of one epoch; epoch e takes the clips from ``e * length`` on.
+        batch_size: Clips of one step over all processes.
+        micro_batch: Clips of one part of it.
+        workers: Processes; 0 makes clips in this one.
+        rank: This process, of ``world``: it gets its share of each batch.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        block_size: int,
+        spec: InputSpec,
+        length: int,
+        batch_size: int,
+        micro_batch: int | None = None,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.block_size, self.spec, self.length = block_size, spec, length
+        self.batch_size = min(batch_size, length)
+        self.micro_batch = micro_batch or self.batch_size
+        self.rank, self.world = rank, world
+        self.steps = length // self.batch_size
+        self._order: list[int] = []
+        self._loader: DataLoader[Block] = DataLoader(
+            _BlockDataset(blocks),
+            batch_size=None,
+            sampler=self._order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=one_thread,
+            generator=torch.Generator(),
+        )
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The parts of each step's batch, from step ``start`` of the epoch on."""
+        first = epoch * self.length + start * self.batch_size
+        last = epoch * self.length + self.steps * self.batch_size
+        if first >= last:
+            return
+        self._order[:] = range(first // self.block_size, (last - 1) // self.block_size + 1)
+        clips = self._clips(first % self.block_size)
+        for _ in range(self.steps - start):
+            batch = list(itertools.islice(clips, self.batch_size))
+            mine = batch[self.rank :: self.world]
+            yield [self._join(mine[i : i + self.micro_batch]) for i in range(0, len(mine), self.micro_batch)]
+
+    def _clips(self, skip: int) -> Iterator[Block]:
+        for block in self._loader:
+            yield from list(zip(*block, strict=True))[skip:]
+            skip = 0
+
+    def _join(self, clips: list[Block]) -> Batch:
+        views = torch.stack([normalise(frames.permute(0, 3, 1, 2), self.spec) for frames, _, _ in clips])
+        labels = torch.stack([label for _, label, _ in clips])[:, None]
+        motion = torch.stack([steps for _, _, steps in clips])
+        return Batch(views, labels, torch.arange(views.shape[2]).expand(len(views), -1), motion=motion)
+
+    def close(self) -> None:
+        """Nothing to stop: worker processes end with the loader."""
+
+
+Blocks = Callable[[int], Sequence[tuple[np.ndarray, int, np.ndarray]]]
+Block = tuple[Tensor, Tensor, Tensor]
+"""Frames, class ids and steps of the clips of one block, or of one clip."""
+
+
+class _BlockDataset(Dataset[Block]):
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+
+    def __getitem__(self, number: int) -> Block:
+        items = self.blocks(number)
+        frames = torch.from_numpy(np.stack([np.ascontiguousarray(clip) for clip, _, _ in items]))
+        labels = torch.tensor([label for _, label, _ in items], dtype=torch.int64)
+        return frames, labels, torch.from_numpy(np.stack([steps for _, _, steps in items]).astype(np.float32))
+
+
+def one_thread(worker: int) -> None:
+    """Let a worker process work on one core; more would fight for those of the training."""
+    torch.set_num_threads(1)
+
+
+Loader = ClipLoader | SyntheticLoader

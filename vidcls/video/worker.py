@@ -1,0 +1,222 @@
+"""The process that decodes: it may hang, grow or crash, and only it is lost then.
+
+Requests come in on stdin as length-prefixed pickles (the parent is trusted); answers go out on stdout as a JSON
+header and raw bytes, never as pickles, since this process handles files that come from strangers. It imports
+neither torch nor the command line.
+
+Messages, header length and body length first (`HEADER`):
+    ready                                 once, after start
+    index {…}, body: timestamps           answer to ``index``
+    using {decoder}                       before each decoder's attempt
+    frame {index, shape, dtype}, body     one per frame; a later one for the same index replaces it
+    done {decoder, warnings}              answer to ``read``
+    error {kind, problem, remedy} | bug {text}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import pickle
+import queue
+import signal
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+HEADER = struct.Struct(">IQ")
+LENGTH = struct.Struct(">Q")
+GRACE = 30.0  # seconds beyond the timeout after which a worker that nobody killed ends itself
+
+_TITLES = {"decord": "decord", "pyav": "PyAV"}
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+def main(alive: int | None, max_memory: int) -> None:
+    """Serves requests until stdin ends.
+
+    Args:
+        alive: Read end of a pipe whose other end only the parent holds; None where the system has no such.
+        max_memory: Bytes that this process may come to hold.
+    """
+    out = _claim_stdout()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if alive is not None:
+        _die_with_parent(alive)
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
+    try:
+        server = _Server(out)
+    except ImportError as error:
+        _send(out, {"type": "bug", "text": f"the decode worker cannot start: {error}"})
+        return
+    _limit(max_memory)
+    _send(out, {"type": "ready"})
+    while True:
+        request = requests.get()
+        # A C thread: it ends this process even if a decoder holds the interpreter's lock and the parent is gone.
+        faulthandler.dump_traceback_later(request["timeout"] + GRACE, exit=True)
+        server.answer(request)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _claim_stdout() -> BinaryIO:
+    """The stream for answers; whatever a C library prints to stdout goes to stderr instead."""
+    out = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    os.dup2(2, 1)
+    return out
+
+
+def _die_with_parent(alive: int) -> None:
+    """Has the kernel end this process when the parent's end of a pipe closes, however busy it is."""
+    if sys.platform == "linux":
+        import fcntl
+
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            if os.read(alive, 1) == b"":
+                os._exit(1)
+
+
+def _limit(max_memory: int) -> None:
+    """Hard bounds behind the parent's watch: address space, and no large files written."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        if sys.platform == "linux":
+            # Address space is more than memory: stacks, arenas and mapped libraries count too.
+            space = max_memory * 3 // 2 + (4 << 30)
+            resource.setrlimit(resource.RLIMIT_AS, (space, space))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _receive(stream: BinaryIO, requests: queue.SimpleQueue[dict[str, Any]]) -> None:
+    while True:
+        head = stream.read(LENGTH.size)
+        if len(head) < LENGTH.size:
+            os._exit(0)  # the parent is gone or has closed its reader
+        requests.put(pickle.loads(stream.read(LENGTH.unpack(head)[0])))
+
+
+def _send(out: BinaryIO, header: dict[str, Any], body: memoryview | bytes = b"") -> None:
+    text = json.dumps(header).encode()
+    size = body.nbytes if isinstance(body, memoryview) else len(body)
+    out.write(HEADER.pack(len(text), size))
+    out.write(text)
+    out.write(body)
+    out.flush()
+
+
+class _TransformError(Exception):
+    """The caller's own function failed on a frame."""
+
+
+class _Server:
+    def __init__(self, out: BinaryIO) -> None:
+        import av
+
+        from vidcls.video import decoders, index
+
+        av.logging.set_level(None)
+        self._out = out
+        self._decoders = decoders
+        self._build_index = index.build_index
+        self._index: tuple[tuple[str, int, int], Any] | None = None
+
+    def answer(self, request: dict[str, Any]) -> None:
+        from vidcls.errors import DependencyError, VideoError
+
+        try:
+            if request["op"] == "index":
+                self._answer_index(request)
+            else:
+                self._answer_read(request)
+        except (VideoError, DependencyError) as error:
+            message = {"type": "error", "kind": error.kind, "problem": error.problem, "remedy": error.remedy}
+            _send(self._out, message)
+        except MemoryError:
+            _send(
+                self._out,
+                {"type": "error", "kind": "memory", "problem": "needs too much memory", "remedy": ""},
+            )
+        except BrokenPipeError:
+            os._exit(1)
+        except _TransformError:
+            _send(self._out, {"type": "bug", "text": traceback.format_exc()})
+        except Exception as error:  # whatever a damaged file provokes must stay this file's own error
+            problem = f"cannot be decoded ({type(error).__name__}: {str(error)[:200]})"
+            _send(self._out, {"type": "error", "kind": "unreadable", "problem": problem, "remedy": ""})
+
+    def _index_of(self, path: str) -> Any:
+        from vidcls.errors import VideoError
+
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise VideoError(
+                path, f"vanished while it was read ({error.strerror})", kind="not_found"
+            ) from None
+        key = (path, stat.st_size, stat.st_mtime_ns)
+        if self._index is None or self._index[0] != key:
+            self._index = key, self._build_index(path)
+        return self._index[1]
+
+    def _answer_index(self, request: dict[str, Any]) -> None:
+        index = self._index_of(request["path"])
+        height, width = index.shown_size
+        header = {
+            "type": "index",
+            "fps": index.fps,
+            "duration": index.duration,
+            "width": width,
+            "height": height,
+            "rotation": index.rotation,
+            "codec": index.codec,
+            "decoder": self._decoders.choose(index, request["decoder"])[0],
+            "variable_frame_rate": index.variable_frame_rate,
+            "warnings": index.warnings,
+        }
+        _send(self._out, header, index.timestamps.tobytes())
+
+    def _answer_read(self, request: dict[str, Any]) -> None:
+        index = self._index_of(request["path"])
+        warnings: list[str] = []
+        names = self._decoders.choose(index, request["decoder"])
+        for name in names:
+            _send(self._out, {"type": "using", "decoder": name})
+            decoder = self._decoders.DECODERS[name](index)
+            try:
+                for position, picture in decoder.read(request["indices"]):
+                    self._send_frame(position, picture, request["transform"])
+            except self._decoders.DecodeError as error:
+                if name == names[-1]:
+                    raise self._failure(index.path, name, error) from error
+                warnings.append(
+                    f"{_TITLES[name]} could not read it ({error}): read with {_TITLES[names[-1]]}"
+                )
+                continue
+            _send(self._out, {"type": "done", "decoder": name, "warnings": warnings + decoder.warnings})
+            return
+
+    def _failure(self, path: str, name: str, error: Exception) -> Exception:
+        from vidcls.errors import VideoError
+
+        return VideoError(path, f"{name} could not read it ({error})", "use --decoder auto")
+
+    def _send_frame(self, position: int, picture: np.ndarray, transform: Transform | None) -> None:
+        try:
+            frame = np.ascontiguousarray(transform(picture) if transform else picture)
+        except Exception as error:
+            raise _TransformError from error
+        header = {"type": "frame", "index": position, "shape": frame.shape, "dtype": frame.dtype.str}
+        _send(self._out, header, frame.reshape(-1).view(np.uint8).data)

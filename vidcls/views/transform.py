@@ -1,0 +1,240 @@
+"""Decoded frames → views (v, c, t, h, w), as each checkpoint was trained. Imports no torch.
+
+Which frames: ``vidcls.views.sampling``. Resampling: ``vidcls.views.resize``. This file cuts the crops and turns
+pixels into numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls.views.hf_preprocessor import input_from_preprocessor
+from vidcls.views.resize import Frame, check_kernel, resize_frame, resized_size
+from vidcls.views.sampling import ClipPlan, plan_clips
+
+if TYPE_CHECKING:
+    from vidcls.config import InputSpec
+
+__all__ = [
+    "ClipPlan",
+    "FrameTransform",
+    "apply_transform",
+    "clip_crop",
+    "crop_offsets",
+    "frame_transform",
+    "input_from_preprocessor",
+    "make_views",
+    "normalise",
+    "pixel_affine",
+    "pixel_views",
+    "plan_clips",
+]
+
+
+@dataclass(frozen=True)
+class FrameTransform:
+    """What happens to each frame as it is decoded: resize, and cut to what the crops need between them.
+
+    Plain values only, so that sending it to a decoding process costs nothing and needs no pydantic there.
+
+    Attributes:
+        crop: Height and width of a crop in pixels.
+        num_crops: 1 or 3.
+        resize: Length of the short side in pixels, an exact (h, w), or None.
+        rule: See ``vidcls.views.resize``.
+        interpolation: Kernel of the resize.
+        centre: Rounding of a single crop's offset, ``floor`` or ``ceil``.
+    """
+
+    crop: tuple[int, int]
+    num_crops: int
+    resize: int | tuple[int, int] | None
+    rule: str
+    interpolation: str
+    centre: str
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Frame:
+        """Resize and cut one frame (h, w, 3) uint8.
+
+        Returns:
+            (h', w', 3) with h' and w' at least the crop's; float32 in 0..255 under the rule ``float``, else uint8.
+
+        Raises:
+            VideoError: The frame's sides are too unequal.
+        """
+        height, width = resized_size(frame.shape[0], frame.shape[1], self.resize, self.rule)
+        offsets = crop_offsets(height, width, self.crop, self.num_crops, self.centre)
+        top, left = min(y for y, _ in offsets), min(x for _, x in offsets)
+        bottom = max(y for y, _ in offsets) + self.crop[0]
+        right = max(x for _, x in offsets) + self.crop[1]
+        inside = (max(top, 0), min(bottom, height), max(left, 0), min(right, width))
+        cut = resize_frame(frame, (height, width), self.rule, self.interpolation, inside)
+        border = ((inside[0] - top, bottom - inside[1]), (inside[2] - left, right - inside[3]), (0, 0))
+        return np.pad(cut, border) if np.any(border) else np.ascontiguousarray(cut)
+
+
+def frame_transform(spec: InputSpec) -> FrameTransform:
+    """Return the step that a decoder applies to each frame for the views of ``spec``; it can be pickled.
+
+    Raises:
+        ConfigError: The resize rule has no such kernel.
+    """
+    check_kernel(spec.resize_rule, spec.interpolation)
+    return FrameTransform(
+        crop=spec.image_size,
+        num_crops=spec.num_crops,
+        resize=spec.resize,
+        rule=spec.resize_rule,
+        interpolation=spec.interpolation,
+        centre=spec.centre_crop,
+    )
+
+
+def apply_transform(frames: NDArray[np.uint8], spec: InputSpec) -> Frame:
+    """Apply ``frame_transform`` to frames that were decoded without it: (t, h, w, 3) → (t, h', w', 3)."""
+    transform = frame_transform(spec)
+    return np.stack([transform(frame) for frame in frames])
+
+
+def crop_offsets(
+    height: int, width: int, crop: tuple[int, int], num_crops: int, centre: str = "floor"
+) -> list[tuple[int, int]]:
+    """Top left corners (y, x) of the crops in a picture.
+
+    Three crops lie at the start, in the middle and at the end of the longer side, centred across it; a square
+    counts as wide. Their middles are rounded up in scenic and in the SlowFast family alike. A single crop is
+    centred, its offset rounded as ``centre`` says. A corner is negative where the picture is smaller than the
+    crop and must be padded; the larger part of the padding then goes below and to the right, as TensorFlow's
+    ``resize_with_crop_or_pad`` and torchvision have it.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture, in pixels.
+        crop: Height and width of a crop in pixels.
+        num_crops: 1 or 3.
+        centre: ``floor`` or ``ceil``.
+    """
+    up = num_crops == 3 or centre == "ceil"
+    y, x = _middle(height, crop[0], up), _middle(width, crop[1], up)
+    if num_crops == 1:
+        return [(y, x)]
+    if max(height, crop[0]) > max(width, crop[1]):
+        return [(min(y, 0), x), (y, x), (max(height - crop[0], y), x)]
+    return [(y, min(x, 0)), (y, x), (y, max(width - crop[1], x))]
+
+
+def _middle(length: int, crop: int, up: bool) -> int:
+    if length < crop:
+        return -((crop - length) // 2)
+    return (length - crop + up) // 2
+
+
+def pixel_views(frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec) -> Frame:
+    """Cut the views before normalisation, for engines that normalise on the device.
+
+    Args:
+        frames: (n, h', w', 3) frames as ``frame_transform`` made them, or resized but not cut.
+        frame_indices: (n,) their numbers in the file, sorted, each once.
+        plan: What ``plan_clips`` chose.
+        spec: What the checkpoint wants.
+
+    Returns:
+        (num_crops * num_views, t, h, w, 3), of the frames' type: uint8, or float32 in 0..255 under the resize rule
+        ``float``. Crop-major: all clips of the first crop, then those of the second; channels in ``spec``'s order.
+
+    Raises:
+        ValueError: The frames are not those of the plan, or too small.
+    """
+    places = _places(frames, frame_indices, plan)
+    corners = _corners(frames, spec)
+    height, width = spec.image_size
+    result = np.empty((len(corners), *places.shape, height, width, 3), frames.dtype)
+    for crop, (y, x) in enumerate(corners):
+        cut = frames[:, y : y + height, x : x + width, _channel_order(spec)]
+        for view, clip in enumerate(places):
+            for t, place in enumerate(clip):
+                result[crop, view, t] = cut[place]
+    return result.reshape(-1, *result.shape[2:])
+
+
+def clip_crop(frames: Frame, spec: InputSpec, crop: int) -> Frame:
+    """Look at one crop of frames that ``frame_transform`` made, (n, h', w', 3) → (n, h, w, 3); nothing is copied."""
+    y, x = _corners(frames, spec)[crop]
+    height, width = spec.image_size
+    return frames[:, y : y + height, x : x + width, _channel_order(spec)]
+
+
+def make_views(
+    frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec
+) -> NDArray[np.float32]:
+    """Cut and normalise the views: ``normalise(pixel_views(...))``, with each frame normalised only once.
+
+    Args:
+        frames: (n, h', w', 3) frames as ``frame_transform`` made them, or resized but not cut.
+        frame_indices: (n,) their numbers in the file, sorted, each once.
+        plan: What ``plan_clips`` chose.
+        spec: What the checkpoint wants.
+
+    Returns:
+        (num_crops * num_views, 3, t, h, w) float32, contiguous, crop-major.
+
+    Raises:
+        ValueError: The frames are not those of the plan, or too small.
+    """
+    places = _places(frames, frame_indices, plan)
+    corners = _corners(frames, spec)
+    height, width = spec.image_size
+    views, length = places.shape
+    result = np.empty((len(corners), views, 3, length, height, width), np.float32)
+    for place, frame in enumerate(frames):
+        planes = _scaled(frame[..., _channel_order(spec)].transpose(2, 0, 1), spec)
+        for view, t in np.argwhere(places == place):
+            for crop, (y, x) in enumerate(corners):
+                result[crop, view, :, t] = planes[:, y : y + height, x : x + width]
+    return result.reshape(-1, *result.shape[2:])
+
+
+def normalise(pixels: Frame, spec: InputSpec) -> NDArray[np.float32]:
+    """Turn the pixels of ``pixel_views`` (v, t, h, w, 3) into numbers (v, 3, t, h, w) float32."""
+    return np.stack([_scaled(view.transpose(3, 0, 1, 2), spec) for view in pixels])
+
+
+def _places(frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan) -> NDArray[np.int64]:
+    """Where in ``frames`` each frame of the plan is (v, t)."""
+    places = np.searchsorted(frame_indices, plan.indices)
+    known = np.minimum(places, len(frame_indices) - 1)
+    if len(frames) != len(frame_indices) or not np.array_equal(frame_indices[known], plan.indices):
+        raise ValueError("the frames are not those that the plan asks for")
+    return places
+
+
+def _corners(frames: Frame, spec: InputSpec) -> list[tuple[int, int]]:
+    """Crops within frames that ``frame_transform`` cut; what it left has the same crops as the whole."""
+    height, width = frames.shape[1:3]
+    if height < spec.image_size[0] or width < spec.image_size[1]:
+        raise ValueError(f"frames of {width}x{height} pixels were not prepared by frame_transform")
+    return crop_offsets(height, width, spec.image_size, spec.num_crops, spec.centre_crop)
+
+
+def _channel_order(spec: InputSpec) -> slice:
+    return slice(None, None, -1) if spec.channels == "bgr" else slice(None)
+
+
+def pixel_affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return factor and summand (3,) float32 of each channel: a pixel x becomes ``x * factor + summand``."""
+    mean = np.array(spec.mean or (0.0, 0.0, 0.0))
+    std = np.array(spec.std or (1.0, 1.0, 1.0))
+    return (spec.scale / std).astype(np.float32), ((spec.offset - mean) / std).astype(np.float32)
+
+
+def _scaled(planes: Frame, spec: InputSpec) -> NDArray[np.float32]:
+    """Normalise (3, ...); product and sum are each rounded to float32, as scenic's are."""
+    values = np.array(planes, dtype=np.float32, order="C")
+    for plane, factor, summand in zip(values, *pixel_affine(spec), strict=True):
+        plane *= factor
+        plane += summand
+    return values
