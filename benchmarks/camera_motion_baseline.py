@@ -34,16 +34,16 @@ DIRECTIONS = (
 
 
 def read(path: str | Path) -> list[np.ndarray]:
-    """Decode a clip to grey pictures, about `RATE` per second, short side `SIDE`."""
+    """Decode a clip to gray pictures, about `RATE` per second, short side `SIDE`."""
     pictures: list[np.ndarray] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         step = max(1, round(float(stream.average_rate or 25) / RATE))
         for number, frame in enumerate(container.decode(stream)):
             if number % step == 0:
-                grey = frame.to_ndarray(format="gray")
-                scale = SIDE / min(grey.shape)
-                pictures.append(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+                gray = frame.to_ndarray(format="gray")
+                scale = SIDE / min(gray.shape)
+                pictures.append(cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     return pictures
 
 
@@ -61,8 +61,8 @@ def similarity(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     )
     if matrix is None:
         return np.zeros(4)
-    centre = np.array([before.shape[1] / 2, before.shape[0] / 2])
-    shift = matrix[:, :2] @ centre + matrix[:, 2] - centre
+    center = np.array([before.shape[1] / 2, before.shape[0] / 2])
+    shift = matrix[:, :2] @ center + matrix[:, 2] - center
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if not 0.5 < scale < 2 or np.abs(shift).max() > SIDE / 2:  # a cut
         return np.zeros(4)
@@ -75,7 +75,7 @@ def classify(path: str | Path) -> str:
     if len(pictures) < 2:
         return "static"
     steps = np.stack([similarity(a, b) for a, b in pairwise(pictures)])
-    # As motion in the picture: scaling and turning move its rim, half a short side from the centre.
+    # As motion in the picture: scaling and turning move its rim, half a short side from the center.
     reach = steps * np.array([1, 1, 0.5, 0.5])
     total = reach.sum(0)
     course = np.cumsum(reach[:, :2], 0)

@@ -92,8 +92,8 @@ def camera(label: str, frames: int, fps: float, rng: np.random.Generator) -> dic
     elif label in ("tilt up", "tilt down"):
         path["down"] += travel * (progress - 0.5) * (1 if label == "tilt up" else -1)
     elif label in ("zoom in", "zoom out"):
-        factor = np.log(rng.uniform(1.15, 2.0)) * (1 if label == "zoom in" else -1)
-        path["scale"] = np.exp(factor * (progress - 0.5))
+        scale = np.log(rng.uniform(1.15, 2.0)) * (1 if label == "zoom in" else -1)
+        path["scale"] = np.exp(scale * (progress - 0.5))
     elif label.startswith("roll"):
         angle = float(np.exp(rng.uniform(np.log(6), np.log(50))))
         path["turn"] += angle * (progress - 0.5) * (-1 if label == "roll clockwise" else 1)

@@ -22,7 +22,7 @@ import torch
 
 from vidcls.bench.machine import describe, peak_matmul
 from vidcls.bench.reference import COMPARABLE, load_reference, save_reference
-from vidcls.bench.timing import summarise
+from vidcls.bench.timing import summarize
 from vidcls.bench.worker import clip_of, pixels_of
 from vidcls.engines import Engine, make_engine
 from vidcls.engines.openvino import OpenVINOEngine
@@ -31,7 +31,7 @@ from vidcls.engines.torch import cpu_has_bf16
 from vidcls.inference.classifier import shared_logits
 from vidcls.inference.load import load
 from vidcls.models.count import count
-from vidcls.views.transform import normalise, pixel_affine
+from vidcls.views.transform import normalize, pixel_scale_shift
 
 
 def main() -> int:
@@ -68,7 +68,7 @@ def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str)
     if comparable:
         save_reference(classifier.spec.architecture, classifier.spec.config, folder)
         classifier = load(name, weights=folder, **plain)
-    spec, affine = classifier.spec.input, pixel_affine(classifier.spec.input)
+    spec, scale_shift = classifier.spec.input, pixel_scale_shift(classifier.spec.input)
     eager: Any = getattr(classifier.engine, "engine", classifier.engine)
     module = eager.module
     counted = count(module, spec.num_frames, spec.image_size)
@@ -76,10 +76,11 @@ def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str)
     pixels = pixels_of(spec, 1)
     indices = np.arange(spec.num_frames)[None] if classifier.uses_frame_indices else None
     runs: dict[tuple[str, str], Callable[[], Any]] = {
-        kind: (lambda engine=engine: engine(pixels, indices, affine)[0]) for kind, engine in programs.items()
+        kind: (lambda engine=engine: engine(pixels, indices, scale_shift)[0])
+        for kind, engine in programs.items()
     }
     if comparable:
-        forward, views = load_reference(folder, "cpu"), torch.from_numpy(normalise(pixels, spec))
+        forward, views = load_reference(folder, "cpu"), torch.from_numpy(normalize(pixels, spec))
         runs["transformers", "fp32"] = lambda: forward(views)[0].numpy()
     times: dict[tuple[str, str], list[float]] = {kind: [] for kind in runs}
     busy: dict[tuple[str, str], list[float]] = {kind: [] for kind in runs}
@@ -103,7 +104,7 @@ def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str)
             "model": name,
             "engine": kind[0],
             "precision": kind[1],
-            "seconds": summarise(times[kind], busy[kind]).as_dict(),
+            "seconds": summarize(times[kind], busy[kind]).as_dict(),
             "gflops_per_second": 2 * counted.macs / 1e9 / float(np.median(times[kind])),
             "gmacs": counted.macs / 1e9,
             "frames": spec.num_frames,

@@ -5,7 +5,7 @@
 The task: a bright soft blob on a grainy still background moves left, right, up or down. It may be anywhere at any
 moment, so that a single picture tells nothing (25 %), and left and right consist of the same pictures in another order.
 Every model has the width that brings it nearest to the same number of multiply-adds for one clip, and the same clips,
-steps, optimizer and schedule. Initialisation is each design's own, but for what is too small to learn from at toy
+steps, optimizer and schedule. Initialization is each design's own, but for what is too small to learn from at toy
 size (see `scale_start`).
 
 Writes motion-ablation.md, .png and .json into docs/. A model whose figures are in the .json is not trained again.
@@ -70,14 +70,14 @@ DESIGNS = (
     Design("ViT on each frame, averaged", "vit-frames", PATCHES, can_see=False),
     Design("TimeSformer, space only", "timesformer-space", PATCHES, can_see=False),
     Design("ViViT 1, spatio-temporal", "vivit-st", TUBELETS),
-    Design("ViViT 2, factorised encoder", "vivit-fe", {**TUBELETS, "temporal_depth": 2}),
-    Design("ViViT 3, factorised self-attention", "vivit-fsa", TUBELETS),
-    Design("ViViT 4, factorised dot product", "vivit-fdp", TUBELETS),
+    Design("ViViT 2, factorized encoder", "vivit-fe", {**TUBELETS, "temporal_depth": 2}),
+    Design("ViViT 3, factorized self-attention", "vivit-fsa", TUBELETS),
+    Design("ViViT 4, factorized dot product", "vivit-fdp", TUBELETS),
     Design("TimeSformer, joint", "timesformer-joint", PATCHES),
     Design("TimeSformer, divided", "timesformer-divided", PATCHES),
     Design("TimeSformer, local-global", "timesformer-local-global", PATCHES),
     Design("TimeSformer, axial", "timesformer-axial", PATCHES),
-    # Longformer's layers normalise after each sum, as BERT's. At the full rate, or with two of them at half of it, the
+    # Longformer's layers normalize after each sum, as BERT's. At the full rate, or with two of them at half of it, the
     # class token forgot the frames within 200 steps, and then no gradient reached the backbone any more.
     Design(
         "VTN",
@@ -123,12 +123,12 @@ def make_batch(seed: int, number: int, count: int) -> tuple[Tensor, Tensor]:
     )  # (b, 2, t)
     places = (middle + reach * at).transpose(0, 2, 1)  # (b, t, 2)
     radius = rng.uniform(0.07, 0.12, count) * SIDE
-    colour = rng.uniform(0.5, 1.0, (count, 3))
+    color = rng.uniform(0.5, 1.0, (count, 3))
     away = np.arange(SIDE) + 0.5 - places[..., None]  # (b, t, 2, side)
     bumps = np.exp(-(away**2) / (2 * radius[:, None, None, None] ** 2))
     shape = bumps[:, :, 0, :, None] * bumps[:, :, 1, None, :]  # (b, t, h, w)
     still = rng.normal(0.0, 0.1, (count, 1, 1, SIDE, SIDE)) + rng.uniform(-0.2, 0.2, (count, 1, 1, 1, 1))
-    clips = np.clip(still + colour[:, :, None, None, None] * shape[:, None], -1, 1)
+    clips = np.clip(still + color[:, :, None, None, None] * shape[:, None], -1, 1)
     return torch.from_numpy(clips.astype(np.float32)), torch.from_numpy(labels)
 
 
@@ -202,13 +202,13 @@ def train(design: Design, setting: Setting) -> dict[str, Any]:
     for step in range(setting.steps):
         clips, labels = make_batch(setting.seed, step, setting.batch)
         progress = step / setting.steps
-        factor = (
+        scale = (
             min(1.0, (step + 1) / (0.1 * setting.steps))
             * 0.5
             * (1 + math.cos(math.pi * max(0, progress - 0.1) / 0.9))
         )
         for group in optimizer.param_groups:
-            group["lr"] = setting.learning_rate * design.rate * factor
+            group["lr"] = setting.learning_rate * design.rate * scale
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(model(clips), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -241,7 +241,7 @@ it nearest to {setting.mmacs:g} million multiply-adds a clip, and sees the same 
 in {setting.steps} steps (AdamW, peak rate {setting.learning_rate:g}, warm-up and cosine, one seed). Weights start as
 each design has it, but for two things that toy size needs: embeddings of place and time are drawn with a standard
 deviation of {EMBEDDING_STD:g}, and other normals of 0.02, meant for a width of 768, are scaled by √(768 / width).
-Accuracy is on {TEST_CLIPS} clips of another seed: its standard error is about 1.4 points at 25 %, and less towards
+Accuracy is on {TEST_CLIPS} clips of another seed: its standard error is about 1.4 points at 25 %, and less toward
 100 %.
 
 | design | architecture | width | million multiply-adds | parameters | top-1 | 90 % by step |

@@ -22,7 +22,7 @@ FPS, SIDE = 25, 64
 
 
 def make_video(path: Path, seconds: int) -> None:
-    """Write a video of grey waves that move; most of it is left to the codec's prediction."""
+    """Write a video of gray waves that move; most of it is left to the codec's prediction."""
     import av
     import numpy as np
 

@@ -1,7 +1,7 @@
 """Clips made on the spot for the tests: every frame carries its number in a form that survives encoding.
 
 The upper half of a frame is a row of black and white blocks, the frame's number in binary; the lower half is
-a coloured pattern that moves, so that colour conversion and motion are exercised too.
+a colored pattern that moves, so that color conversion and motion are exercised too.
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ import pytest
 from tests.clips import make_clip
 from vidcls.bench import decode, models, report, worker
 from vidcls.bench.machine import describe, peak_matmul, peak_memory
-from vidcls.bench.timing import measure, summarise
+from vidcls.bench.timing import measure, summarize
 from vidcls.config import load_registry
 from vidcls.errors import DependencyError, OutputError, UsageError
 
 
 def test_figures_of_known_times() -> None:
-    found = summarise([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = summarize([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (found.median, found.best, found.repetitions) == (3.0, 1.0, 5)
     assert found.p90 == pytest.approx(4.6)
     assert found.spread == pytest.approx(1 / 3)

@@ -153,7 +153,7 @@ def test_hostile_metadata(change: Any, words: str, tmp_path: Path) -> None:
         {"dropout": 7},
         {"num_heads": None},
         {"pool": {}},
-        {"colour": "red"},
+        {"color": "red"},
     ],
 )
 def test_configurations_that_make_no_model(config: Any, tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def test_broken_msgpack(content: bytes, tmp_path: Path) -> None:
 
 
 def test_momentum_is_stepped_over(tmp_path: Path) -> None:
-    """Whatever lies in the optimiser's state is not read, and need not even be readable."""
+    """Whatever lies in the optimizer's state is not read, and need not even be readable."""
     nonsense = ext([-1], "object", b"")
     tree = {"opt_state": {"0": nonsense}, "params": {"w": packed(np.ones(2, np.float32))}, "rng": nonsense}
     path = write_msgpack(tmp_path / "checkpoint", tree)

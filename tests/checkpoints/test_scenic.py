@@ -95,8 +95,8 @@ def feature_files() -> list[Path]:
 
 @pytest.mark.parametrize("path", feature_files(), ids=lambda path: f"{path.parent.name}-{path.stem}")
 @torch.no_grad()
-def test_features_of_initialised_models(path: Path) -> None:
-    """scenic's freshly initialised models: heads at zero, features before them known."""
+def test_features_of_initialized_models(path: Path) -> None:
+    """scenic's freshly initialized models: heads at zero, features before them known."""
     case = json.loads((path.parent / "case.json").read_text())
     described = case.get("configs") or {name: entry["config"] for name, entry in case["models"].items()}
     config = described[path.stem]

@@ -244,7 +244,7 @@ def test_input_is_the_stored_one(tmp_path: Path) -> None:
     )
     spec = InputSpec(**read_with(cfg, tmp_path).input)
     assert (spec.num_frames, spec.stride, spec.fps, spec.num_views, spec.num_crops) == (4, 16, 30, 1, 3)
-    assert (spec.image_size, spec.resize, spec.resize_rule, spec.centre_crop) == (
+    assert (spec.image_size, spec.resize, spec.resize_rule, spec.center_crop) == (
         (40, 40),
         40,
         "float",

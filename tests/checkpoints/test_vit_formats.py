@@ -220,7 +220,7 @@ def test_each_publisher_resizes_in_its_own_way(tmp_path: Path) -> None:
     original = golden_timm()["pos_embed"]
     assert tables[0].shape == (1, 5, 48)
     assert all(torch.equal(table[:, 0], original[:, 0]) for table in tables)
-    # Halving without antialias is the mean of 2 × 2 neighbours; with it, wider neighbourhoods take part.
+    # Halving without antialias is the mean of 2 × 2 neighbors; with it, wider neighborhoods take part.
     halved = original[0, 1:].view(2, 2, 2, 2, 48).mean((1, 3)).view(4, 48)
     assert (tables[0][0, 1:] - halved).abs().max() < 1e-6
     assert (tables[1][0, 1:] - halved).abs().max() > 1e-3

@@ -242,7 +242,7 @@ def test_input_is_the_releases_pipeline(tmp_path: Path, full: bool, expected: di
         image_size=(SIZE, SIZE),
         resize=256,
         resize_rule="float",
-        centre_crop="ceil",
+        center_crop="ceil",
         scale=1 / 255,
         offset=0,
         mean=(0.45, 0.45, 0.45),

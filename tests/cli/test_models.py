@@ -14,11 +14,11 @@ import pytest
 from tests.cli.test_predict import vidcls
 from vidcls.config import load_registry
 
-HEADINGS = ["name", "architecture", "dataset", "frames", "top-1", "params M", "GMACs", "licence", "weights"]
+HEADINGS = ["name", "architecture", "dataset", "frames", "top-1", "params M", "GMACs", "license", "weights"]
 
 
 def on_terminal(columns: int, *arguments: str) -> str:
-    """What a person sees in a terminal of so many columns, without colours."""
+    """What a person sees in a terminal of so many columns, without colors."""
     pty = pytest.importorskip("pty")  # not on Windows
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -49,8 +49,8 @@ def on_terminal(columns: int, *arguments: str) -> str:
     [
         (200, []),
         (160, []),
-        (100, ["architecture", "dataset", "licence"]),
-        (72, ["architecture", "dataset", "frames", "licence", "weights"]),
+        (100, ["architecture", "dataset", "license"]),
+        (72, ["architecture", "dataset", "frames", "license", "weights"]),
     ],
 )
 def test_table_fits_the_terminal(columns: int, hidden: list[str]) -> None:
@@ -116,7 +116,7 @@ def test_own_registry_is_laid_over(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(
         "default: mine\nmodels:\n"
-        "  mine: {base: vtn, licence: '[bold]my own[/bold]', published: {top1: 12.3}}\n"
+        "  mine: {base: vtn, license: '[bold]my own[/bold]', published: {top1: 12.3}}\n"
         "  vivit-fe: {architecture: vivit-fe, dataset: replaced}\n"
     )
     rows = [

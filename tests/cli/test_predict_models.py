@@ -39,7 +39,7 @@ def predicted(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def randomise(model: torch.nn.Module) -> None:
+def randomize(model: torch.nn.Module) -> None:
     for parameter in model.parameters():  # zero biases and tiny weights would hide mistakes
         torch.nn.init.normal_(parameter, std=0.05 if parameter.ndim > 1 else 0.2)
 
@@ -53,7 +53,7 @@ def make_hf_timesformer(folder: Path, **sizes: Any) -> Path:
     torch.manual_seed(0)
     config = transformers.TimesformerConfig(num_labels=CLASSES, **sizes)
     model = transformers.TimesformerForVideoClassification(config)
-    randomise(model)
+    randomize(model)
     model.save_pretrained(folder)
     size = config.image_size
     transformers.VideoMAEImageProcessor(
@@ -153,7 +153,7 @@ def vtn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def slowfast_views(frames: list[np.ndarray], side: int, crop: int) -> Tensor:
-    """As the release prepares frames: normalised, then the short side resized, then cut; (1, 3, t, h, w)."""
+    """As the release prepares frames: normalized, then the short side resized, then cut; (1, 3, t, h, w)."""
     pixels = (torch.from_numpy(np.stack(frames)).float() / 255 - 0.45) / 0.225
     height, width = pixels.shape[1:3]
     size = (side, int(width / height * side)) if height < width else (int(height / width * side), side)
@@ -230,7 +230,7 @@ def test_timm_vit_equals_timm(clip: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 1}
     model = timm_vit.VisionTransformer(**sizes, num_classes=CLASSES).eval()
-    randomise(model)
+    randomize(model)
     torch.save(model.state_dict(), tmp_path / "vit.pth")
     frames = decode_all(clip)
 

@@ -239,4 +239,4 @@ def test_int8_wants_to_be_made_first(tmp_path: Path) -> None:
         timeout=100,
     )
     assert done.returncode == 3
-    assert "vidcls quantise" in done.stderr
+    assert "vidcls quantize" in done.stderr

@@ -15,7 +15,7 @@ from vidcls.errors import DeviceError
 from vidcls.inference.classifier import Clip, batches, clip_pixels, shared_logits
 from vidcls.models import build
 from vidcls.video.reader import VideoInfo
-from vidcls.views.transform import ClipPlan, pixel_affine
+from vidcls.views.transform import ClipPlan, pixel_scale_shift
 
 TINY = [name for name, spec in load_registry().items() if "tiny" in name and spec.weights is None]
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -55,7 +55,7 @@ def test_shared_units_change_no_logit(name: str, crops: int) -> None:
     indices = clip.view_indices if type(model).uses_frame_indices else None
     plain = engine(clip.views, indices)
     assert (
-        np.abs(engine(clip_pixels(clip, slice(0, 5 * crops)), indices, pixel_affine(spec)) - plain).max()
+        np.abs(engine(clip_pixels(clip, slice(0, 5 * crops)), indices, pixel_scale_shift(spec)) - plain).max()
         < 1e-5
     )
     if engine.unit_frames:
@@ -79,12 +79,12 @@ def test_tubelets_are_shared_only_where_all_their_frames_are() -> None:
 def test_pixels_are_cut_as_views_are() -> None:
     spec = InputSpec(num_frames=4, image_size=(8, 8), resize=10, num_crops=3, channels="bgr")
     clip = make_clip(spec, windows(4, 2, 3))
-    factor, summand = pixel_affine(spec)
+    scale, shift = pixel_scale_shift(spec)
     parts = [clip_pixels(clip, part) for part in batches(9, 4)]
     assert [len(part) for part in parts] == [4, 4, 1]
     pixels = np.concatenate(parts)
     assert pixels.dtype == np.uint8
-    assert np.abs((pixels * factor + summand).transpose(0, 4, 1, 2, 3) - clip.views).max() < 1e-6
+    assert np.abs((pixels * scale + shift).transpose(0, 4, 1, 2, 3) - clip.views).max() < 1e-6
 
 
 @needs_openvino
@@ -103,16 +103,16 @@ def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
     clip = make_clip(spec, windows(spec.num_frames, 4, 3))
     indices = clip.view_indices if type(model).uses_frame_indices else None
     plain = eager(clip.views, indices)
-    affine = pixel_affine(spec)
-    engine.prepare(np.dtype(np.uint8), affine)
+    scale_shift = pixel_scale_shift(spec)
+    engine.prepare(np.dtype(np.uint8), scale_shift)
     pixels = clip_pixels(clip, slice(0, 3))
-    assert np.abs(engine(pixels, indices, affine) - plain).max() < 1e-5
+    assert np.abs(engine(pixels, indices, scale_shift) - plain).max() < 1e-5
     assert np.abs(engine(clip.views, indices) - plain).max() < 1e-5
-    # The normalisation is part of the graph: another one makes another graph.
-    other = (affine[0] * 2, affine[1] + 1)
+    # The normalization is part of the graph: another one makes another graph.
+    other = (scale_shift[0] * 2, scale_shift[1] + 1)
     assert np.abs(engine(pixels, indices, other) - eager(pixels, indices, other)).max() < 1e-5
     floats = pixels.astype(np.float32) + 0.25
-    assert np.abs(engine(floats, indices, affine) - eager(floats, indices, affine)).max() < 1e-5
+    assert np.abs(engine(floats, indices, scale_shift) - eager(floats, indices, scale_shift)).max() < 1e-5
     if engine.unit_frames:
         assert np.abs(shared_logits(engine, clip, indices)[0] - plain).max() < 1e-5
 
@@ -162,7 +162,7 @@ def test_cuda_takes_pixels_and_agrees_with_the_cpu(name: str, precision: str) ->
     expected = make_engine(model, "cpu", "fp32")(clip.views, indices)
     engine = make_engine(model, "cuda", precision)
     assert choose_precision("auto", "cuda") in ("bf16", "fp16")
-    found = engine(clip_pixels(clip, slice(0, 3)), indices, pixel_affine(spec))
+    found = engine(clip_pixels(clip, slice(0, 3)), indices, pixel_scale_shift(spec))
     assert np.abs(found - expected).max() < (1e-3 if precision == "fp32" else 0.1)
 
 

@@ -15,7 +15,7 @@ import torch
 from tests.clips import make_clip
 from vidcls.checkpoints import save_checkpoint
 from vidcls.engines import numpy_vivit as small
-from vidcls.engines.select import Wish, small_engine, small_engine_of
+from vidcls.engines.select import EngineRequest, numpy_engine, small_engine_of
 from vidcls.engines.torch import EagerEngine
 from vidcls.errors import CheckpointError, DeviceError
 from vidcls.inference.load import load
@@ -83,9 +83,9 @@ def test_the_cost_is_near_the_count() -> None:
 
 
 def test_others_are_refused() -> None:
-    with pytest.raises(DeviceError, match="factorised encoders with the tanh GELU"):
+    with pytest.raises(DeviceError, match="factorized encoders with the tanh GELU"):
         small_engine_of(model_of(activation="gelu"), "cpu")
-    with pytest.raises(DeviceError, match="numpy: runs factorised encoders"):
+    with pytest.raises(DeviceError, match="numpy: runs factorized encoders"):
         small_engine_of(build("vit-frames", embed_dim=16, depth=1, num_heads=2, num_classes=2), "cpu")
     with pytest.raises(DeviceError, match="bf16: the engine numpy cannot do it"):
         load("camera-motion", engine="numpy", precision="bf16")
@@ -145,8 +145,8 @@ def test_it_is_taken_for_few_clips_only(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delitem(sys.modules, "torch")
 
-    def chosen(**wish: Any) -> bool:
-        return small_engine(found.facts, found.facts.spec.input, Wish(**wish), path) is not None
+    def chosen(**request: Any) -> bool:
+        return numpy_engine(found.facts, found.facts.spec.input, EngineRequest(**request), path) is not None
 
     assert chosen(clips=1)
     assert not chosen(clips=None)  # it may be a million

@@ -33,7 +33,7 @@ INPUT = {
     "resize": 18,
     "resize_rule": "float",
     "interpolation": "bilinear",
-    "centre_crop": "ceil",
+    "center_crop": "ceil",
     "scale": 1 / 255,
     "offset": 0.0,
     "mean": (0.45, 0.45, 0.45),
@@ -259,9 +259,9 @@ def test_memory_does_not_grow_with_the_video(
     encoded: list[int] = []
     pieces: list[int] = []
 
-    def watched_encode(units: Any, affine: Any = None) -> Any:
+    def watched_encode(units: Any, scale_shift: Any = None) -> Any:
         encoded.append(len(units))
-        return encode(units, affine)
+        return encode(units, scale_shift)
 
     def watched_read(indices: Any, transform: Any = None) -> Frames:
         assert len(pieces) * 16 - sum(encoded) <= 2 * 16  # the one at hand and the one before it

@@ -16,8 +16,8 @@ def linear(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def norm(weights: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-12) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    centered = x - x.mean(-1, keepdim=True)
+    scaled = centered / (centered.square().mean(-1, keepdim=True) + eps).sqrt()
     return scaled * weights[f"{name}.weight"].double() + weights[f"{name}.bias"].double()
 
 

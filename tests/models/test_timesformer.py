@@ -21,7 +21,7 @@ TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8, "num_class
 
 
 def tiny(architecture: str, **config: object) -> nn.Module:
-    """A small model whose every parameter is random, so that zeros of the initialisation hide nothing."""
+    """A small model whose every parameter is random, so that zeros of the initialization hide nothing."""
     torch.manual_seed(0)
     model = build(architecture, **{**TINY, "image_size": 32, "num_frames": 4, **config}).eval()
     with torch.no_grad():
@@ -128,7 +128,7 @@ def random_block(block_class: type[StepBlock]) -> StepBlock:
 
 
 def places(grid: Place) -> list[Place]:
-    """Places of the patches in the order of the tokens: time fastest, then columns, then rows."""
+    """OutputPaths of the patches in the order of the tokens: time fastest, then columns, then rows."""
     t, h, w = grid
     return [(f, y, x) for y, x, f in product(range(h), range(w), range(t))]
 
@@ -287,7 +287,7 @@ def test_sizes_that_make_no_model_are_named(config: dict[str, object], text: str
 
 
 @pytest.mark.parametrize("architecture", SCHEMES)
-def test_initialisation_is_the_released_one(architecture: str) -> None:
+def test_initialization_is_the_released_one(architecture: str) -> None:
     model = build(architecture, **TINY, image_size=32, num_frames=4)
     zero = {name for name, parameter in model.named_parameters() if not parameter.any()}
     weights = {name for name in zero if name.endswith("weight")}

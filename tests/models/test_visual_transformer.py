@@ -335,7 +335,7 @@ def test_unknown_backbone_settings_are_named() -> None:
         build_backbone("vt-resnet18", num_token=3)
 
 
-def randomised(resnet: nn.Module) -> nn.Module:
+def randomized(resnet: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(5)
     for name, buffer in resnet.named_buffers():
         if name.endswith(("running_mean", "running_var")):
@@ -347,7 +347,7 @@ def randomised(resnet: nn.Module) -> nn.Module:
 def test_resnet_equals_timm(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    theirs = randomised(timm.create_model(name, num_classes=3))
+    theirs = randomized(timm.create_model(name, num_classes=3))
     torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
     ours = ResNet(name).eval()
     assert load_resnet_weights(ours, tmp_path / "resnet.pth") == ("fc.weight", "fc.bias")
@@ -359,7 +359,7 @@ def test_resnet_equals_timm(name: str, tmp_path: Path) -> None:
 def plain_state(name: str, **config: int) -> dict[str, torch.Tensor]:
     """What torchvision would have saved: the whole ResNet with its classifier."""
     torch.manual_seed(7)
-    resnet = randomised(ResNet(name, **config))
+    resnet = randomized(ResNet(name, **config))
     fc = nn.Linear(resnet.channels[-1], 3)
     return {**resnet.state_dict(), **{f"fc.{key}": value for key, value in fc.state_dict().items()}}
 

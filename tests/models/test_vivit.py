@@ -130,7 +130,7 @@ def test_published_sizes(
 
 
 @torch.no_grad()
-def test_factorised_encoder_in_two_halves() -> None:
+def test_factorized_encoder_in_two_halves() -> None:
     """Time steps are encoded apart, so that overlapping views can share them."""
     model: Any = small("vivit-fe")
     views = views_of(model)

@@ -1,4 +1,4 @@
-"""ViViT once more, restated from the paper in plain float64: dense attention, and masks where a model factorises."""
+"""ViViT once more, restated from the paper in plain float64: dense attention, and masks where a model factorizes."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def mlp(p: dict[str, Array], name: str, x: Array) -> Array:
 
 
 def norm(p: dict[str, Array], name: str, x: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    centered = x - x.mean(-1, keepdims=True)
+    scaled = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-6)
     return scaled * p[f"{name}.weight"] + p[f"{name}.bias"]
 
 

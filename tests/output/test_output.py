@@ -169,7 +169,7 @@ def test_any_terminal(width: int, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_colours_only_where_wanted(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+def test_colors_only_where_wanted(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")

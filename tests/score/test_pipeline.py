@@ -97,7 +97,7 @@ def test_clips_that_share_batches_score_as_alone(folder: Path, architecture: str
             }
 
 
-class SmallEngine:
+class NumpyViViTEngine:
     """Runs out of memory above a number of views, as a GPU does."""
 
     unit_frames = 0
@@ -106,7 +106,7 @@ class SmallEngine:
         self.fits = fits
         self.sizes: list[int] = []
 
-    def __call__(self, views: Any, frame_indices: Any = None, affine: Any = None) -> Any:
+    def __call__(self, views: Any, frame_indices: Any = None, scale_shift: Any = None) -> Any:
         self.sizes.append(len(views))
         if len(views) > self.fits:
             raise DeviceError("cuda:0", "out of memory", "use fewer --views")
@@ -122,8 +122,8 @@ def works_of(folder: Path, count: int) -> Any:
 
 def test_running_out_of_memory_halves_the_batch(folder: Path) -> None:
     works = works_of(folder, 4)
-    expected = np.concatenate([SmallEngine(99)(work.pixels) for work in works])
-    engine, batcher = SmallEngine(fits=5), Batcher(16)
+    expected = np.concatenate([NumpyViViTEngine(99)(work.pixels) for work in works])
+    engine, batcher = NumpyViViTEngine(fits=5), Batcher(16)
     logits = batcher.run(engine, works)
     assert [len(part) for part in logits] == [4, 4, 4, 4]
     assert np.array_equal(np.concatenate(logits), expected)
@@ -132,7 +132,7 @@ def test_running_out_of_memory_halves_the_batch(folder: Path) -> None:
     batcher.run(engine, works)
     assert engine.sizes[6:] == [4, 4, 4, 4]  # it remembers
     with pytest.raises(DeviceError, match="out of memory"):
-        Batcher(4).run(SmallEngine(fits=0), works)
+        Batcher(4).run(NumpyViViTEngine(fits=0), works)
 
 
 def test_the_batch_grows_while_that_pays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ def test_the_blob_moves_as_its_label_says(ablation: ModuleType) -> None:
     # What changes over time is the blob's alone: the background stands still.
     blob = (clips - clips.amin(2, keepdim=True)).mean(1).numpy()  # (b, t, h, w)
     places = np.arange(ablation.SIDE)
-    centres = np.stack([(blob.sum(5 - axis) * places).sum(-1) / blob.sum((2, 3)) for axis in (2, 3)], -1)
-    moved = centres[:, -1] - centres[:, 0]  # (b, 2), (y, x) pixels
+    centers = np.stack([(blob.sum(5 - axis) * places).sum(-1) / blob.sum((2, 3)) for axis in (2, 3)], -1)
+    moved = centers[:, -1] - centers[:, 0]  # (b, 2), (y, x) pixels
     along = (moved * np.array(ablation.DIRECTIONS)[labels.numpy()]).sum(1)
     assert (along > 2).all()
     assert (np.abs(moved).sum(1) - along).max() < 1  # nothing across

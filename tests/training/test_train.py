@@ -26,13 +26,13 @@ from vidcls.training.recipe import recipe_text
 from vidcls.training.runtime import TrainingError
 from vidcls.training.train import Trainer, train
 
-# Everything that draws at random while training: dropout, stochastic depth, mixup, crops, colour; and the mean.
+# Everything that draws at random while training: dropout, stochastic depth, mixup, crops, color; and the mean.
 RANDOM: dict[str, Any] = {
     "config": {"dropout": 0.1, "drop_path_rate": 0.2},
     "mixup": 0.2,
     "ema": 0.9,
     "label_smoothing": 0.1,
-    "augment": {"colour": {}, "randaugment": {"layers": 1, "magnitude": 8}, "scale_jitter": [0.9, 1.33]},
+    "augment": {"color": {}, "randaugment": {"layers": 1, "magnitude": 8}, "scale_jitter": [0.9, 1.33]},
     "save_every": 2,
 }
 TIMES = ("clips_per_s", "data_wait")
@@ -185,12 +185,12 @@ def test_a_full_disk_stops_with_the_last_good_state(
 def test_running_out_of_memory_is_said_in_one_line(
     recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from vidcls.models.vivit import FactorisedEncoderViViT
+    from vidcls.models.vivit import FactorizedEncoderViViT
 
     def forward(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(FactorisedEncoderViViT, "forward", forward)
+    monkeypatch.setattr(FactorizedEncoderViViT, "forward", forward)
     with pytest.raises(DeviceError, match="lower --micro-batch"):
         train(recipe(), tmp_path / "run", device="cpu", quiet=True)
 
@@ -273,7 +273,7 @@ def test_metrics_are_rows_of_json(recipe: Any, folder: Path, tmp_path: Path) -> 
     assert wanted <= set(rows[-1])
 
 
-def test_tiny_factorised_encoder_learns_three_classes(tmp_path: Path) -> None:
+def test_tiny_factorized_encoder_learns_three_classes(tmp_path: Path) -> None:
     """A folder of three classes, at least 95 % on clips it has not seen: must show 3."""
     from vidcls.training.recipe import Recipe
 

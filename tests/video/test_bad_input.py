@@ -156,7 +156,7 @@ def test_cut_files(tmp_path, reader):
 
 
 def test_damage_in_the_middle(tmp_path, reader):
-    """Frames that are lost are made up for by their neighbours, said so; the rest are exact."""
+    """Frames that are lost are made up for by their neighbors, said so; the rest are exact."""
     path = make_clip(tmp_path / "hole.mp4", 60, gop=6, faststart=True)
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4

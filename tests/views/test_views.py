@@ -25,8 +25,8 @@ from vidcls.views.transform import (
     frame_transform,
     input_from_preprocessor,
     make_views,
-    normalise,
-    pixel_affine,
+    normalize,
+    pixel_scale_shift,
     pixel_views,
     plan_clips,
 )
@@ -252,7 +252,7 @@ def test_scenic_pipeline_to_the_last_bit(folder: Path) -> None:
             np.testing.assert_array_equal(views.transpose(0, 2, 3, 4, 1), arrays[f"{name}/out"], err_msg=name)
 
 
-SLOWFAST = {"resize_rule": "float", "centre_crop": "ceil", "scale": 1 / 255, "offset": 0.0}
+SLOWFAST = {"resize_rule": "float", "center_crop": "ceil", "scale": 1 / 255, "offset": 0.0}
 MEAN_STD = {"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 
 
@@ -393,13 +393,13 @@ def test_channel_order_and_per_channel_numbers() -> None:
     fields |= {"offset": 1.0, "mean": (1.0, 2.0, 3.0), "std": (1.0, 2.0, 4.0)}
     rgb = cut(video, InputSpec(**fields))
     np.testing.assert_allclose(rgb[0, :, 0, 0, 0], [1.0, 0.5, 0.25], atol=1e-6)
-    # The numbers belong to the places that the checkpoint reads, whatever colour is there.
+    # The numbers belong to the places that the checkpoint reads, whatever color is there.
     bgr = cut(video, InputSpec(**fields, channels="bgr"))
     np.testing.assert_allclose(bgr[0, :, 0, 0, 0], [3.0, 0.5, -0.25], atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["truncate", "float"])
-def test_normalising_later_gives_the_same(rule: Any) -> None:
+def test_normalizing_later_gives_the_same(rule: Any) -> None:
     spec = InputSpec(num_frames=4, num_crops=3, image_size=16, resize=18, resize_rule=rule, **MEAN_STD)
     video = random_frames(20, 24, 40)
     plan = plan_clips(spec, num_frames=20, fps=25.0)
@@ -408,9 +408,9 @@ def test_normalising_later_gives_the_same(rule: Any) -> None:
     assert pixels.shape == (12, 4, 16, 16, 3)
     assert pixels.dtype == (np.float32 if rule == "float" else np.uint8)
     views = make_views(frames, plan.unique, plan, spec)
-    np.testing.assert_array_equal(normalise(pixels, spec), views)
-    factor, summand = pixel_affine(spec)
-    on_device = pixels.astype(np.float32) * factor + summand
+    np.testing.assert_array_equal(normalize(pixels, spec), views)
+    scale, shift = pixel_scale_shift(spec)
+    on_device = pixels.astype(np.float32) * scale + shift
     np.testing.assert_allclose(on_device.transpose(0, 4, 1, 2, 3), views, atol=1e-6)
 
 

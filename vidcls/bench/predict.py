@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from vidcls.bench.timing import summarise
+from vidcls.bench.timing import summarize
 from vidcls.errors import UsageError
 
 HEADINGS = ("run", "median s", "p90 s", "±", "peak memory", "processor s")
@@ -88,7 +88,7 @@ def summary(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     cpu = sorted(run["cpu"] for run in runs if run["cpu"] is not None)
     return {
         "run": name,
-        "seconds": summarise([run["seconds"] for run in runs]).as_dict(),
+        "seconds": summarize([run["seconds"] for run in runs]).as_dict(),
         "peak_memory": max(memory) if memory else None,
         "cpu_seconds": cpu[len(cpu) // 2] if cpu else None,
     }

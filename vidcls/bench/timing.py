@@ -37,7 +37,7 @@ class Timing(NamedTuple):
         return self._asdict()
 
 
-def summarise(times: list[float], processor: list[float] | None = None) -> Timing:
+def summarize(times: list[float], processor: list[float] | None = None) -> Timing:
     """Return the figures of some calls' seconds, and of their processor seconds where these were taken."""
     low, median, high, p90 = np.percentile(times, [25, 50, 75, 90])
     spread = float((high - low) / 2 / median)
@@ -77,6 +77,6 @@ def measure(
         processor.append(time.process_time() - busy)
         if len(times) < MIN_REPETITIONS:
             continue
-        if now >= end or summarise(times).spread / len(times) ** 0.5 <= spread / MIN_REPETITIONS**0.5:
+        if now >= end or summarize(times).spread / len(times) ** 0.5 <= spread / MIN_REPETITIONS**0.5:
             break
-    return summarise(times, processor)
+    return summarize(times, processor)

@@ -70,14 +70,14 @@ def clip_of(spec: InputSpec) -> Clip:
 
 def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
     """Make an engine and time it on views, and on a whole clip where its views share work."""
-    from vidcls.views.transform import pixel_affine
+    from vidcls.views.transform import pixel_scale_shift
 
     start = time.perf_counter()
     classifier, calibrated = _ready(task["load"])
     with classifier:
         engine, spec = classifier.engine, classifier.spec.input
-        affine = pixel_affine(spec)
-        engine.prepare(np.dtype(np.uint8), affine)
+        scale_shift = pixel_scale_shift(spec)
+        engine.prepare(np.dtype(np.uint8), scale_shift)
         ready = time.perf_counter() - start
         device = engine.device
         wait = waiter(device) if engine.name != "openvino" else (lambda: None)
@@ -87,9 +87,9 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
         for batch in task["batch"]:
             views = pixels_of(spec, batch)
             indices = _indices(classifier, batch)
-            timing = measure(lambda: engine(views, indices, affine), wait=wait, **limits)  # noqa: B023
+            timing = measure(lambda: engine(views, indices, scale_shift), wait=wait, **limits)  # noqa: B023
             rows.append({"batch": batch, "timing": timing.as_dict(), "memory": peak_memory(device)})
-        one = engine(pixels_of(spec, 1), _indices(classifier, 1), affine)[0]
+        one = engine(pixels_of(spec, 1), _indices(classifier, 1), scale_shift)[0]
         answer = {
             "engine": engine.name,
             "device": device,
@@ -125,17 +125,17 @@ def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
     from vidcls.engines import unit_frames
     from vidcls.engines.export import convert
     from vidcls.engines.openvino import OpenVINOEngine, split_units
-    from vidcls.engines.quantize import quantise
-    from vidcls.views.transform import normalise
+    from vidcls.engines.quantize import quantize
+    from vidcls.views.transform import normalize
 
     classifier = load(**{**wanted, "engine": "eager", "precision": "fp32"})
     engine: Any = classifier.engine
     module = getattr(engine, "engine", engine).module
     spec, unit = classifier.spec.input, unit_frames(module)
-    views = normalise(pixels_of(spec, 1), spec)
+    views = normalize(pixels_of(spec, 1), spec)
     inputs = split_units(views, unit, False) if unit else views
     parts = convert(module, spec.num_frames, spec.image_size)
-    smaller = quantise(parts, [part[None] for part in inputs[:16]])
+    smaller = quantize(parts, [part[None] for part in inputs[:16]])
     classifier.engine = OpenVINOEngine(smaller, "int8", unit)
     return classifier, "noise"
 
@@ -152,7 +152,7 @@ def measure_transformers(task: dict[str, Any]) -> dict[str, Any]:
 
     from vidcls.bench.reference import load_reference
     from vidcls.config import InputSpec
-    from vidcls.views.transform import normalise
+    from vidcls.views.transform import normalize
 
     spec = InputSpec(**task["input"])
     start = time.perf_counter()
@@ -162,10 +162,10 @@ def measure_transformers(task: dict[str, Any]) -> dict[str, Any]:
     rows = []
     with torch.inference_mode():
         for batch in task["batch"]:
-            views = torch.from_numpy(normalise(pixels_of(spec, batch), spec)).to(task["device"])
+            views = torch.from_numpy(normalize(pixels_of(spec, batch), spec)).to(task["device"])
             timing = measure(lambda: forward(views), wait=waiter(task["device"]), **limits)  # noqa: B023
             rows.append({"batch": batch, "timing": timing.as_dict(), "memory": peak_memory(task["device"])})
-        view = torch.from_numpy(normalise(pixels_of(spec, 1), spec)).to(task["device"])
+        view = torch.from_numpy(normalize(pixels_of(spec, 1), spec)).to(task["device"])
         logits = forward(view)[0].float().cpu().tolist()
     return {"engine": "transformers", "precision": "fp32", "ready": ready, "rows": rows, "logits": logits}
 

@@ -147,7 +147,7 @@ def _by_frame(
 
 
 def _stored_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
-    """The configuration's sizes, held against the tensors: what differs must not pass for a wish to resize."""
+    """The configuration's sizes, held against the tensors: what differs must not pass for a request to resize."""
     stored = raw.meta["config"].get("image_size", 224)
     size = stored if isinstance(stored, list) else [stored, stored]
     frames = int(_number(raw, "num_frames", 8))

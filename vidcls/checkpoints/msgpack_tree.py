@@ -1,7 +1,7 @@
 """Flax's msgpack files: a tree of maps with arrays as extension types.
 
 Source of the layout: flax ``serialization.py`` (extension codes 1 ndarray, 2 complex, 3 NumPy scalar; arrays
-over 1 GiB in chunks). The tree is walked with msgpack's streaming reader, so that the optimiser's state, as
+over 1 GiB in chunks). The tree is walked with msgpack's streaming reader, so that the optimizer's state, as
 large as the model and more, is stepped over without being built, and each claim is bounded.
 """
 
@@ -34,7 +34,7 @@ _NUMBER_TAGS = frozenset({*range(0x80), *range(0xE0, 0x100), 0xC2, 0xC3, *range(
 
 
 def read_msgpack(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the arrays of a flax msgpack file, optimiser state left out.
+    """Read the arrays of a flax msgpack file, optimizer state left out.
 
     Returns:
         Flat ``a/b/c`` → tensor, and flat name → number or string for everything else.

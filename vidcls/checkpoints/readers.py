@@ -277,7 +277,7 @@ def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
     """Only plain numbers that are there: by a stride of zero one element can claim to be a terabyte."""
     problem = ""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        problem = "is sparse, quantised or has no data"
+        problem = "is sparse, quantized or has no data"
     elif tensor.is_complex():
         problem = "is complex"
     elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

@@ -8,7 +8,7 @@ Sizes may be changed while loading, by the rule of the reference's ``load_pretra
 one flat row, nearest in 1-D (not as a picture), the times nearest in 1-D. This differs from what the model does
 with views of other sizes (`vidcls.models.timesformer.TimeSformer.positions`), and the reference has a third way:
 ``tools/test_net.py`` resizes the times only and silently leaves every other tensor that does not fit as it was
-initialised. We never do that; what does not fit is an error.
+initialized. We never do that; what does not fit is an error.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def inflate_image_vit(
     """Turn an image ViT's weights into the start of a TimeSformer, as the reference's ``load_pretrained`` does.
 
     Every attention step starts from the image's own attention and norm, the linear layers behind the early steps
-    and the time embeddings from zero: at first the model is the image ViT, by frame. Places are resized nearest
+    and the time embeddings from zero: at first the model is the image ViT, by frame. OutputPaths are resized nearest
     in 1-D. The paper's schemes that were never released start in the same way.
 
     Args:

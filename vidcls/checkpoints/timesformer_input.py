@@ -73,12 +73,12 @@ def stored_input(
     return {name: getattr(spec, name) for name in fields}, ()
 
 
-# The reference normalises first and resizes the floating-point frames then, which is the same the other way round.
+# The reference normalizes first and resizes the floating-point frames then, which is the same the other way round.
 FAMILY: dict[str, Any] = {
     "sampling": "timesformer",
     "resize_rule": "float",
     "interpolation": "bilinear",
-    "centre_crop": "ceil",
+    "center_crop": "ceil",
     "scale": 1 / 255,
     "offset": 0.0,
     "channels": "rgb",

@@ -216,7 +216,7 @@ class Cfg:
             "image_size": image_size,
             "resize": max(int(self.numbers("DATA", "TRAIN_JITTER_SCALES", [256])[0]), *image_size),
             "resize_rule": "float",
-            "centre_crop": "ceil",
+            "center_crop": "ceil",
             "scale": 1 / 255,
             "offset": 0.0,
             "mean": tuple(self.numbers("DATA", "MEAN", [0.45, 0.45, 0.45])),

@@ -15,7 +15,7 @@ from vidcls.cli.evaluate import evaluate
 from vidcls.cli.merge import merge
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
-from vidcls.cli.quantize import quantise
+from vidcls.cli.quantize import quantize
 from vidcls.cli.score import score
 from vidcls.cli.synthesize import synthesize
 from vidcls.cli.train import train
@@ -48,7 +48,7 @@ def _main(
     pass
 
 
-for command in (predict, score, merge, models, train, evaluate, synthesize, convert, bench, quantise, doctor):
+for command in (predict, score, merge, models, train, evaluate, synthesize, convert, bench, quantize, doctor):
     app.command()(guard(command))
 
 

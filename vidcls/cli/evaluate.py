@@ -1,4 +1,4 @@
-"""``vidcls evaluate``: how good is a model on a labelled set?"""
+"""``vidcls evaluate``: how good is a model on a labeled set?"""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def evaluate(
     offline: o.OfflineOption = False,
     quiet: o.QuietOption = False,
 ) -> int:
-    """Score a labelled set and say how often the model is right.
+    """Score a labeled set and say how often the model is right.
 
     Prints top-1, top-5, mean class accuracy and calibration error, and each class's share. With -o the folder gets
     report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the most wrong clips.

@@ -13,11 +13,11 @@ from vidcls.cli import options as o
 if TYPE_CHECKING:
     from vidcls.config import ModelSpec, Registry
 
-HEADINGS = ("name", "architecture", "dataset", "frames", "top-1", "params M", "GMACs", "licence", "weights")
+HEADINGS = ("name", "architecture", "dataset", "frames", "top-1", "params M", "GMACs", "license", "weights")
 NUMBERS = ("frames", "top-1", "params M", "GMACs")
 # What a narrow terminal goes without, in this order; a name mostly tells the architecture.
-DISPENSABLE = ("licence", "architecture", "dataset", "frames", "weights")
-MAX_CELL = 18  # characters of a licence or data set in the table
+DISPENSABLE = ("license", "architecture", "dataset", "frames", "weights")
+MAX_CELL = 18  # characters of a license or data set in the table
 
 
 def models(
@@ -71,7 +71,7 @@ def cells(spec: ModelSpec) -> tuple[str, ...]:
             None if ours is None else _gmacs(ours.gmacs),
             None if published.gmacs is None else _gmacs(published.gmacs),
         ),
-        spec.licence or "-",
+        spec.license or "-",
         "none" if present is None else "here" if present else "to fetch",
     )
 

@@ -225,7 +225,7 @@ PrecisionOption = Annotated[
     typer.Option(
         envvar="VIDCLS_PRECISION",
         rich_help_panel=MACHINE,
-        help="auto: fp32 on CPU, bf16 on a CUDA device; int8 wants `vidcls quantise` first.",
+        help="auto: fp32 on CPU, bf16 on a CUDA device; int8 wants `vidcls quantize` first.",
     ),
 ]
 EngineOption = Annotated[

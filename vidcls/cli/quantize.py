@@ -1,4 +1,4 @@
-"""``vidcls quantise``: an int8 engine of a model, calibrated on clips, and what it changes."""
+"""``vidcls quantize``: an int8 engine of a model, calibrated on clips, and what it changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidcls.cli import options as o
 from vidcls.cli import say
 
 
-def quantise(
+def quantize(
     source: Annotated[
         list[str],
         typer.Argument(metavar="CLIP...", help="Clips like those that will be classified; some tens do."),
@@ -36,10 +36,10 @@ def quantise(
 
     Every fourth clip is kept from the calibration where there are at least four; the report is about these.
     """
-    from vidcls.inference.quantize_clips import quantise_model
+    from vidcls.inference.quantize_clips import quantize_model
     from vidcls.video.sources import expand
 
-    report = quantise_model(
+    report = quantize_model(
         expand(source),
         limit=limit,
         truth=truth,

@@ -1,4 +1,4 @@
-"""``vidcls synthesize``: write labelled clips."""
+"""``vidcls synthesize``: write labeled clips."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import typer
 
 from vidcls.cli import options as o
 
-DATA, OPTIMISATION, MACHINE = "Data", "Optimisation", "Machine"
+DATA, OPTIMIZATION, MACHINE = "Data", "Optimization", "Machine"
 
 
 class TrainPrecision(str, Enum):
@@ -97,32 +97,32 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --out exactly where it was broken off.")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=OPTIMISATION, help="Length of the run.")
+        int | None, typer.Option(min=1, rich_help_panel=OPTIMIZATION, help="Length of the run.")
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, rich_help_panel=OPTIMISATION, help="Clips of one step, over all devices."),
+        typer.Option(min=1, rich_help_panel=OPTIMIZATION, help="Clips of one step, over all devices."),
     ] = None,
     micro_batch: Annotated[
         int | None,
         typer.Option(
-            min=1, rich_help_panel=OPTIMISATION, help="Clips on one device at once; the rest is accumulated."
+            min=1, rich_help_panel=OPTIMIZATION, help="Clips on one device at once; the rest is accumulated."
         ),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(rich_help_panel=OPTIMISATION, help="Base learning rate.")
+        float | None, typer.Option(rich_help_panel=OPTIMIZATION, help="Base learning rate.")
     ] = None,
     layer_decay: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=OPTIMISATION, help="Factor on the rate from each layer to the one before it."
+            rich_help_panel=OPTIMIZATION, help="Factor on the rate from each layer to the one before it."
         ),
     ] = None,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            rich_help_panel=OPTIMISATION,
+            rich_help_panel=OPTIMIZATION,
             help="Parameters that stay as they are: a name, a pattern, or backbone for all but the head. Repeatable.",
         ),
     ] = None,
@@ -135,7 +135,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, rich_help_panel=OPTIMISATION, help="Of everything random.")
+        int | None, typer.Option(min=0, rich_help_panel=OPTIMIZATION, help="Of everything random.")
     ] = None,
     precision: Annotated[
         TrainPrecision | None, typer.Option(rich_help_panel=MACHINE, help="Number format.  [default: fp32]")

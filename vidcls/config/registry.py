@@ -53,23 +53,23 @@ class InputSpec(Spec):
 
     Attributes:
         num_frames: Frames of one clip.
-        stride: Distance of neighbouring frames, in frames at ``fps``.
+        stride: Distance of neighboring frames, in frames at ``fps``.
         fps: Frame rate of the training clips in 1/s; None counts frames as the file has them.
         num_views: Clips in time.
-        num_crops: Crops in space of each clip, 1 (centre) or 3 (along the longer side).
+        num_crops: Crops in space of each clip, 1 (center) or 3 (along the longer side).
         sampling: Rule by which clips are placed in time; see ``vidcls.views.transform``.
         image_size: Height and width of a crop in pixels.
         resize: Length of the short side in pixels before the crop, or exact (h, w), or None.
-        resize_rule: ``truncate`` (bilinear without antialias, cut to whole grey levels: scenic), ``round``
+        resize_rule: ``truncate`` (bilinear without antialias, cut to whole gray levels: scenic), ``round``
             (antialiased, rounded: PIL, HF), ``torchvision`` (the same with coarser weights: HF since v5),
             or ``float`` (bilinear without antialias, on floats: SlowFast).
         interpolation: Kernel of the resize.
-        centre_crop: Rounding of the single centre crop's offset.
+        center_crop: Rounding of the single center crop's offset.
         scale: A pixel x in 0..255 becomes ``x * scale + offset``.
         offset: See ``scale``.
         mean: Taken from each channel after ``scale`` and ``offset``; None takes nothing.
         std: Divides each channel after ``mean``.
-        channels: Order of the colour channels.
+        channels: Order of the color channels.
     """
 
     num_frames: int = Field(32, ge=1, le=65536)
@@ -82,7 +82,7 @@ class InputSpec(Spec):
     resize: Annotated[int, Field(ge=1, le=8192)] | Pair | None = 256
     resize_rule: Literal["truncate", "round", "torchvision", "float"] = "truncate"
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
-    centre_crop: Literal["floor", "ceil"] = "floor"
+    center_crop: Literal["floor", "ceil"] = "floor"
     scale: float = 2 / 255
     offset: float = -1.0
     mean: Triple | None = None
@@ -168,7 +168,7 @@ class ModelSpec(Spec):
         dataset: What it was trained on.
         labels: Name of a list in ``vidcls/labels``, or a file.
         weights: Where its weights are; None for an architecture without any.
-        licence: Licence of the weights.
+        license: License of the weights.
         published: Figures of the authors.
         ours: Our own count; written by ``benchmarks/registry_figures.py`` and held true by a test.
         description: One or two lines for people.
@@ -182,7 +182,7 @@ class ModelSpec(Spec):
     dataset: str | None = None
     labels: str | None = None
     weights: WeightsSpec | None = None
-    licence: str | None = None
+    license: str | None = None
     published: Published = Field(default_factory=Published)
     ours: Figures | None = None
     description: str | None = None

@@ -96,7 +96,7 @@ def report(options: Iterable[str] = ()) -> Report:
     """Look at packages, decoders, devices, registry, caches and environment variables; takes a few seconds.
 
     Args:
-        options: Names of the environment variables that the command line reads, so that a misspelt one is found.
+        options: Names of the environment variables that the command line reads, so that a misspelled one is found.
     """
     tried = {name: imports.start(name) for name in imports.PROBES}  # all at once
     found = {name: imports.finish(process) for name, process in tried.items()}

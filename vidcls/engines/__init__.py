@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidcls.engines.base import Affine, Engine, Floats, LazyEngine, unit_frames
+from vidcls.engines.base import Engine, Floats, LazyEngine, ScaleShift, unit_frames
 from vidcls.errors import DependencyError, DeviceError
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ENGINES",
     "PRECISIONS",
-    "Affine",
     "Engine",
     "Floats",
     "LazyEngine",
+    "ScaleShift",
     "check_names",
     "choose_device",
     "choose_precision",

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-# A pixel x becomes x * factor + summand, each (3,), one number for a channel.
-Affine = tuple[Floats, Floats]
+# A pixel x becomes x * scale + shift, each (3,), one number for a channel.
+ScaleShift = tuple[Floats, Floats]
 
 
 class Engine(Protocol):
@@ -36,29 +36,29 @@ class Engine(Protocol):
     @property
     def unit_frames(self) -> int: ...
 
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
+    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
         """Do now what the first call on pixels of this type (uint8 or float32) would have to do."""
 
     def __call__(
         self,
         views: NDArray[Any],
         frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
+        scale_shift: ScaleShift | None = None,
     ) -> Floats:
         """Score views → logits (v, k).
 
         Args:
-            views: (v, c, t, h, w) float32, normalised; or, with ``affine``, pixels (v, t, h, w, 3), uint8 or float32,
-                which are normalised where the model runs.
+            views: (v, c, t, h, w) float32, normalized; or, with ``scale_shift``, pixels (v, t, h, w, 3), uint8 or
+                float32, which are normalized where the model runs.
             frame_indices: (v, t), for models that use them.
-            affine: What makes numbers of pixels.
+            scale_shift: What makes numbers of pixels.
 
         Raises:
             DeviceError: The device ran out of memory.
         """
         ...
 
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
         """Encode units (u, c, unit_frames, h, w), or pixels as above, → features (u, d)."""
         ...
 
@@ -99,19 +99,19 @@ class LazyEngine:
     def precision(self) -> str:
         return self.engine.precision
 
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
-        self.engine.prepare(dtype, affine)
+    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
+        self.engine.prepare(dtype, scale_shift)
 
     def __call__(
         self,
         views: NDArray[Any],
         frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
+        scale_shift: ScaleShift | None = None,
     ) -> Floats:
-        return self.engine(views, frame_indices, affine)
+        return self.engine(views, frame_indices, scale_shift)
 
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
-        return self.engine.encode(units, affine)
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+        return self.engine.encode(units, scale_shift)
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         return self.engine.classify(features, frame_indices)

@@ -1,6 +1,6 @@
-"""NumPy alone: small factorised encoders, for a few clips. Imports no torch, which takes longer than the clips do.
+"""NumPy alone: small factorized encoders, for a few clips. Imports no torch, which takes longer than the clips do.
 
-The forward pass is that of `vidcls.models.vivit.FactorisedEncoderViViT` in evaluation (Arnab et al. 2021, section
+The forward pass is that of `vidcls.models.vivit.FactorizedEncoderViViT` in evaluation (Arnab et al. 2021, section
 3.3.2), written once more for arrays; `tests/engines/test_numpy_vivit.py` holds the two together.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Affine, Floats
+from vidcls.engines.base import Floats, ScaleShift
 from vidcls.errors import CheckpointError
 
 UNIT_BATCH = 64
@@ -27,12 +27,12 @@ MAX_BYTES = 64 << 20
 Tensors = Mapping[str, Floats]
 
 
-class SmallEngine:
-    """A factorised encoder run by NumPy, in fp32.
+class NumpyViViTEngine:
+    """A factorized encoder run by NumPy, in fp32.
 
     Args:
         tensors: The model's state, float32.
-        config: The architecture's configuration (fields of ``FactorisedEncoderConfig``).
+        config: The architecture's configuration (fields of ``FactorizedEncoderConfig``).
     """
 
     name = "numpy"
@@ -44,34 +44,34 @@ class SmallEngine:
         self._config = config
         self.unit_frames = int(config["tubelet_size"][0])
 
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
+    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
         """There is nothing to prepare."""
 
     def __call__(
         self,
         views: NDArray[Any],
         frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
+        scale_shift: ScaleShift | None = None,
     ) -> Floats:
-        steps = views.shape[1 if affine is not None else 2] // self.unit_frames
-        if affine is None:
+        steps = views.shape[1 if scale_shift is not None else 2] // self.unit_frames
+        if scale_shift is None:
             views = views.transpose(0, 2, 3, 4, 1)
         whole = views[:, : steps * self.unit_frames].reshape(-1, self.unit_frames, *views.shape[2:])
-        features = self._encode(whole, affine)
+        features = self._encode(whole, scale_shift)
         return self.classify(features.reshape(len(views), steps, -1))
 
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
-        return self._encode(units if affine is not None else units.transpose(0, 2, 3, 4, 1), affine)
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+        return self._encode(units if scale_shift is not None else units.transpose(0, 2, 3, 4, 1), scale_shift)
 
-    def _encode(self, units: NDArray[Any], affine: Affine | None) -> Floats:
+    def _encode(self, units: NDArray[Any], scale_shift: ScaleShift | None) -> Floats:
         """Units (u, t, h, w, c) → features (u, d)."""
         starts = range(0, len(units), UNIT_BATCH)
-        return np.concatenate([self._encode_some(units[s : s + UNIT_BATCH], affine) for s in starts])
+        return np.concatenate([self._encode_some(units[s : s + UNIT_BATCH], scale_shift) for s in starts])
 
-    def _encode_some(self, units: NDArray[Any], affine: Affine | None) -> Floats:
+    def _encode_some(self, units: NDArray[Any], scale_shift: ScaleShift | None) -> Floats:
         numbers = units.astype(np.float32)
-        if affine is not None:
-            numbers = numbers * affine[0] + affine[1]
+        if scale_shift is not None:
+            numbers = numbers * scale_shift[0] + scale_shift[1]
         kernel = self._tensors["patch_embed.proj.weight"]  # (d, c, t, h, w)
         dim, channels, frames, high, wide = kernel.shape
         rows, columns = numbers.shape[2] // high, numbers.shape[3] // wide
@@ -124,11 +124,11 @@ class SmallEngine:
         return y
 
     def _norm(self, name: str, x: Floats) -> Floats:
-        centred = x - x.mean(-1, keepdims=True)
+        centered = x - x.mean(-1, keepdims=True)
         scale = 1 / np.sqrt(
-            (centred * centred).mean(-1, keepdims=True) + np.float32(self._config["norm_eps"])
+            (centered * centered).mean(-1, keepdims=True) + np.float32(self._config["norm_eps"])
         )
-        normed: Floats = centred * scale * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+        normed: Floats = centered * scale * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
         return normed
 
 
@@ -162,7 +162,7 @@ def macs(config: Mapping[str, Any], units: int, views: int) -> float:
 
 
 def can_run(architecture: str, config: Mapping[str, Any]) -> bool:
-    """Whether `SmallEngine` knows such a model; NumPy has no error function for the exact GELU."""
+    """Whether `NumpyViViTEngine` knows such a model; NumPy has no error function for the exact GELU."""
     return architecture == "vivit-fe" and config.get("activation") == "gelu_tanh"
 
 
@@ -218,7 +218,7 @@ def read_tensors(path: Path, config: Mapping[str, Any]) -> dict[str, Floats] | N
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a factorised encoder."""
+    """Name and shape of every tensor of a factorized encoder."""
     t, h, w = config["tubelet_size"]
     height, width = config["image_size"]
     dim, classes, token = config["embed_dim"], config["num_classes"], int(config["pool"] == "token")

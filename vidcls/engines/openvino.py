@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Affine, Floats
+from vidcls.engines.base import Floats, ScaleShift
 from vidcls.errors import DependencyError, DeviceError
 
 # Parts of a converted model. A model whose spatial encoder sees few frames at a time is kept as two.
@@ -24,7 +24,7 @@ class OpenVINOEngine:
 
     Args:
         parts: ``model``; or ``units`` and ``head``; each a file, or a model in memory.
-        precision: ``fp32`` is exact; ``bf16`` needs a CPU that has it; ``int8`` needs parts that were quantised.
+        precision: ``fp32`` is exact; ``bf16`` needs a CPU that has it; ``int8`` needs parts that were quantized.
         unit_frames: See `vidcls.engines.Engine`.
         batch: Views that the parts take at once; 0 for any number.
 
@@ -43,14 +43,14 @@ class OpenVINOEngine:
         self.unit_frames = unit_frames
         self._parts = dict(parts)
         self._batch = batch
-        self._affine: Affine | None = None
+        self._affine: ScaleShift | None = None
         self._requests: dict[tuple[str, str], Any] = {}
         self._core = core()
         self._settings = settings(self._core, precision)
 
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
+    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
         """Compile now what pixels of this type will need."""
-        self._take(affine)
+        self._take(scale_shift)
         self._request(UNITS if self.unit_frames else WHOLE, dtype)
         if self.unit_frames:
             self._request(HEAD, None)
@@ -59,25 +59,25 @@ class OpenVINOEngine:
         self,
         views: NDArray[Any],
         frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
+        scale_shift: ScaleShift | None = None,
     ) -> Floats:
         if not self.unit_frames:
-            return self._run(WHOLE, [views], affine)
-        features = self.encode(split_units(views, self.unit_frames, affine is not None), affine)
+            return self._run(WHOLE, [views], scale_shift)
+        features = self.encode(split_units(views, self.unit_frames, scale_shift is not None), scale_shift)
         return self.classify(features.reshape(len(views), -1, features.shape[-1]), frame_indices)
 
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
         starts = range(0, len(units), UNIT_BATCH)
-        return np.concatenate([self._run(UNITS, [units[s : s + UNIT_BATCH]], affine) for s in starts])
+        return np.concatenate([self._run(UNITS, [units[s : s + UNIT_BATCH]], scale_shift) for s in starts])
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         inputs: list[NDArray[Any]] = [features]
         return self._run(HEAD, inputs if frame_indices is None else [features, frame_indices], None)
 
-    def _run(self, part: str, inputs: list[NDArray[Any]], affine: Affine | None) -> Floats:
-        if affine is not None:
-            self._take(affine)
-        request = self._request(part, None if affine is None else inputs[0].dtype)
+    def _run(self, part: str, inputs: list[NDArray[Any]], scale_shift: ScaleShift | None) -> Floats:
+        if scale_shift is not None:
+            self._take(scale_shift)
+        request = self._request(part, None if scale_shift is None else inputs[0].dtype)
         step = self._batch or len(inputs[0])
         results = []
         for start in range(0, len(inputs[0]), step):
@@ -86,11 +86,11 @@ class OpenVINOEngine:
             results.append(np.array(request.infer(given)[0], dtype=np.float32))
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _take(self, affine: Affine) -> None:
-        if not _same(affine, self._affine):
+    def _take(self, scale_shift: ScaleShift) -> None:
+        if not _same(scale_shift, self._affine):
             numbers = [key for key in self._requests if key[1] == "numbers"]
             self._requests = {key: self._requests[key] for key in numbers}
-            self._affine = affine
+            self._affine = scale_shift
 
     def _request(self, part: str, dtype: np.dtype[Any] | None) -> Any:
         key = (part, "numbers" if dtype is None else str(dtype))
@@ -140,15 +140,15 @@ def settings(core: Any, precision: str) -> dict[str, Any]:
     return chosen
 
 
-def take_pixels(model: Any, dtype: np.dtype[Any], affine: Affine) -> Any:
-    """Put the normalisation into a model: (v, c, t, h, w) float32 → pixels (v, t, h, w, 3) of ``dtype``."""
+def take_pixels(model: Any, dtype: np.dtype[Any], scale_shift: ScaleShift) -> Any:
+    """Put the normalization into a model: (v, c, t, h, w) float32 → pixels (v, t, h, w, 3) of ``dtype``."""
     from openvino import Type, opset13
 
     old = model.get_parameters()[0]
     batch, channels, *rest = old.get_partial_shape()
     pixels = opset13.parameter([batch, *rest, channels], Type(dtype), "pixels")
-    factor, summand = (opset13.constant(part.reshape(1, 1, 1, 1, -1).astype(np.float32)) for part in affine)
-    numbers = opset13.add(opset13.multiply(opset13.convert(pixels, "f32"), factor), summand)
+    scale, shift = (opset13.constant(part.reshape(1, 1, 1, 1, -1).astype(np.float32)) for part in scale_shift)
+    numbers = opset13.add(opset13.multiply(opset13.convert(pixels, "f32"), scale), shift)
     planes = opset13.transpose(numbers, opset13.constant(np.array([0, 4, 1, 2, 3])))
     for target in old.output(0).get_target_inputs():
         target.replace_source_output(planes.output(0))
@@ -167,7 +167,7 @@ def split_units(views: NDArray[Any], frames: int, pixels: bool) -> NDArray[Any]:
     return cut.reshape(-1, c, frames, h, w)
 
 
-def _same(one: Affine, other: Affine | None) -> bool:
+def _same(one: ScaleShift, other: ScaleShift | None) -> bool:
     return other is not None and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 

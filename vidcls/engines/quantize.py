@@ -1,4 +1,4 @@
-"""Converted model → int8, by NNCF's post-training quantisation on the user's own clips."""
+"""Converted model → int8, by NNCF's post-training quantization on the user's own clips."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vidcls.engines.openvino import HEAD, UNITS, WHOLE
 from vidcls.errors import DependencyError
 
 
-def quantise(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
-    """Quantise the part of a converted model that costs the most; the small head after units stays as it is.
+def quantize(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
+    """Quantize the part of a converted model that costs the most; the small head after units stays as it is.
 
     Weights and the inputs of matrix products become int8, in NNCF's mode for transformers.
 
@@ -27,7 +27,7 @@ def quantise(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> di
         inputs: What is seen while the ranges are chosen: views (1, 3, t, h, w), or units (1, 3, frames, h, w).
 
     Returns:
-        The parts with one of them quantised; those given are left as they are.
+        The parts with one of them quantized; those given are left as they are.
 
     Raises:
         DependencyError: NNCF is not installed.

@@ -31,7 +31,7 @@ from vidcls.engines import (
 )
 from vidcls.engines.cache import Entry, entries, find, store
 from vidcls.errors import DeviceError
-from vidcls.zoo.facts import Known
+from vidcls.zoo.facts import CheckpointFacts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +47,7 @@ MARGIN = 2.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class EngineRequest:
     """What was asked for.
 
     Attributes:
@@ -63,47 +63,49 @@ class Wish:
     clips: int | None = None
 
 
-def small_engine(facts: Known, view: InputSpec, wish: Wish, path: Path | None) -> Engine | None:
+def numpy_engine(
+    facts: CheckpointFacts, view: InputSpec, request: EngineRequest, path: Path | None
+) -> Engine | None:
     """Return NumPy's engine if it is the one to take; else None. Imports no torch."""
-    if path is None or wish.engine not in ("auto", "numpy") or wish.precision not in ("auto", "fp32"):
+    if path is None or request.engine not in ("auto", "numpy") or request.precision not in ("auto", "fp32"):
         return None
-    if wish.engine == "auto":
-        if wish.clips is None or "torch" in sys.modules or not surely_cpu(wish.device):
+    if request.engine == "auto":
+        if request.clips is None or "torch" in sys.modules or not surely_cpu(request.device):
             return None
-    elif wish.device not in ("auto", "cpu"):
+    elif request.device not in ("auto", "cpu"):
         return None
     if not numpy_vivit.can_run(facts.spec.architecture, facts.config):
         return None
-    if wish.engine == "auto":
-        views = view.num_views * view.num_crops * (wish.clips or 1)
+    if request.engine == "auto":
+        views = view.num_views * view.num_crops * (request.clips or 1)
         units = views * view.num_frames // facts.unit_frames
         if numpy_vivit.macs(facts.config, units, views) > numpy_vivit.MAX_MACS:
             return None
     tensors = numpy_vivit.read_tensors(path, facts.config)
-    return None if tensors is None else numpy_vivit.SmallEngine(tensors, facts.config)
+    return None if tensors is None else numpy_vivit.NumpyViViTEngine(tensors, facts.config)
 
 
-def quick_engine(facts: Known, view: InputSpec, wish: Wish) -> Engine | None:
+def cached_engine(facts: CheckpointFacts, view: InputSpec, request: EngineRequest) -> Engine | None:
     """Return the engine if it lies converted in the cache and is the one to take; else None. Imports no torch."""
-    if wish.engine not in ("auto", "openvino") or facts.weights is None or not has_openvino():
+    if request.engine not in ("auto", "openvino") or facts.weights is None or not has_openvino():
         return None
-    if not (surely_cpu(wish.device) or (wish.device == "auto" and wish.engine == "openvino")):
+    if not (surely_cpu(request.device) or (request.device == "auto" and request.engine == "openvino")):
         return None
-    storage = "int8" if wish.precision == "int8" else "f32"
+    storage = "int8" if request.precision == "int8" else "f32"
     entry = find(facts.recipe(view, facts.weights, storage).key())
     if entry is None:
         return None
-    precision = "fp32" if wish.precision == "auto" else wish.precision
+    precision = "fp32" if request.precision == "auto" else request.precision
     return LazyEngine(lambda: entry.engine(precision), facts.unit_frames)
 
 
-def full_engine(
+def make_engine_for(
     module: nn.Module,
-    facts: Known,
+    facts: CheckpointFacts,
     view: InputSpec,
-    wish: Wish,
+    request: EngineRequest,
     path: Path | None,
-    learned: Callable[[Known], None],
+    learned: Callable[[CheckpointFacts], None],
 ) -> Engine:
     """Choose the engine and make it of a module that is in memory.
 
@@ -111,7 +113,7 @@ def full_engine(
         module: The model, float32, on the CPU.
         facts: What is known of its checkpoint.
         view: How it sees a video.
-        wish: What was asked for.
+        request: What was asked for.
         path: The checkpoint; None for random weights.
         learned: Takes what was learned of the checkpoint here: its checksum.
 
@@ -119,9 +121,11 @@ def full_engine(
         DeviceError: The device, or the precision on it, does not exist here.
         DependencyError: OpenVINO was asked for and is not installed.
     """
-    device = choose_device("cpu" if wish.engine == "openvino" and wish.device == "auto" else wish.device)
-    precision = choose_precision(wish.precision, device)
-    chosen = wish.engine
+    device = choose_device(
+        "cpu" if request.engine == "openvino" and request.device == "auto" else request.device
+    )
+    precision = choose_precision(request.precision, device)
+    chosen = request.engine
     if chosen == "numpy":
         return small_engine_of(module, device)
     if precision == "int8":
@@ -132,7 +136,7 @@ def full_engine(
         chosen = "eager"
     if chosen in ("eager", "compile"):
         return make_engine(module, device, precision, chosen)
-    if chosen == "auto" and not (worth_it(module, view, wish.clips) or entries()):
+    if chosen == "auto" and not (worth_it(module, view, request.clips) or entries()):
         return make_engine(module, device, precision, "eager")
     facts = with_checksum(facts, path)
     learned(facts)
@@ -142,9 +146,9 @@ def full_engine(
         return entry.engine(precision)
     if precision == "int8":
         raise DeviceError(
-            facts.spec.name, "there is no int8 model of it yet", "make it with `vidcls quantise CLIP...`"
+            facts.spec.name, "there is no int8 model of it yet", "make it with `vidcls quantize CLIP...`"
         )
-    if chosen == "auto" and not worth_it(module, view, wish.clips):
+    if chosen == "auto" and not worth_it(module, view, request.clips):
         return make_engine(module, device, precision, "eager")
     try:
         return converted_engine(module, facts, view, precision)
@@ -165,12 +169,14 @@ def small_engine_of(module: nn.Module, device: str) -> Engine:
     architecture, config = str(module.architecture), plain_config(module)
     if device != "cpu" or not numpy_vivit.can_run(architecture, config):
         raise DeviceError(
-            "numpy", "runs factorised encoders with the tanh GELU, on the CPU", "use --engine eager"
+            "numpy", "runs factorized encoders with the tanh GELU, on the CPU", "use --engine eager"
         )
-    return numpy_vivit.SmallEngine({k: v.float().numpy() for k, v in module.state_dict().items()}, config)
+    return numpy_vivit.NumpyViViTEngine(
+        {k: v.float().numpy() for k, v in module.state_dict().items()}, config
+    )
 
 
-def with_checksum(facts: Known, path: Path | None) -> Known:
+def with_checksum(facts: CheckpointFacts, path: Path | None) -> CheckpointFacts:
     """Return the facts with the weights' checksum, computed if need be."""
     if facts.weights is not None or path is None:
         return facts
@@ -192,7 +198,7 @@ def worth_it(module: nn.Module, view: InputSpec, clips: int | None) -> bool:
     return saved > MARGIN * (FIXED_COST + COST_PER_MILLION * counted.params / 1e6)
 
 
-def converted_engine(module: nn.Module, facts: Known, view: InputSpec, precision: str) -> Engine:
+def converted_engine(module: nn.Module, facts: CheckpointFacts, view: InputSpec, precision: str) -> Engine:
     """Convert a module, check it, and keep it in the cache where it has weights of its own.
 
     Raises:
@@ -221,7 +227,7 @@ def converted_engine(module: nn.Module, facts: Known, view: InputSpec, precision
 
 
 def keep(
-    facts: Known, view: InputSpec, parts: dict[str, Any], error: float, storage: str = "f32"
+    facts: CheckpointFacts, view: InputSpec, parts: dict[str, Any], error: float, storage: str = "f32"
 ) -> Entry | None:
     """Put a converted model into the cache; None where the disk does not let it be kept."""
     assert facts.weights is not None

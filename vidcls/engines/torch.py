@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidcls.engines.base import Affine, Floats, unit_frames
+from vidcls.engines.base import Floats, ScaleShift, unit_frames
 from vidcls.errors import DeviceError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,21 +55,21 @@ class EagerEngine:
         self._encode: Callable[..., Tensor] = getattr(self.module, "encode_frames", self.module)
         self._classify: Callable[..., Tensor] = getattr(self.module, "classify", self.module)
 
-    def prepare(self, dtype: np.dtype[Any], affine: Affine) -> None:
+    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
         """There is nothing to prepare."""
 
     def __call__(
         self,
         views: NDArray[Any],
         frame_indices: NDArray[np.int64] | None = None,
-        affine: Affine | None = None,
+        scale_shift: ScaleShift | None = None,
     ) -> Floats:
         with _memory_errors(self.device), torch.inference_mode():
-            return self._back(self._forward(self._batch(views, affine), **self._indices(frame_indices)))
+            return self._back(self._forward(self._batch(views, scale_shift), **self._indices(frame_indices)))
 
-    def encode(self, units: NDArray[Any], affine: Affine | None = None) -> Floats:
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
         with _memory_errors(self.device), torch.inference_mode():
-            return self._back(self._encode(self._batch(units, affine))[:, 0])
+            return self._back(self._encode(self._batch(units, scale_shift))[:, 0])
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         with _memory_errors(self.device), torch.inference_mode():
@@ -79,16 +79,16 @@ class EagerEngine:
     def _indices(self, frame_indices: NDArray[np.int64] | None) -> dict[str, Tensor]:
         return {} if frame_indices is None else {"frame_indices": self._send(frame_indices)}
 
-    def _batch(self, views: NDArray[Any], affine: Affine | None) -> Tensor:
+    def _batch(self, views: NDArray[Any], scale_shift: ScaleShift | None) -> Tensor:
         """Bring views to the device, and make numbers of pixels there: four times less to send."""
         sent = self._send(views)
-        if affine is None:
+        if scale_shift is None:
             return sent.to(self._dtype)
-        factor, summand = (self._send(part)[:, None, None, None] for part in affine)
+        scale, shift = (self._send(part)[:, None, None, None] for part in scale_shift)
         planes = sent.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
         if planes.data_ptr() == sent.data_ptr():
             planes = planes.clone()
-        return planes.mul_(factor).add_(summand).to(self._dtype)
+        return planes.mul_(scale).add_(shift).to(self._dtype)
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         array = np.ascontiguousarray(array)

@@ -1,1 +1,1 @@
-"""Scores of labelled clips → metrics and a report."""
+"""Scores of labeled clips → metrics and a report."""

@@ -1,4 +1,4 @@
-"""Score a labelled set through the same path as `vidcls predict`, and say how good the scores are.
+"""Score a labeled set through the same path as `vidcls predict`, and say how good the scores are.
 
 With a folder for the report, each scored clip is a line of ``journal.jsonl`` there at once; the same call goes on
 where it was broken off.
@@ -102,7 +102,7 @@ class Report:
 def read_samples(
     source: str, labels: Sequence[str], videos: str | None = None
 ) -> tuple[list[Sample], list[int]]:
-    """Read and check a labelled set; a missing file is left to be counted among the failures.
+    """Read and check a labeled set; a missing file is left to be counted among the failures.
 
     Raises:
         UsageError: The list has mistakes, or labels that the model does not know; all are named together.

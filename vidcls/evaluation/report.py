@@ -219,7 +219,7 @@ def draw_calibration(report: Report, path: Path) -> None:
 
 
 class Thumbnail:
-    """Shrink a frame (h, w, 3) to fit a square of ``side`` pixels, centred on black; picklable."""
+    """Shrink a frame (h, w, 3) to fit a square of ``side`` pixels, centered on black; picklable."""
 
     def __init__(self, side: int) -> None:
         self.side = side

@@ -18,7 +18,14 @@ from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.video import sources
 from vidcls.video.reader import VideoInfo, VideoReader
-from vidcls.views.transform import ClipPlan, clip_crop, frame_transform, make_views, pixel_affine, plan_clips
+from vidcls.views.transform import (
+    ClipPlan,
+    clip_crop,
+    frame_transform,
+    make_views,
+    pixel_scale_shift,
+    plan_clips,
+)
 
 Fps = Literal["auto", "native"] | float
 # Views that go through the model together; more would only cost memory on a CPU.
@@ -51,7 +58,7 @@ class Clip:
 
     @cached_property
     def views(self) -> Floats:
-        """(v, c, t, h, w) float32, normalised; crop-major: all clips of the first crop, then those of the second."""
+        """(v, c, t, h, w) float32, normalized; crop-major: all clips of the first crop, then those of the second."""
         return make_views(self.frames, self.frame_indices, self.plan, self.spec)
 
     @property
@@ -160,7 +167,7 @@ class Classifier:
         """Score views as they are: (v, c, t, h, w) → (v, k).
 
         Args:
-            views: Array or tensor, already cropped and normalised as this checkpoint wants it.
+            views: Array or tensor, already cropped and normalized as this checkpoint wants it.
             frame_indices: (v, t) numbers of the frames, for models that use them; 0, 1, 2 … by default.
         """
         array = np.asarray(views, dtype=np.float32)
@@ -200,11 +207,11 @@ class Classifier:
         indices = clip.view_indices if self.uses_frame_indices else None
         if self.engine.unit_frames:
             return shared_logits(self.engine, clip, indices)
-        affine = pixel_affine(clip.spec)
+        scale_shift = pixel_scale_shift(clip.spec)
         parts = []
         for views in batches(len(clip.view_indices), VIEW_BATCH):
             pixels = clip_pixels(clip, views)
-            parts.append(self.engine(pixels, None if indices is None else indices[views], affine))
+            parts.append(self.engine(pixels, None if indices is None else indices[views], scale_shift))
         return np.concatenate(parts), None
 
     def predict(self, path: str | os.PathLike[str] | bytes, top_k: int = 5) -> Prediction:
@@ -240,7 +247,7 @@ class Classifier:
                 behind, ahead = ahead, pool.submit(self._read_source, source)
                 if behind is None:
                     # While the first clip is decoded: this may import torch, load weights and compile.
-                    self.engine.prepare(self._pixel_type, pixel_affine(self.spec.input))
+                    self.engine.prepare(self._pixel_type, pixel_scale_shift(self.spec.input))
                 if behind is not None:
                     yield self._finish(*behind.result(), top_k)
             if ahead is not None:
@@ -328,7 +335,7 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
 
 def clip_pixels(clip: Clip, views: slice) -> NDArray[Any]:
-    """Cut some of a clip's views, before normalisation: (v, t, h, w, 3)."""
+    """Cut some of a clip's views, before normalization: (v, t, h, w, 3)."""
     clips = len(clip.plan.indices)
     cut = []
     for view in range(views.start, views.stop):
@@ -352,12 +359,12 @@ def shared_logits(
     places = np.searchsorted(clip.frame_indices, clip.plan.indices).reshape(-1, size)
     units, where = np.unique(places, axis=0, return_inverse=True)
     where = where.reshape(clips, frames // size)
-    affine = pixel_affine(clip.spec)
+    scale_shift = pixel_scale_shift(clip.spec)
     logits = []
     for crop in range(clip.spec.num_crops):
         cut = clip_crop(clip.frames, clip.spec, crop)
         some = batches(len(units), max(1, FRAME_BATCH // size))
-        features = np.concatenate([engine.encode(cut[units[part]], affine) for part in some])
+        features = np.concatenate([engine.encode(cut[units[part]], scale_shift) for part in some])
         for part in batches(clips, VIEW_BATCH):
             given = None if indices is None else indices[part]  # each crop has the same frames
             logits.append(engine.classify(features[where[part]], given))

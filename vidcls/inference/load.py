@@ -19,12 +19,12 @@ from vidcls.config import (
 )
 from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.engines import Engine, LazyEngine, check_names, numpy_vivit, unit_frames
-from vidcls.engines.select import Wish, full_engine, quick_engine, small_engine
+from vidcls.engines.select import EngineRequest, cached_engine, make_engine_for, numpy_engine
 from vidcls.errors import CheckpointError, UsageError, WeightsError
 from vidcls.inference.classifier import Classifier, Fps
 from vidcls.video import sources
 from vidcls.video.reader import VideoReader
-from vidcls.zoo.facts import Known, plain_config, recall, remember, request_key
+from vidcls.zoo.facts import CheckpointFacts, plain_config, recall, remember, request_key
 from vidcls.zoo.labels import check_labels, load_labels
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ def load(
             f"{spec.input.num_frames} is not a multiple of {facts.tubelet_frames}, the tubelet's frames",
             "choose another number",
         )
-    wish = Wish(engine, device, precision, clips)
+    request = EngineRequest(engine, device, precision, clips)
 
     def make() -> Engine:
-        return full_engine(found.module(), facts, spec.input, wish, found.path, found.learned)
+        return make_engine_for(found.module(), facts, spec.input, request, found.path, found.learned)
 
-    ready = None if found.loaded else small_engine(facts, spec.input, wish, found.path)
+    ready = None if found.loaded else numpy_engine(facts, spec.input, request, found.path)
     if ready is None:
-        ready = quick_engine(facts, spec.input, wish)
+        ready = cached_engine(facts, spec.input, request)
     if ready is None:
         # A module that is not in memory yet is loaded while the first clip is decoded.
         ready = make() if found.loaded else LazyEngine(make, facts.unit_frames)
@@ -223,7 +223,7 @@ class Found:
 
     def __init__(
         self,
-        facts: Known,
+        facts: CheckpointFacts,
         load_module: Callable[[], nn.Module],
         module: nn.Module | None = None,
         path: Path | None = None,
@@ -246,7 +246,7 @@ class Found:
             self._module = self._load()
         return self._module
 
-    def learned(self, facts: Known) -> None:
+    def learned(self, facts: CheckpointFacts) -> None:
         """Keep what was learned of the checkpoint for the next run."""
         self.facts = facts
         remember(self._key, facts)
@@ -310,7 +310,9 @@ def _find(
     return found
 
 
-def _facts_of_small(path: Path, source: str, spec: ModelSpec | None, known: Registry) -> Known | None:
+def _facts_of_small(
+    path: Path, source: str, spec: ModelSpec | None, known: Registry
+) -> CheckpointFacts | None:
     """What the metadata of a small model's own file says; None where torch must be asked. Imports no torch."""
     record = numpy_vivit.read_metadata(path)
     if record is None or not numpy_vivit.can_run(record["architecture"], record["config"]):
@@ -322,7 +324,7 @@ def _facts_of_small(path: Path, source: str, spec: ModelSpec | None, known: Regi
         if not numpy_vivit.fits(path, config):
             return None
         entry = spec or _spec_for(record["architecture"], source, known)
-        return Known(
+        return CheckpointFacts(
             spec=_completed(entry, record.get("input"), config),
             stored_labels=None if record.get("labels") is None else tuple(record["labels"]),
             source=source,
@@ -336,9 +338,11 @@ def _facts_of_small(path: Path, source: str, spec: ModelSpec | None, known: Regi
         return None
 
 
-def _facts(spec: ModelSpec, source: str, module: nn.Module, checkpoint: Checkpoint | None = None) -> Known:
+def _facts(
+    spec: ModelSpec, source: str, module: nn.Module, checkpoint: Checkpoint | None = None
+) -> CheckpointFacts:
     tubelet = getattr(module.config, "tubelet_size", None)
-    return Known(
+    return CheckpointFacts(
         spec=spec,
         stored_labels=None if checkpoint is None else checkpoint.labels,
         notes=() if checkpoint is None else checkpoint.notes,

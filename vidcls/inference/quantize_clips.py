@@ -15,7 +15,7 @@ import numpy as np
 
 from vidcls.engines import Floats
 from vidcls.engines.openvino import OpenVINOEngine, split_units
-from vidcls.engines.select import Wish, full_engine, keep, with_checksum
+from vidcls.engines.select import EngineRequest, keep, make_engine_for, with_checksum
 from vidcls.errors import DeviceError, InputError, UsageError
 from vidcls.inference.classifier import Classifier, Clip
 from vidcls.inference.load import find_model, load
@@ -35,7 +35,7 @@ class _Seen:
     label: str | None
 
 
-def quantise_model(
+def quantize_model(
     sources: Iterable[Source],
     *,
     limit: int,
@@ -63,7 +63,7 @@ def quantise_model(
         DeviceError: The model cannot be converted, or the result cannot be kept.
     """
     from vidcls.engines.export import convert
-    from vidcls.engines.quantize import quantise
+    from vidcls.engines.quantize import quantize
 
     labels = {} if truth is None else read_truth(truth)
     with load(**wanted, device="cpu", precision="fp32", engine="eager") as classifier:
@@ -83,17 +83,17 @@ def quantise_model(
         facts = with_checksum(found.facts, found.path)
         found.learned(facts)
         start = time.perf_counter()
-        say(f"{facts.spec.name}: quantising with {len(rest)} clips")
+        say(f"{facts.spec.name}: quantizing with {len(rest)} clips")
         parts = convert(found.module(), spec.num_frames, spec.image_size)
-        smaller = quantise(parts, _calibration(rest, facts.unit_frames))
+        smaller = quantize(parts, _calibration(rest, facts.unit_frames))
         entry = keep(facts, spec, smaller, _noise_error(smaller, parts, held, facts.unit_frames), "int8")
         if entry is None:
             raise DeviceError(
                 "engine cache", "cannot keep the int8 model", "free some disk, or set VIDCLS_CACHE"
             )
         took = time.perf_counter() - start
-        engine = full_engine(
-            found.module(), facts, spec, Wish("openvino", "cpu", "int8"), found.path, found.learned
+        engine = make_engine_for(
+            found.module(), facts, spec, EngineRequest("openvino", "cpu", "int8"), found.path, found.learned
         )
         exact, classifier.engine = classifier.engine, engine
         after = [classifier.clip_logits(item.clip)[0].mean(axis=0) for item in held]

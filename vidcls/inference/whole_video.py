@@ -24,7 +24,7 @@ from vidcls.inference.feature_store import Features, FeatureStore, clip_identity
 from vidcls.video import sources
 from vidcls.video.reader import Frames, VideoInfo, VideoReader
 from vidcls.views.sampling import whole_file
-from vidcls.views.transform import ClipPlan, clip_crop, frame_transform, pixel_affine, plan_clips
+from vidcls.views.transform import ClipPlan, clip_crop, frame_transform, pixel_scale_shift, plan_clips
 from vidcls.zoo.weights import checksum
 
 Floats = NDArray[np.float32]
@@ -83,7 +83,7 @@ class WholeVideo:
         self._spec = classifier.spec.input
         if every_frame:
             self._spec = self._spec.model_copy(update={"num_views": 1})
-        self._affine = pixel_affine(self._spec)
+        self._affine = pixel_scale_shift(self._spec)
         self._transform = frame_transform(self._spec)
         self._reader = reader if reader is not None else VideoReader()
         self._progress = progress
@@ -301,7 +301,7 @@ def feature_settings(classifier: Classifier, weights: str | os.PathLike[str] | N
     """
     spec = classifier.spec
     pixels = (
-        "image_size num_crops resize resize_rule interpolation centre_crop scale offset mean std channels"
+        "image_size num_crops resize resize_rule interpolation center_crop scale offset mean std channels"
     )
     return {
         "weights": "random" if weights is None else checksum(Path(weights)),

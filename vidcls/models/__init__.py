@@ -18,9 +18,9 @@ from vidcls.models.visual_transformer import VTConfig, VTFrames
 # name → (its config dataclass, its module, which takes that config as its one argument)
 ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "vivit-st": (vivit_config.SpaceTimeConfig, vivit.SpaceTimeViViT),
-    "vivit-fe": (vivit_config.FactorisedEncoderConfig, vivit.FactorisedEncoderViViT),
-    "vivit-fsa": (vivit_config.FactorisedSelfConfig, vivit.FactorisedSelfViViT),
-    "vivit-fdp": (vivit_config.FactorisedDotConfig, vivit.FactorisedDotViViT),
+    "vivit-fe": (vivit_config.FactorizedEncoderConfig, vivit.FactorizedEncoderViViT),
+    "vivit-fsa": (vivit_config.FactorizedSelfConfig, vivit.FactorizedSelfViViT),
+    "vivit-fdp": (vivit_config.FactorizedDotConfig, vivit.FactorizedDotViViT),
     "timesformer-divided": (timesformer.TimeSformerConfig, timesformer.DividedTimeSformer),
     "timesformer-joint": (timesformer.TimeSformerConfig, timesformer.JointTimeSformer),
     "timesformer-space": (timesformer.TimeSformerConfig, timesformer.SpaceTimeSformer),

@@ -31,7 +31,7 @@ SEGMENT = 1024
 
 
 def band_mask(num_frames: int, half_window: int, block: int, device: torch.device) -> Tensor:
-    """Which key of a block's neighbourhood each query of the block may see.
+    """Which key of a block's neighborhood each query of the block may see.
 
     Key m of block i is frame ``i * block + m - half_window``.
 
@@ -123,7 +123,7 @@ class LongformerAttention(nn.Module):
 
 
 class LongformerLayer(nn.Module):
-    """Attention and a feed-forward network, each normalised after its residual sum as in BERT."""
+    """Attention and a feed-forward network, each normalized after its residual sum as in BERT."""
 
     def __init__(
         self,

@@ -220,12 +220,12 @@ class DividedBlock(StepBlock):
 
 
 class LocalGlobalBlock(StepBlock):
-    """Sparse local-global attention (L+G): to the neighbourhood, then to every second patch of the clip.
+    """Sparse local-global attention (L+G): to the neighborhood, then to every second patch of the clip.
 
-    Paper, section 3: first the neighbouring F × H/2 × W/2 patches, then the whole clip with a stride of two
+    Paper, section 3: first the neighboring F × H/2 × W/2 patches, then the whole clip with a stride of two
     patches in time and in both directions of space. It says no more, so these are our choices:
 
-    - A neighbourhood is a quadrant of the picture over all frames, not a window that slides with the patch: all
+    - A neighborhood is a quadrant of the picture over all frames, not a window that slides with the patch: all
       patches have the same number of keys, at the border too. An odd side is cut into ceil and floor of its half.
     - The stride counts from the patch itself: it attends to the patches whose frame, row and column all differ
       from its own by even numbers. So it sees itself, and two steps reach every patch of the clip.
@@ -354,7 +354,7 @@ class TimeSformer(nn.Module):
         return x[:, 0]
 
     def _init_weights(self) -> None:
-        """Initialise as released: normals cut at 0.02; biases, time and the early steps' ``*_fc`` zero."""
+        """Initialize as released: normals cut at 0.02; biases, time and the early steps' ``*_fc`` zero."""
         init_truncated_normal(self)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)

@@ -397,7 +397,7 @@ class VTFrames(nn.Module):
         """Visual tokens of frames, and where in the picture each of them looks.
 
         Args:
-            frame: Frames (b, c, h, w), normalised as the model's views are.
+            frame: Frames (b, c, h, w), normalized as the model's views are.
 
         Returns:
             The tokens that leave the last transformer, (b, L, C_T), and the tokenizers' weights over space,

@@ -7,9 +7,9 @@ slowest. The classifier pools after the last LayerNorm.
 
 ======================== =================================== =========================================
 `SpaceTimeViViT`         Model 1, spatio-temporal attention  every token attends to every token
-`FactorisedEncoderViViT` Model 2, factorised encoder         a spatial encoder, then a temporal one
-`FactorisedSelfViViT`    Model 3, factorised self-attention  space and time in turn in every block
-`FactorisedDotViViT`     Model 4, factorised dot-product     half of the heads over time, half over space
+`FactorizedEncoderViViT` Model 2, factorized encoder         a spatial encoder, then a temporal one
+`FactorizedSelfViViT`    Model 3, factorized self-attention  space and time in turn in every block
+`FactorizedDotViViT`     Model 4, factorized dot-product     half of the heads over time, half over space
 ======================== =================================== =========================================
 """
 
@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path, run_blocks
 from vidcls.models.vivit_config import (
-    FactorisedDotConfig,
-    FactorisedEncoderConfig,
-    FactorisedSelfConfig,
+    FactorizedDotConfig,
+    FactorizedEncoderConfig,
+    FactorizedSelfConfig,
     SpaceTimeConfig,
     ViViTConfig,
     triple,
@@ -70,13 +70,13 @@ def make_block(
     )
 
 
-class FactorisedSelfBlock(nn.Module):
+class FactorizedSelfBlock(nn.Module):
     """Model 3's block: attention over space and over time in turn, then the MLP; (b, t, s, d) → (b, t, s, d).
 
     Each of the three has its own LayerNorm and residual connection. Equations 4 to 6 of the paper.
     """
 
-    def __init__(self, config: FactorisedSelfConfig) -> None:
+    def __init__(self, config: FactorizedSelfConfig) -> None:
         super().__init__()
         self.order = config.attention_order.split("_")
         dim, eps = config.embed_dim, config.norm_eps
@@ -106,7 +106,7 @@ class FactorisedSelfBlock(nn.Module):
         return y
 
 
-class FactorisedDotAttention(Attention):
+class FactorizedDotAttention(Attention):
     """Model 4's attention: the first half of the heads over time, the second over space; (b, t, s, d) → same.
 
     The parameters are those of ordinary attention (section 3.3.4); the order of the halves is scenic's.
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
 
 
 class ViViT(nn.Module):
-    """What the four models share: the input's check, the classifier and the initialisation."""
+    """What the four models share: the input's check, the classifier and the initialization."""
 
     architecture: ClassVar[str]
     uses_frame_indices: ClassVar[bool] = False
@@ -223,7 +223,7 @@ class ViViT(nn.Module):
         self.num_classes = num_classes
         self.config = replace(self.config, num_classes=num_classes)
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Draw scenic's initial weights; the classifier starts at zero, as published."""
         for name, module in self.named_modules():
             if isinstance(module, Attention):
@@ -282,20 +282,20 @@ class OneEncoderViViT(ViViT):
     """What Models 1, 3 and 4 share: all t'·h'·w' tokens go through one encoder.
 
     Attributes:
-        factorised: Whether the blocks see tokens as (b, t', h'·w', d), or as one sequence.
+        factorized: Whether the blocks see tokens as (b, t', h'·w', d), or as one sequence.
     """
 
-    factorised: ClassVar[bool] = True
+    factorized: ClassVar[bool] = True
 
     def __init__(self, config: ViViTConfig, blocks: Iterable[nn.Module]) -> None:
         super().__init__(config)
         self.encoder = Encoder(math.prod(config.grid_size), config, blocks)
-        self.initialise()
+        self.initialize()
 
     def features(self, views: Tensor) -> Tensor:
         """See `ViViT.features`."""
         tokens = self.embed(views)
-        pooled: Tensor = self.encoder(tokens if self.factorised else tokens.flatten(1, 2))
+        pooled: Tensor = self.encoder(tokens if self.factorized else tokens.flatten(1, 2))
         return pooled
 
     @classmethod
@@ -308,19 +308,19 @@ class SpaceTimeViViT(OneEncoderViViT):
     """Model 1 (section 3.3.1), spatio-temporal attention: every token attends to every token."""
 
     architecture: ClassVar[str] = "vivit-st"
-    factorised: ClassVar[bool] = False
+    factorized: ClassVar[bool] = False
 
     def __init__(self, config: SpaceTimeConfig) -> None:
         rates = linear_drop_path(config.drop_path_rate, config.depth)
         super().__init__(config, [make_block(config, rate) for rate in rates])
 
 
-class FactorisedEncoderViViT(ViViT):
+class FactorizedEncoderViViT(ViViT):
     """Model 2 (section 3.3.2): each time step through a spatial encoder, their features through a temporal one."""
 
     architecture: ClassVar[str] = "vivit-fe"
 
-    def __init__(self, config: FactorisedEncoderConfig) -> None:
+    def __init__(self, config: FactorizedEncoderConfig) -> None:
         super().__init__(config)
         steps, height, width = config.grid_size
         rates = linear_drop_path(config.drop_path_rate, config.depth)
@@ -330,7 +330,7 @@ class FactorisedEncoderViViT(ViViT):
             sizes = config.temporal_num_heads, config.temporal_mlp_ratio
             rates = linear_drop_path(config.drop_path_rate, config.temporal_depth)
             self.temporal = Encoder(steps, config, [make_block(config, rate, *sizes) for rate in rates])
-        self.initialise()
+        self.initialize()
 
     def encode_frames(self, views: Tensor) -> Tensor:
         """Views (b, c, t, h, w) → one feature per time step, (b, t', d); steps do not see one another."""
@@ -350,7 +350,7 @@ class FactorisedEncoderViViT(ViViT):
 
         Args:
             features: What `encode_frames` returned.
-            frame_indices: Taken so that all factorised models are called alike; ViViT counts time steps.
+            frame_indices: Taken so that all factorized models are called alike; ViViT counts time steps.
         """
         return self.classify_features(self.pool_time(features))
 
@@ -367,24 +367,24 @@ class FactorisedEncoderViViT(ViViT):
         }
 
 
-class FactorisedSelfViViT(OneEncoderViViT):
+class FactorizedSelfViViT(OneEncoderViViT):
     """Model 3 (section 3.3.3): every block attends over space and over time, one after the other."""
 
     architecture: ClassVar[str] = "vivit-fsa"
 
-    def __init__(self, config: FactorisedSelfConfig) -> None:
-        super().__init__(config, [FactorisedSelfBlock(config) for _ in range(config.depth)])
+    def __init__(self, config: FactorizedSelfConfig) -> None:
+        super().__init__(config, [FactorizedSelfBlock(config) for _ in range(config.depth)])
 
 
-class FactorisedDotViViT(OneEncoderViViT):
+class FactorizedDotViViT(OneEncoderViViT):
     """Model 4 (section 3.3.4): in every block, half of the heads attend over time and half over space."""
 
     architecture: ClassVar[str] = "vivit-fdp"
 
-    def __init__(self, config: FactorisedDotConfig) -> None:
+    def __init__(self, config: FactorizedDotConfig) -> None:
         blocks = [make_block(config, rate) for rate in linear_drop_path(config.drop_path_rate, config.depth)]
         for block in blocks:
-            block.attn = FactorisedDotAttention(
+            block.attn = FactorizedDotAttention(
                 config.embed_dim, config.num_heads, config.qkv_bias, config.dropout, config.attn_dropout
             )
         super().__init__(config, blocks)

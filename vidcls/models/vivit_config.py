@@ -27,7 +27,7 @@ class ViViTConfig:
         num_frames: Frames of a view.
         tubelet_size: Frames, height and width of one token's tubelet; tubelets do not overlap, and what does
             not fill a whole one at the end of an axis is not looked at.
-        in_channels: Colour channels.
+        in_channels: Color channels.
         num_classes: Logits. The Epic Kitchens model has one head of 397: 300 nouns, then 97 verbs.
         embed_dim: Width d of a token.
         depth: Number of blocks (of the spatial encoder, where there are two).
@@ -98,7 +98,7 @@ class SpaceTimeConfig(ViViTConfig):
 
 
 @dataclass(frozen=True)
-class FactorisedEncoderConfig(ViViTConfig):
+class FactorizedEncoderConfig(ViViTConfig):
     """Model 2. ``depth``, ``num_heads`` and ``mlp_ratio`` are the spatial encoder's.
 
     Attributes:
@@ -123,7 +123,7 @@ class FactorisedEncoderConfig(ViViTConfig):
 
 
 @dataclass(frozen=True)
-class FactorisedSelfConfig(ViViTConfig):
+class FactorizedSelfConfig(ViViTConfig):
     """Model 3. There is no class token (section 3.3.3) and, as in scenic, no stochastic depth.
 
     Attributes:
@@ -144,7 +144,7 @@ class FactorisedSelfConfig(ViViTConfig):
 
 
 @dataclass(frozen=True)
-class FactorisedDotConfig(ViViTConfig):
+class FactorizedDotConfig(ViViTConfig):
     """Model 4. There is no class token, and ``num_heads`` is even.
 
     Attributes:

@@ -124,9 +124,9 @@ class VTN(nn.Module):
         """Features of each frame by itself, (b, c, t, h, w) → (b, t, d).
 
         Args:
-            views: The frames, normalised.
+            views: The frames, normalized.
             frame_chunk: Frames that go through the backbone at once, which bounds the memory it takes; None:
-                ``self.frame_chunk`` in evaluation, all in training, where a backbone may normalise over its batch,
+                ``self.frame_chunk`` in evaluation, all in training, where a backbone may normalize over its batch,
                 and for a compiler, which would write the backbone down once for each chunk.
 
         Raises:

@@ -350,7 +350,7 @@ class TableWriter(Writer):
 
 
 class TerminalWriter(Writer):
-    """A table per clip on a terminal, with bars and colours as far as it has them (NO_COLOR is heeded).
+    """A table per clip on a terminal, with bars and colors as far as it has them (NO_COLOR is heeded).
 
     Args:
         hint: One line printed under the last table.

@@ -17,7 +17,7 @@ from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
 from vidcls.inference.classifier import FRAME_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
 from vidcls.score.listing import Item
-from vidcls.views.transform import clip_crop, pixel_affine
+from vidcls.views.transform import clip_crop, pixel_scale_shift
 
 TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
 MAX_GPU_BATCH = 256  # views
@@ -204,9 +204,9 @@ def _score_views(engine: Engine, works: Sequence[Work], size: int) -> list[Float
     """Score whole views, ``size`` at a time, whichever clips they are of."""
     pixels = _joined([work.pixels for work in works])
     indices = _joined([work.indices for work in works if work.indices is not None])
-    affine = pixel_affine(works[0].clip.spec)
+    scale_shift = pixel_scale_shift(works[0].clip.spec)
     parts = [
-        engine(pixels[part], None if indices is None else indices[part], affine)
+        engine(pixels[part], None if indices is None else indices[part], scale_shift)
         for part in batches(len(pixels), size)
     ]
     return _split(np.concatenate(parts), works)
@@ -218,9 +218,11 @@ def _score_units(engine: Engine, works: Sequence[Work], size: int) -> list[Float
     Batches of units are as `vidcls predict` cuts them at its batch of views, and grow and shrink with that.
     """
     units = _joined([work.pixels for work in works])
-    affine = pixel_affine(works[0].clip.spec)
+    scale_shift = pixel_scale_shift(works[0].clip.spec)
     together = max(1, FRAME_BATCH // engine.unit_frames * size // VIEW_BATCH)
-    features = np.concatenate([engine.encode(units[part], affine) for part in batches(len(units), together)])
+    features = np.concatenate(
+        [engine.encode(units[part], scale_shift) for part in batches(len(units), together)]
+    )
     starts = np.cumsum([0, *(len(work.pixels) for work in works[:-1])])
     where = np.concatenate(
         [work.where + start for work, start in zip(works, starts, strict=True) if work.where is not None]

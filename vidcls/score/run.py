@@ -73,7 +73,7 @@ class Summary:
         return self.counts.failed + self.counts.failed_before
 
 
-class Places:
+class OutputPaths:
     """The files that belong to one output: where the text of the rows is, and the journal.
 
     Args:
@@ -100,7 +100,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
         OutputError: Another process writes it, or the disk is full; rows that were made so far are kept.
         VidclsError: Something is wrong with the model or the machine.
     """
-    places = Places(job.output)
+    places = OutputPaths(job.output)
     if places.format == "parquet":
         need_pyarrow(job.output)
     columns = job.inputs.columns()
@@ -121,7 +121,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
 
 def _score(
     job: Job,
-    places: Places,
+    places: OutputPaths,
     journal: Journal,
     scorer: Scorer,
     settings: dict[str, Any],
@@ -210,7 +210,7 @@ def _pending(job: Job, journal: Journal, counts: Counts, stopped: threading.Even
 
 
 def _finalise(
-    places: Places, journal: Journal, store: RowFile, settings: dict[str, Any], summary: Summary
+    places: OutputPaths, journal: Journal, store: RowFile, settings: dict[str, Any], summary: Summary
 ) -> None:
     """Bring the output into its final form, unless the run was interrupted."""
     store.pack()
@@ -227,7 +227,7 @@ def _finalise(
     journal.put(finished=1)
 
 
-def _upload(source: Path, places: Places) -> None:
+def _upload(source: Path, places: OutputPaths) -> None:
     try:
         object_store.upload(source, places.output)
     except Exception as error:
@@ -251,7 +251,7 @@ def _count_once(summary: Summary, journal: Journal) -> None:
         counts.failed_before[kind] = min(count, failed.get(kind, 0) - counts.failed[kind])
 
 
-def _lines(places: Places, settings: dict[str, Any]) -> JsonLines | CsvLines:
+def _lines(places: OutputPaths, settings: dict[str, Any]) -> JsonLines | CsvLines:
     if places.format == "csv":
         return CsvLines(settings["top_k"], settings["all_scores"], tuple(settings["columns"]))
     return JsonLines()
@@ -266,7 +266,7 @@ def _refuse_foreign(target: Path) -> None:
         )
 
 
-def _check_replaceable(places: Places) -> None:
+def _check_replaceable(places: OutputPaths) -> None:
     """With --overwrite a journal that is damaged goes too; one that another process uses is refused later."""
     with places.journal.open("rb") as file:
         start = file.read(16)

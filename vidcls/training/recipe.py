@@ -1,6 +1,6 @@
 """Training recipes: YAML files read into frozen, strictly checked records. Imports no torch.
 
-A recipe says all that a run needs: model, data, initialisation, optimizer, schedule, regularisers. Recipes of
+A recipe says all that a run needs: model, data, initialization, optimizer, schedule, regularizers. Recipes of
 the published systems ship in ``vidcls/training/recipes``; one may name another as its ``base`` and change keys.
 """
 
@@ -29,7 +29,7 @@ RECIPES = Path(__file__).with_name("recipes")
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-class Initialise(Spec):
+class Initialize(Spec):
     """Where the weights start.
 
     Attributes:
@@ -37,7 +37,7 @@ class Initialise(Spec):
             same architecture; ``none`` starts from random weights; null takes the model's own published ones.
         method: How patch filters of an image ViT become tubelet filters.
         positions: How its position embeddings are fitted.
-        temporal: How Model 3's temporal attention starts; see `vidcls.training.init.initialize.initialise`.
+        temporal: How Model 3's temporal attention starts; see `vidcls.training.init.initialize.initialize`.
         whiten: Replace the tubelet filters by PCA whitening of tubelets from this many training clips; 0 leaves
             them.
         sines: Fill these position embeddings with sines and cosines: name → amplitude.
@@ -138,8 +138,8 @@ class RandAugment(Spec):
     magnitude: float = Field(15.0, ge=0, le=30)
 
 
-class Colour(Spec):
-    """Colour jitter, one draw for all frames of a clip; in ranges of grey levels 0..1.
+class Color(Spec):
+    """Color jitter, one draw for all frames of a clip; in ranges of gray levels 0..1.
 
     Attributes:
         brightness: Largest shift of the brightness.
@@ -147,7 +147,7 @@ class Colour(Spec):
         saturation: Range of the factor.
         hue: Largest turn of the hue, as a part of the circle.
         probability: Of jittering at all.
-        grayscale: Probability of dropping the colour.
+        grayscale: Probability of dropping the color.
     """
 
     brightness: float = Field(32 / 255, ge=0, le=1)
@@ -162,13 +162,13 @@ class Augment(Spec):
     """What is done to the pictures of a training clip; each draw holds for all its frames.
 
     Attributes:
-        random_crop: Crop at a random place; otherwise at the centre.
+        random_crop: Crop at a random place; otherwise at the center.
         scale_jitter: Range of two independent factors on height and width, after the resize (scenic).
         short_side: Range in pixels of the short side, in the place of the resize (SlowFast).
         inverse_short_side: Draw the short side's inverse evenly, as the Something-Something recipes do.
         flip: Probability of a horizontal flip.
         directions_matter: Left and right carry meaning: never flip, whatever ``flip`` says.
-        colour: Colour jitter.
+        color: Color jitter.
         randaugment: RandAugment.
     """
 
@@ -178,7 +178,7 @@ class Augment(Spec):
     inverse_short_side: bool = False
     flip: float = Field(0.5, ge=0, le=1)
     directions_matter: bool = False
-    colour: Colour | None = None
+    color: Color | None = None
     randaugment: RandAugment | None = None
 
     @model_validator(mode="after")
@@ -261,7 +261,7 @@ class Recipe(Spec):
     synthetic: Synthetic = Field(default_factory=Synthetic)
     labels: str | None = None
     skip_missing: bool = False
-    init: Initialise = Field(default_factory=Initialise)
+    init: Initialize = Field(default_factory=Initialize)
     freeze: tuple[str, ...] = ()
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)

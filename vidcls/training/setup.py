@@ -27,7 +27,7 @@ from vidcls.errors import ConfigError, DependencyError, UsageError
 from vidcls.training.data import listing
 from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader, SyntheticLoader
 from vidcls.training.data.listing import Sample
-from vidcls.training.init.initialize import InitReport, initialise
+from vidcls.training.init.initialize import InitReport, initialize
 from vidcls.training.recipe import Recipe
 
 SYNTHETIC = "synthetic:"
@@ -259,23 +259,23 @@ def start_weights(
     from vidcls.zoo.weights import resolve
 
     path = resolve(source)
-    return initialise(model, path, recipe.init.method, recipe.init.positions, recipe.init.temporal)
+    return initialize(model, path, recipe.init.method, recipe.init.positions, recipe.init.temporal)
 
 
 def make_loaders(
-    recipe: Recipe, spec: ModelSpec, data: Data, *, rank: int = 0, world: int = 1, pin: bool = False
+    recipe: Recipe, spec: ModelSpec, data: Data, *, rank: int = 0, world_size: int = 1, pin: bool = False
 ) -> tuple[Loader, Loader | None]:
     """The training and validation loaders of one process.
 
     Raises:
         UsageError: The batch cannot be shared by the processes, or an epoch has no length.
     """
-    if recipe.batch_size % world:
+    if recipe.batch_size % world_size:
         raise UsageError(
-            "--batch-size", f"{recipe.batch_size} clips cannot be shared by {world} devices", "change it"
+            "--batch-size", f"{recipe.batch_size} clips cannot be shared by {world_size} devices", "change it"
         )
     workers = spare_cores() if recipe.workers is None else recipe.workers
-    share: dict[str, Any] = {"micro_batch": recipe.micro_batch, "rank": rank, "world": world}
+    share: dict[str, Any] = {"micro_batch": recipe.micro_batch, "rank": rank, "world_size": world_size}
     train: Loader
     if is_synthetic(recipe.data):
         train, val = _synthetic_loaders(recipe, spec, workers, share)
@@ -290,7 +290,7 @@ def make_loaders(
         return train, None
     test = ClipDataset(*data.val, spec.input, None, recipe.seed)
     order = EpochSampler(
-        len(test), recipe.micro_batch or recipe.batch_size, shuffle=False, rank=rank, world=world
+        len(test), recipe.micro_batch or recipe.batch_size, shuffle=False, rank=rank, world_size=world_size
     )
     return train, ClipLoader(test, order, workers, pin)
 
@@ -352,20 +352,22 @@ def make_block(
     Raises:
         UsageError: The views are not square, or both pictures and footage are given.
     """
-    from vidcls.training.camera_motion.backgrounds import FileWorlds
+    from vidcls.training.camera_motion.backgrounds import FileBackgrounds
     from vidcls.training.camera_motion.dataset import CameraMotionDataset, ClipSpec
 
     if view.image_size[0] != view.image_size[1]:
         raise UsageError("input.image_size", "synthetic clips are square", "make height and width equal")
     if images and videos:
         raise UsageError("synthetic", "takes images or videos, not both", "name one folder")
-    worlds = FileWorlds(images or videos or "", videos=bool(videos)) if images or videos else None
+    backgrounds = FileBackgrounds(images or videos or "", videos=bool(videos)) if images or videos else None
     clip = ClipSpec(view.num_frames, view.stride, view.fps or 25.0, view.image_size[0])
-    data = CameraMotionDataset(seed, 1 << 40, clip, repeats, worlds, plain_items=plain, lively_items=lively)
+    data = CameraMotionDataset(
+        seed, 1 << 40, clip, repeats, backgrounds, plain_items=plain, lively_items=lively
+    )
     return [(item.frames, item.label, item.steps) for item in data.make_block(number)]
 
 
-def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | None:
+def make_teacher(model: nn.Module, recipe: Recipe, world_size: int) -> nn.Module | None:
     """What shows a model the motion of synthetic clips while it is trained, or None where nothing does.
 
     Raises:
@@ -374,7 +376,7 @@ def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | No
     """
     if not recipe.synthetic.teaching:
         return None
-    if not is_synthetic(recipe.data) or world > 1:
+    if not is_synthetic(recipe.data) or world_size > 1:
         raise UsageError("synthetic.teaching", "needs clips that are made, and one device", "set it to 0")
     from vidcls.training.camera_motion.motion_teacher import MotionTeacher
 
@@ -382,7 +384,7 @@ def make_teacher(model: nn.Module, recipe: Recipe, world: int) -> nn.Module | No
     if getattr(model, "architecture", "") != "vivit-fe" or config.depth < 2 or config.pool != "gap":
         raise ConfigError(
             "synthetic.teaching",
-            "is made for a factorised encoder with average pooling and two blocks or more",
+            "is made for a factorized encoder with average pooling and two blocks or more",
             "set it to 0",
         )
     return MotionTeacher(model, config.image_size[0], config.tubelet_size, config.embed_dim)

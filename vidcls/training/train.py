@@ -148,7 +148,7 @@ class Trainer:
         seed_all(recipe.seed)
         self.spec = spec
         model = setup.build_model(spec, len(self.data.labels))
-        share = {"rank": self.accelerator.process_index, "world": self.accelerator.num_processes}
+        share = {"rank": self.accelerator.process_index, "world_size": self.accelerator.num_processes}
         self.loader, self.val = setup.make_loaders(
             recipe, spec, self.data, pin=self.accelerator.device.type == "cuda", **share
         )

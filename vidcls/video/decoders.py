@@ -188,34 +188,34 @@ class PyAVDecoder:
         size = {"width": index.width, "height": index.height, "format": "rgb24"}
         try:
             # A stream may change its size on the way; all frames get the first one's.
-            rgb = frame.reformat(**size, **_colours(frame))
+            rgb = frame.reformat(**size, **_colors(frame))
         except OSError:
             # FFmpeg has no matrix for this tag (YCgCo, ICtCp): take the usual one rather than nothing.
             rgb = frame.reformat(**size, src_colorspace=_USUAL_MATRIX, dst_colorspace=_USUAL_MATRIX)
-            note = "its colour matrix is not supported: colours may be off"
+            note = "its color matrix is not supported: colors may be off"
             if note not in self.warnings:
                 self.warnings.append(note)
         picture: Picture = rgb.to_ndarray()
         return np.rot90(picture, -index.rotation // 90 % 4) if index.rotation else picture
 
 
-# FFmpeg's tags of a stream's colour matrix → swscale's: BT.709, FCC, SMPTE 240M, BT.2020 (both kinds).
+# FFmpeg's tags of a stream's color matrix → swscale's: BT.709, FCC, SMPTE 240M, BT.2020 (both kinds).
 _MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
 _USUAL_MATRIX = 5  # BT.601, taken where a stream says nothing
 _FULL_RANGE = 2
 
 
-def _colours(frame: Any) -> dict[str, int]:
-    """How to read a frame's colours, as tagged; PyAV heeds the tags by itself from version 17 on only."""
+def _colors(frame: Any) -> dict[str, int]:
+    """How to read a frame's colors, as tagged; PyAV heeds the tags by itself from version 17 on only."""
     if frame.format.is_rgb:
         return {}
-    colours = {}
+    colors = {}
     if int(frame.colorspace) in _MATRICES:
-        colours = {"src_colorspace": _MATRICES[int(frame.colorspace)], "dst_colorspace": _USUAL_MATRIX}
+        colors = {"src_colorspace": _MATRICES[int(frame.colorspace)], "dst_colorspace": _USUAL_MATRIX}
     if int(frame.color_range) == _FULL_RANGE:
         # The range of RGB does not vary; older PyAV only acts if the two differ.
-        colours |= {"src_color_range": _FULL_RANGE, "dst_color_range": _FULL_RANGE - 1}
-    return colours
+        colors |= {"src_color_range": _FULL_RANGE, "dst_color_range": _FULL_RANGE - 1}
+    return colors
 
 
 class _OvershotError(Exception):

@@ -92,7 +92,7 @@ class Index:
         """Why decord 0.6 (FFmpeg 4.1) would not deliver this file's pictures exactly, or only slowly.
 
         Empty where it does deliver them. Where its plain 8-bit converter does not apply, its scaler interpolates
-        the rows of 4:2:0 chroma otherwise than current FFmpeg: 0.6 to 3.4 grey levels on average for more than 8
+        the rows of 4:2:0 chroma otherwise than current FFmpeg: 0.6 to 3.4 gray levels on average for more than 8
         bits, 0.5 for odd heights, none for 4:2:2 and 4:4:4.
         """
         if self.codec == "av1":

@@ -92,7 +92,7 @@ def input_from_preprocessor(config: dict[str, Any], preprocessor: dict[str, Any]
     fields |= _geometry(preprocessor, defaults, fields.get("image_size"))
     fields |= _kernel(preprocessor, name, family)
     fields |= _pixels(preprocessor, defaults)
-    return fields | {"centre_crop": "floor", "channels": "rgb"}
+    return fields | {"center_crop": "floor", "channels": "rgb"}
 
 
 def _family(data: dict[str, Any], config: dict[str, Any]) -> tuple[str, str]:
@@ -216,7 +216,7 @@ def _three(value: Any, key: str, default: tuple[float, float, float]) -> tuple[f
         return default
     values = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3:
-        raise _bad(key, f"must have three numbers, not {len(values)}", "give one for each colour")
+        raise _bad(key, f"must have three numbers, not {len(values)}", "give one for each color")
     red, green, blue = (_number(v, key) for v in values)
     return red, green, blue
 

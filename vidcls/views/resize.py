@@ -1,10 +1,10 @@
 """Picture sizes and resampling, each rule as one family of published code has it. Imports no torch.
 
-The rules differ by up to a grey level or two, which is more than the numerical difference between a model and
+The rules differ by up to a gray level or two, which is more than the numerical difference between a model and
 its re-implementation, so that each checkpoint keeps its own:
 
-``truncate``     ``tf.image.resize``: bilinear, half-pixel centres, no antialias; cut to whole grey levels.
-``round``        Pillow: the kernel widens with the reduction (antialias); rounded to whole grey levels.
+``truncate``     ``tf.image.resize``: bilinear, half-pixel centers, no antialias; cut to whole gray levels.
+``round``        Pillow: the kernel widens with the reduction (antialias); rounded to whole gray levels.
 ``torchvision``  The same kernel, its weights rounded to 15 bits and the sum shifted, as torch does on uint8.
 ``float``        ``torch.nn.functional.interpolate``: bilinear, no antialias; stays a float.
 """
@@ -127,10 +127,10 @@ def resize_frame(frame: Frame, size: tuple[int, int], rule: str, interpolation: 
 
 
 def _nearest(before: int, after: int) -> NDArray[np.int64]:
-    """Source index of each pixel: the one whose centre is nearest."""
+    """Source index of each pixel: the one whose center is nearest."""
     scale = np.float32(before) / np.float32(after)
-    centres = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * scale
-    result: NDArray[np.int64] = np.minimum(centres.astype(np.int64), before - 1)
+    centers = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * scale
+    result: NDArray[np.int64] = np.minimum(centers.astype(np.int64), before - 1)
     return result
 
 
@@ -138,7 +138,7 @@ def _nearest(before: int, after: int) -> NDArray[np.int64]:
 def _linear_table(
     before: int, after: int, start: int, stop: int, fused: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Both neighbours of pixels start..stop and the second one's weight, in float32.
+    """Both neighbors of pixels start..stop and the second one's weight, in float32.
 
     TensorFlow rounds the product and then the difference; torch's build does both in one instruction (``fused``).
     """
@@ -200,12 +200,12 @@ def _integer_table(before: int, after: int, kernel: str) -> tuple[NDArray[np.int
     function, radius = _KERNELS[kernel]
     scale = before / after
     support = radius * max(scale, 1.0)
-    centres = scale * (np.arange(after) + 0.5)
-    first = np.maximum((centres - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centres + support + 0.5).astype(np.int64), before)
+    centers = scale * (np.arange(after) + 0.5)
+    first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((centers + support + 0.5).astype(np.int64), before)
     offsets = np.arange(math.ceil(support) * 2 + 1)
     indices = first[:, None] + offsets
-    weights = function(np.abs((indices - centres[:, None] + 0.5) / max(scale, 1.0)))
+    weights = function(np.abs((indices - centers[:, None] + 0.5) / max(scale, 1.0)))
     weights[indices >= last[:, None]] = 0.0
     # cumsum adds one by one as the reference does; sum() adds in pairs, which can differ in the last bit.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
@@ -218,7 +218,7 @@ def _integer_table(before: int, after: int, kernel: str) -> tuple[NDArray[np.int
 
 
 def _antialiased(frame: Frame, size: tuple[int, int], kernel: str, window: Window) -> Frame:
-    """Antialiased resize with integer weights, columns first, whole grey levels in between."""
+    """Antialiased resize with integer weights, columns first, whole gray levels in between."""
     top, bottom, left, right = window
     if size[0] != frame.shape[0]:
         rows, weights_y, bits_y = _integer_table(frame.shape[0], size[0], kernel)

@@ -87,7 +87,7 @@ def plan_clips(
     """Choose the frames of each clip by the rule ``spec.sampling``.
 
     ``vivit``: ``num_views`` clips of ``num_frames`` frames at ``stride``, spread from the first possible start to
-        the last; a single one is centred; frames past the end are taken from the beginning again (scenic,
+        the last; a single one is centered; frames past the end are taken from the beginning again (scenic,
         DMVR's ``sample_sequence`` and ``sample_linspace_sequence``).
     ``timesformer``: clips of ``num_frames * stride / fps`` seconds, clip i of n starting at i/n of the room
         there is; past the end the last frame stays (TimeSformer's ``datasets/decoder.py``).
@@ -219,7 +219,7 @@ def _vtn(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
 
 
 def _segments(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
-    # np.round goes to the even neighbour, as the reference's does.
+    # np.round goes to the even neighbor, as the reference's does.
     edges = np.round(np.arange(spec.num_frames + 1) * ((length - 1) / spec.num_frames)).astype(np.int64)
     part = np.arange(1, spec.num_views + 1)[:, None]
     moments = edges[:-1] + (edges[1:] - edges[:-1]) * part // (spec.num_views + 1)

@@ -28,8 +28,8 @@ __all__ = [
     "frame_transform",
     "input_from_preprocessor",
     "make_views",
-    "normalise",
-    "pixel_affine",
+    "normalize",
+    "pixel_scale_shift",
     "pixel_views",
     "plan_clips",
 ]
@@ -47,7 +47,7 @@ class FrameTransform:
         resize: Length of the short side in pixels, an exact (h, w), or None.
         rule: See ``vidcls.views.resize``.
         interpolation: Kernel of the resize.
-        centre: Rounding of a single crop's offset, ``floor`` or ``ceil``.
+        center: Rounding of a single crop's offset, ``floor`` or ``ceil``.
     """
 
     crop: tuple[int, int]
@@ -55,7 +55,7 @@ class FrameTransform:
     resize: int | tuple[int, int] | None
     rule: str
     interpolation: str
-    centre: str
+    center: str
 
     def __call__(self, frame: NDArray[np.uint8]) -> Frame:
         """Resize and cut one frame (h, w, 3) uint8.
@@ -67,7 +67,7 @@ class FrameTransform:
             VideoError: The frame's sides are too unequal.
         """
         height, width = resized_size(frame.shape[0], frame.shape[1], self.resize, self.rule)
-        offsets = crop_offsets(height, width, self.crop, self.num_crops, self.centre)
+        offsets = crop_offsets(height, width, self.crop, self.num_crops, self.center)
         top, left = min(y for y, _ in offsets), min(x for _, x in offsets)
         bottom = max(y for y, _ in offsets) + self.crop[0]
         right = max(x for _, x in offsets) + self.crop[1]
@@ -90,7 +90,7 @@ def frame_transform(spec: InputSpec) -> FrameTransform:
         resize=spec.resize,
         rule=spec.resize_rule,
         interpolation=spec.interpolation,
-        centre=spec.centre_crop,
+        center=spec.center_crop,
     )
 
 
@@ -101,13 +101,13 @@ def apply_transform(frames: NDArray[np.uint8], spec: InputSpec) -> Frame:
 
 
 def crop_offsets(
-    height: int, width: int, crop: tuple[int, int], num_crops: int, centre: str = "floor"
+    height: int, width: int, crop: tuple[int, int], num_crops: int, center: str = "floor"
 ) -> list[tuple[int, int]]:
     """Top left corners (y, x) of the crops in a picture.
 
-    Three crops lie at the start, in the middle and at the end of the longer side, centred across it; a square
+    Three crops lie at the start, in the middle and at the end of the longer side, centered across it; a square
     counts as wide. Their middles are rounded up in scenic and in the SlowFast family alike. A single crop is
-    centred, its offset rounded as ``centre`` says. A corner is negative where the picture is smaller than the
+    centered, its offset rounded as ``center`` says. A corner is negative where the picture is smaller than the
     crop and must be padded; the larger part of the padding then goes below and to the right, as TensorFlow's
     ``resize_with_crop_or_pad`` and torchvision have it.
 
@@ -116,9 +116,9 @@ def crop_offsets(
         width: Of the picture, in pixels.
         crop: Height and width of a crop in pixels.
         num_crops: 1 or 3.
-        centre: ``floor`` or ``ceil``.
+        center: ``floor`` or ``ceil``.
     """
-    up = num_crops == 3 or centre == "ceil"
+    up = num_crops == 3 or center == "ceil"
     y, x = _middle(height, crop[0], up), _middle(width, crop[1], up)
     if num_crops == 1:
         return [(y, x)]
@@ -134,7 +134,7 @@ def _middle(length: int, crop: int, up: bool) -> int:
 
 
 def pixel_views(frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec) -> Frame:
-    """Cut the views before normalisation, for engines that normalise on the device.
+    """Cut the views before normalization, for engines that normalize on the device.
 
     Args:
         frames: (n, h', w', 3) frames as ``frame_transform`` made them, or resized but not cut.
@@ -171,7 +171,7 @@ def clip_crop(frames: Frame, spec: InputSpec, crop: int) -> Frame:
 def make_views(
     frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec
 ) -> NDArray[np.float32]:
-    """Cut and normalise the views: ``normalise(pixel_views(...))``, with each frame normalised only once.
+    """Cut and normalize the views: ``normalize(pixel_views(...))``, with each frame normalized only once.
 
     Args:
         frames: (n, h', w', 3) frames as ``frame_transform`` made them, or resized but not cut.
@@ -198,7 +198,7 @@ def make_views(
     return result.reshape(-1, *result.shape[2:])
 
 
-def normalise(pixels: Frame, spec: InputSpec) -> NDArray[np.float32]:
+def normalize(pixels: Frame, spec: InputSpec) -> NDArray[np.float32]:
     """Turn the pixels of ``pixel_views`` (v, t, h, w, 3) into numbers (v, 3, t, h, w) float32."""
     return np.stack([_scaled(view.transpose(3, 0, 1, 2), spec) for view in pixels])
 
@@ -217,24 +217,24 @@ def _corners(frames: Frame, spec: InputSpec) -> list[tuple[int, int]]:
     height, width = frames.shape[1:3]
     if height < spec.image_size[0] or width < spec.image_size[1]:
         raise ValueError(f"frames of {width}x{height} pixels were not prepared by frame_transform")
-    return crop_offsets(height, width, spec.image_size, spec.num_crops, spec.centre_crop)
+    return crop_offsets(height, width, spec.image_size, spec.num_crops, spec.center_crop)
 
 
 def _channel_order(spec: InputSpec) -> slice:
     return slice(None, None, -1) if spec.channels == "bgr" else slice(None)
 
 
-def pixel_affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return factor and summand (3,) float32 of each channel: a pixel x becomes ``x * factor + summand``."""
+def pixel_scale_shift(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return scale and shift (3,) float32 of each channel: a pixel x becomes ``x * scale + shift``."""
     mean = np.array(spec.mean or (0.0, 0.0, 0.0))
     std = np.array(spec.std or (1.0, 1.0, 1.0))
     return (spec.scale / std).astype(np.float32), ((spec.offset - mean) / std).astype(np.float32)
 
 
 def _scaled(planes: Frame, spec: InputSpec) -> NDArray[np.float32]:
-    """Normalise (3, ...); product and sum are each rounded to float32, as scenic's are."""
+    """Normalize (3, ...); product and sum are each rounded to float32, as scenic's are."""
     values = np.array(planes, dtype=np.float32, order="C")
-    for plane, factor, summand in zip(values, *pixel_affine(spec), strict=True):
-        plane *= factor
-        plane += summand
+    for plane, scale, shift in zip(values, *pixel_scale_shift(spec), strict=True):
+        plane *= scale
+        plane += shift
     return values

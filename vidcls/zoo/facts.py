@@ -29,7 +29,7 @@ MAX_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
-class Known:
+class CheckpointFacts:
     """What was learned when a checkpoint was read.
 
     Attributes:
@@ -87,7 +87,7 @@ def request_key(
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:40]
 
 
-def recall(key: str | None) -> Known | None:
+def recall(key: str | None) -> CheckpointFacts | None:
     """Return what was learned under ``key``, if anything."""
     if key is None:
         return None
@@ -97,7 +97,7 @@ def recall(key: str | None) -> Known | None:
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
         labels = record.pop("stored_labels")
-        found = Known(
+        found = CheckpointFacts(
             spec=ModelSpec(**record.pop("spec")),
             stored_labels=None if labels is None else tuple(labels),
             notes=tuple(record.pop("notes")),
@@ -109,11 +109,11 @@ def recall(key: str | None) -> Known | None:
         return None
 
 
-def remember(key: str | None, known: Known) -> None:
+def remember(key: str | None, known: CheckpointFacts) -> None:
     """Write down what was learned; where the disk does not let us, the next run asks torch again."""
     if key is None:
         return
-    record = {name: getattr(known, name) for name in Known.__dataclass_fields__}
+    record = {name: getattr(known, name) for name in CheckpointFacts.__dataclass_fields__}
     record["spec"] = known.spec.model_dump(mode="json")
     with contextlib.suppress(OSError, TypeError, ValueError):
         text = json.dumps(record)

@@ -15,7 +15,7 @@ import av  # noqa: E402
 
 from vidcls.errors import UsageError  # noqa: E402
 from vidcls.training import synthesize as files  # noqa: E402
-from vidcls.training.camera_motion.backgrounds import FileWorlds, RuleWorlds, World  # noqa: E402
+from vidcls.training.camera_motion.backgrounds import Background, FileBackgrounds, TextureBackgrounds  # noqa: E402
 from vidcls.training.camera_motion.camera import (  # noqa: E402
     JITTER_RMS,
     LABELS,
@@ -49,21 +49,21 @@ PICTURE = {
 LEAVES = dead_leaves(np.random.default_rng(4), 384)
 
 
-class OneWorld:
+class OneBackground:
     def draw(self, rng):
-        return World((LEAVES,))
+        return Background((LEAVES,))
 
 
 def measured(frames):
     """Motion of the picture over a clip, by tracked corners: right, down (pixels), log scale, turn (radians)."""
     total = np.zeros(4)
-    grey = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames]
-    for before, after in pairwise(grey):
+    gray = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames]
+    for before, after in pairwise(gray):
         corners = cv2.goodFeaturesToTrack(before, 200, 0.01, 4)
         moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None)
         matrix, _ = cv2.estimateAffinePartial2D(corners[found[:, 0] == 1], moved[found[:, 0] == 1])
-        centre = np.array([before.shape[1] / 2, before.shape[0] / 2])
-        shift = matrix[:, :2] @ centre + matrix[:, 2] - centre
+        center = np.array([before.shape[1] / 2, before.shape[0] / 2])
+        shift = matrix[:, :2] @ center + matrix[:, 2] - center
         total += [
             *shift,
             np.log(np.hypot(matrix[0, 0], matrix[1, 0])),
@@ -81,7 +81,7 @@ def pure_clip(label, size=(96, 96), perspective=0.0):
     if label in MOTION:
         channel, sign = MOTION[label]
         path = replace(path, change=np.eye(4)[channel] * sign * 0.25)
-    scene = make_scene(rng, label, 2.0, min(size), OneWorld(), path)
+    scene = make_scene(rng, label, 2.0, min(size), OneBackground(), path)
     return render(Scene(path, scene.layers[:1], ()), np.linspace(0, 2, 16), size)
 
 
@@ -181,10 +181,10 @@ def test_labels_are_balanced():
 
 
 def test_looped_clips_say_where_they_begin_again():
-    rng, worlds, spec = np.random.default_rng(2), OneWorld(), ClipSpec(side=16)
+    rng, backgrounds, spec = np.random.default_rng(2), OneBackground(), ClipSpec(side=16)
     times = [sample_times(rng, spec)[0] for _ in range(40)]
     assert 2 <= sum((np.diff(t) < 0).any() for t in times) <= 20
-    items = [make_clip(rng, "pan left", spec, worlds)[1] for _ in range(25)]
+    items = [make_clip(rng, "pan left", spec, backgrounds)[1] for _ in range(25)]
     looped = [np.isnan(steps).any() for steps in items]
     assert any(looped)
     assert not all(looped)
@@ -227,27 +227,27 @@ def test_own_pictures_and_footage_are_filmed(tmp_path):
     cv2.imwrite(str(pictures / "red.png"), red)
     (pictures / "broken.jpg").write_bytes(b"not a picture")
     encode(str(films / "red.mp4"), np.repeat(red[None, ..., ::-1], 5, 0), Fraction(25), 20)
-    for worlds in (FileWorlds(pictures), FileWorlds(films, videos=True)):
-        drawn = [worlds.draw(np.random.default_rng(k)) for k in range(8)]
+    for backgrounds in (FileBackgrounds(pictures), FileBackgrounds(films, videos=True)):
+        drawn = [backgrounds.draw(np.random.default_rng(k)) for k in range(8)]
         assert all(abs(int(w.still[..., 0].mean()) - 200) < 12 and w.still[..., 1].mean() < 12 for w in drawn)
     plan = replace(files.plan_clip(1, 1), width=64, height=48, frames=6, cut=False)
-    frames, _ = files.film(plan, FileWorlds(pictures))
+    frames, _ = files.film(plan, FileBackgrounds(pictures))
     assert frames.shape == (6, 48, 64, 3)
     with pytest.raises(UsageError, match="no such folder"):
-        FileWorlds(tmp_path / "none")
+        FileBackgrounds(tmp_path / "none")
     with pytest.raises(UsageError, match="holds no video"):
-        FileWorlds(pictures, videos=True)
+        FileBackgrounds(pictures, videos=True)
 
 
 def test_a_folder_of_broken_pictures_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(UsageError, match="no file in it can be read"):
-        FileWorlds(tmp_path).draw(np.random.default_rng(0))
+        FileBackgrounds(tmp_path).draw(np.random.default_rng(0))
 
 
 def test_rule_worlds_follow_from_the_generator():
-    one, same = (RuleWorlds(np.random.default_rng(2), 2, 64) for _ in range(2))
-    for a, b in zip(one.worlds, same.worlds, strict=True):
+    one, same = (TextureBackgrounds(np.random.default_rng(2), 2, 64) for _ in range(2))
+    for a, b in zip(one.backgrounds, same.backgrounds, strict=True):
         np.testing.assert_array_equal(a.still, b.still)
 
 

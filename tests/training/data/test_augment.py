@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidcls.config import InputSpec
 from vidcls.training import augment as a
-from vidcls.training.recipe import Augment, Colour
+from vidcls.training.recipe import Augment, Color
 
 SPEC = InputSpec(num_frames=4, image_size=(24, 24), resize=32)
 
@@ -62,7 +62,7 @@ def test_an_operation_agrees_with_pillow_on_the_tall_picture(name: str, magnitud
 @pytest.mark.parametrize(
     ("name", "enhancer"),
     [
-        ("colour", ImageEnhance.Color),
+        ("color", ImageEnhance.Color),
         ("contrast", ImageEnhance.Contrast),
         ("brightness", ImageEnhance.Brightness),
     ],
@@ -73,7 +73,7 @@ def test_enhancements_agree_with_pillow(name: str, enhancer: type, magnitude: fl
     factor = magnitude / 10 * 1.8 + 0.1
     expected = np.asarray(enhancer(tall(frames)).enhance(factor)).astype(int)
     got = np.asarray(tall(a.apply_operation(frames, name, magnitude, rng()))).astype(int)
-    assert np.abs(got - expected).max() <= 3  # Pillow rounds the grey picture first
+    assert np.abs(got - expected).max() <= 3  # Pillow rounds the gray picture first
 
 
 def test_strengths_of_the_published_recipes() -> None:
@@ -114,16 +114,16 @@ def test_randaugment_draws_each_operation_equally_often(monkeypatch: pytest.Monk
     assert max(counts) < 260
 
 
-def test_colour_jitter_treats_all_frames_alike_and_stays_in_range() -> None:
+def test_color_jitter_treats_all_frames_alike_and_stays_in_range() -> None:
     frames = still().float() / 255
     changed = 0
     for seed in range(30):
-        out = a.jitter_colour(frames, Colour(), rng(seed))
+        out = a.jitter_color(frames, Color(), rng(seed))
         assert all(torch.allclose(out[0], frame) for frame in out)
         changed += not torch.equal(out, frames)
     assert 15 < changed < 30  # 82 % of clips
-    grey = a.jitter_colour(frames, Colour(probability=0, grayscale=1), rng())
-    assert torch.equal(grey[:, 0], grey[:, 1])
+    gray = a.jitter_color(frames, Color(probability=0, grayscale=1), rng())
+    assert torch.equal(gray[:, 0], gray[:, 1])
 
 
 def test_flips_are_off_where_directions_matter() -> None:
@@ -131,7 +131,7 @@ def test_flips_are_off_where_directions_matter() -> None:
     flipped = a.augment_clip(clip(), SPEC, plain, rng())
     kept = a.augment_clip(clip(), SPEC, plain.model_copy(update={"directions_matter": True}), rng())
     assert torch.equal(flipped, kept.flip(-1))
-    assert torch.equal(kept, a.normalise(a.crop(clip(), (24, 24), None), SPEC))
+    assert torch.equal(kept, a.normalize(a.crop(clip(), (24, 24), None), SPEC))
 
 
 def test_random_crops_reach_every_corner() -> None:
@@ -164,7 +164,7 @@ def test_short_side_is_drawn_from_its_range(inverse: bool) -> None:
     assert a.draw_short_side(Augment(), rng()) is None
 
 
-def test_normalisation_is_that_of_the_views() -> None:
+def test_normalization_is_that_of_the_views() -> None:
     from vidcls.views.transform import make_views, plan_clips
 
     spec = InputSpec(
@@ -174,7 +174,7 @@ def test_normalisation_is_that_of_the_views() -> None:
     frames = clip(height=24, width=24)
     plan = plan_clips(spec, num_frames=4, fps=25)
     views = make_views(frames.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(4), plan, spec)
-    torch.testing.assert_close(a.normalise(frames, spec), torch.from_numpy(views[0]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(a.normalize(frames, spec), torch.from_numpy(views[0]), atol=1e-5, rtol=1e-5)
 
 
 def test_soft_targets_sum_to_one() -> None:

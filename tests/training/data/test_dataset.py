@@ -225,7 +225,7 @@ def test_a_training_clip_is_made_of_the_frames_drawn(numbered: list[listing.Samp
 
 
 def test_clips_follow_from_seed_epoch_and_index_alone(numbered: list[listing.Sample]) -> None:
-    setting = Augment.model_validate({"colour": {}, "scale_jitter": (0.9, 1.3)})
+    setting = Augment.model_validate({"color": {}, "scale_jitter": (0.9, 1.3)})
     made = [ClipDataset(numbered, [(0,)] * 3, spec(), setting, seed=seed) for seed in (1, 1, 2)]
     assert torch.equal(made[0][0, 0].views, made[1][0, 0].views)
     assert not torch.equal(made[0][0, 0].views, made[0][1, 0].views)
@@ -291,7 +291,7 @@ def test_every_clip_comes_once_an_epoch_and_in_another_order() -> None:
 
 
 def test_devices_share_each_batch() -> None:
-    shares = [EpochSampler(16, 8, 2, seed=1, rank=rank, world=2) for rank in (0, 1)]
+    shares = [EpochSampler(16, 8, 2, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
     whole = EpochSampler(16, 8, seed=1)
     assert [share.parts for share in shares] == [2, 2]
     first = [[key for part in list(share)[:2] for key in part] for share in shares]

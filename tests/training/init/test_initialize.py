@@ -17,7 +17,7 @@ from vidcls.checkpoints import Checkpoint, open_raw, scenic
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
 from vidcls.training.init.inflate import fit_positions, inflate_filters, resize_time
-from vidcls.training.init.initialize import initialise
+from vidcls.training.init.initialize import initialize
 
 SCENIC = golden_dirs("scenic-init")
 TIMESFORMER = golden_dirs("timesformer-fb-init-from-vit")
@@ -131,7 +131,7 @@ def test_model_starts_as_in_scenic(folder: Path, name: str, case: dict[str, Any]
     model = build(architecture, **config).eval()
     method = case["kernel_init_method"].removesuffix("_frame_initializer")
     temporal = "zero" if case["init_from_extra"].get("init_temporal_transformer") is False else "copy"
-    report = initialise(
+    report = initialize(
         model, folder / "vit_params.npz", method, case["positional_embed_size_change"], temporal=temporal
     )
     expected = scenic.read(open_raw(folder / f"{name}.npz"), architecture, {}).state
@@ -165,7 +165,7 @@ def test_timesformer_starts_as_released(folder: Path) -> None:
     model = build(
         "timesformer-divided", image_size=case["img_size"], **{key: case[key] for key in fields}
     ).eval()
-    report = initialise(model, folder / "vit.safetensors")
+    report = initialize(model, folder / "vit.safetensors")
     expected = {k.removeprefix("model."): v for k, v in load_file(folder / "model.safetensors").items()}
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, expected[key], atol=0, rtol=0, msg=key)
@@ -203,12 +203,12 @@ VIVIT: dict[str, Any] = dict(TINY, tubelet_size=(2, 8, 8))
 def test_model_3_starts_blind_to_the_order_of_frames(temporal: str) -> None:
     """With zero temporal branches, tokens of different times meet in the pooling alone."""
     model = build("vivit-fsa", **dict(VIVIT, mlp_ratio=4.0)).eval()
-    initialise(model, image_vit(), temporal=temporal)
+    initialize(model, image_vit(), temporal=temporal)
     views = torch.randn(2, 3, 4, 32, 32)
     swapped = views[:, :, [2, 3, 0, 1]]
     with torch.inference_mode():
         torch.testing.assert_close(model.features(views), model.features(swapped), atol=1e-5, rtol=0)
-        initialise(model, image_vit(), temporal="copy")
+        initialize(model, image_vit(), temporal="copy")
         assert (model.features(views) - model.features(swapped)).abs().max() < 1e-4  # still symmetric in time
 
 
@@ -218,7 +218,7 @@ def test_model_3_learns_over_time_from_identity_but_not_from_zero() -> None:
     reached = {}
     for temporal in ("identity", "zero"):
         model = build("vivit-fsa", **VIVIT)
-        initialise(model, image_vit(), temporal=temporal)
+        initialize(model, image_vit(), temporal=temporal)
         nn.init.normal_(model.head.weight)
         model(views).square().sum().backward()
         weights = [p for n, p in model.named_parameters() if ".attn_time." in n and n.endswith("weight")]
@@ -227,10 +227,10 @@ def test_model_3_learns_over_time_from_identity_but_not_from_zero() -> None:
     assert reached["identity"] > 0
 
 
-def test_factorised_encoder_takes_the_class_tokens_place_but_not_the_token() -> None:
+def test_factorized_encoder_takes_the_class_tokens_place_but_not_the_token() -> None:
     model = build("vivit-fe", **VIVIT)
     source = image_vit()
-    initialise(model, source)
+    initialize(model, source)
     assert not model.spatial.cls_token.any()
     torch.testing.assert_close(model.spatial.pos_embed[:, 0], source.state["backbone.pos_embed"][:, 0])
 
@@ -247,7 +247,7 @@ def test_models_by_frame_take_the_whole_image_model(architecture: str) -> None:
 
         config = {k: v for k, v in config.items() if k in ARCHITECTURE_KEYS["vtn"]}
     model = build(architecture, **config)
-    report = initialise(model, source)
+    report = initialize(model, source)
     for name, tensor in source.state.items():
         if name.startswith("backbone.") or architecture == "vit-frames":
             torch.testing.assert_close(model.state_dict()[name], tensor)
@@ -260,9 +260,9 @@ def test_fine_tuning_keeps_the_classifier_only_for_the_same_classes() -> None:
     nn.init.normal_(old.head.weight)
     checkpoint = Checkpoint("native", "vivit-fe", VIVIT, old.state_dict())
     same, other = build("vivit-fe", **VIVIT), build("vivit-fe", **dict(VIVIT, num_classes=7))
-    assert not initialise(same, checkpoint).fresh
+    assert not initialize(same, checkpoint).fresh
     torch.testing.assert_close(same.head.weight, old.head.weight)
-    assert set(initialise(other, checkpoint).fresh) == {"head.weight", "head.bias"}
+    assert set(initialize(other, checkpoint).fresh) == {"head.weight", "head.bias"}
     torch.testing.assert_close(other.patch_embed.proj.weight, old.patch_embed.proj.weight)
 
 
@@ -270,7 +270,7 @@ def test_fine_tuning_at_another_size_resizes_positions() -> None:
     old = build("vivit-fe", **VIVIT)
     checkpoint = Checkpoint("native", "vivit-fe", VIVIT, old.state_dict())
     model = build("vivit-fe", **dict(VIVIT, image_size=48, num_frames=8))
-    initialise(model, checkpoint)
+    initialize(model, checkpoint)
     assert model.spatial.pos_embed.shape == (1, 37, 16)
     torch.testing.assert_close(model.spatial.pos_embed[:, [0, 1, -1]], old.spatial.pos_embed[:, [0, 1, -1]])
 
@@ -281,16 +281,16 @@ def test_fine_tuning_at_another_size_resizes_positions() -> None:
 )
 def test_a_source_that_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises((CheckpointError, ConfigError), match=message):
-        initialise(build("vivit-st", **{**VIVIT, **change}), image_vit())
+        initialize(build("vivit-st", **{**VIVIT, **change}), image_vit())
 
 
 def test_wrong_options_are_named() -> None:
     model = build("vivit-fsa", **VIVIT)
     with pytest.raises(ConfigError, match="choose one of"):
-        initialise(model, image_vit(), method="median")
+        initialize(model, image_vit(), method="median")
     with pytest.raises(ConfigError, match="choose one of"):
-        initialise(model, image_vit(), positions="wrap")
+        initialize(model, image_vit(), positions="wrap")
     with pytest.raises(ConfigError, match="choose one of"):
-        initialise(model, image_vit(), temporal="random")
+        initialize(model, image_vit(), temporal="random")
     with pytest.raises(ConfigError, match="resize_tile"):
-        initialise(build("vivit-st", **dict(VIVIT, image_size=48)), image_vit(), positions="tile")
+        initialize(build("vivit-st", **dict(VIVIT, image_size=48)), image_vit(), positions="tile")

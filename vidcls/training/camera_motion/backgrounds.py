@@ -24,7 +24,7 @@ MAX_SIDE = 1600
 
 
 @dataclass(frozen=True)
-class World:
+class Background:
     """A picture, or footage that goes on changing.
 
     Attributes:
@@ -56,22 +56,22 @@ class World:
         return self.frames[position if position < count else 2 * count - 2 - position]
 
     def base(self, rng: Rng, side: float) -> np.ndarray:
-        """Where the camera stands before a photograph: (3, 3) from world pixels to picture pixels."""
+        """Where the camera stands before a photograph: (3, 3) from background pixels to picture pixels."""
         height, width = self.size
         scale = min(height, width) / side * float(rng.uniform(0.45, 0.8))
-        centre = np.array([width, height]) / 2 + rng.uniform(-0.08, 0.08, 2) * min(height, width)
-        return np.array([[scale, 0, centre[0]], [0, scale, centre[1]], [0, 0, 1.0]])
+        center = np.array([width, height]) / 2 + rng.uniform(-0.08, 0.08, 2) * min(height, width)
+        return np.array([[scale, 0, center[0]], [0, scale, center[1]], [0, 0, 1.0]])
 
 
-class Worlds(Protocol):
-    """A stock of worlds."""
+class Backgrounds(Protocol):
+    """A stock of backgrounds."""
 
-    def draw(self, rng: Rng) -> World:
-        """Choose a world."""
+    def draw(self, rng: Rng) -> Background:
+        """Choose a background."""
         ...
 
 
-class RuleWorlds:
+class TextureBackgrounds:
     """Textures made by rule, a few at a time.
 
     Args:
@@ -81,13 +81,13 @@ class RuleWorlds:
     """
 
     def __init__(self, rng: Rng, count: int = 10, side: int = 384) -> None:
-        self.worlds = [World((make_texture(rng, side),)) for _ in range(count)]
+        self.backgrounds = [Background((make_texture(rng, side),)) for _ in range(count)]
 
-    def draw(self, rng: Rng) -> World:
-        return self.worlds[int(rng.integers(len(self.worlds)))]
+    def draw(self, rng: Rng) -> Background:
+        return self.backgrounds[int(rng.integers(len(self.backgrounds)))]
 
 
-class FileWorlds:
+class FileBackgrounds:
     """The user's own pictures or footage.
 
     Args:
@@ -113,7 +113,7 @@ class FileWorlds:
                 str(folder), "holds no " + ("video" if videos else "picture"), "name another folder"
             )
 
-    def draw(self, rng: Rng) -> World:
+    def draw(self, rng: Rng) -> Background:
         """Read one at random; unreadable files are noted in `skipped` and passed over.
 
         Raises:
@@ -130,7 +130,7 @@ class FileWorlds:
         raise UsageError(str(self.paths[0].parent), "no file in it can be read", "check the files")
 
 
-def read_picture(path: Path) -> World:
+def read_picture(path: Path) -> Background:
     """Read a photograph.
 
     Raises:
@@ -139,10 +139,10 @@ def read_picture(path: Path) -> World:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise ValueError("not a readable picture")
-    return World((_bounded(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)),), framed=True)
+    return Background((_bounded(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)),), framed=True)
 
 
-def read_footage(rng: Rng, path: Path, count: int = 100) -> World:
+def read_footage(rng: Rng, path: Path, count: int = 100) -> Background:
     """Read up to `count` successive frames from a random place of a video.
 
     Raises:
@@ -162,7 +162,7 @@ def read_footage(rng: Rng, path: Path, count: int = 100) -> World:
                 break
     if not frames:
         raise ValueError("no frames")
-    return World(
+    return Background(
         tuple(f for f in frames if f.shape == frames[0].shape), framed=True, rate=float(rng.uniform(0.5, 1.5))
     )
 

@@ -181,7 +181,7 @@ class CameraPath:
         return np.asarray(state)
 
     def matrices(self, times: np.ndarray, side: float, gain: float = 1.0) -> np.ndarray:
-        """Homographies from the screen to the world at `times`.
+        """Homographies from the screen to the background at `times`.
 
         Args:
             times: (n,) seconds.
@@ -189,7 +189,7 @@ class CameraPath:
             gain: Factor on pan and tilt: above 1 for a layer that is nearer than the ground.
 
         Returns:
-            (n, 3, 3) float64; screen and world are in pixels from the centre, y down.
+            (n, 3, 3) float64; screen and background are in pixels from the center, y down.
         """
         pan, tilt, zoom, roll = self.state(times).T
         pan, tilt = pan * gain, tilt * gain
@@ -265,7 +265,7 @@ def make_path(rng: Rng, label: str, duration: float, lively: bool = False) -> Ca
     channel, sign = MOTION[label]
     low, high = AMPLITUDE[channel]
     amount = _log_uniform(rng, low, high)
-    if rng.random() < 0.3:  # favour the middle: most real moves are neither creeping nor whipping
+    if rng.random() < 0.3:  # favor the middle: most real moves are neither creeping nor whipping
         amount = _log_uniform(rng, low * 2, high / 2)
     change = none.copy()
     change[channel] = sign * amount
@@ -278,7 +278,7 @@ def make_path(rng: Rng, label: str, duration: float, lively: bool = False) -> Ca
         hand = (make_wobble(rng, rng.uniform(0.1, 1.0) * min(0.04, 0.2 * reach), (0.6, 6.0), channels),)
     profile = make_profile(rng)
     side_profile = profile if rng.random() < 0.5 else make_profile(rng)
-    # A wide turn in perspective would look past the edge of any flat world.
+    # A wide turn in perspective would look past the edge of any flat background.
     perspective = perspective if channel > 1 or amount < 0.8 else 0.0
     return CameraPath(label, duration, change, profile, side, side_profile, hand, perspective)
 

@@ -1,4 +1,4 @@
-"""Labelled camera-motion clips, made exactly.
+"""Labeled camera-motion clips, made exactly.
 
 `CameraMotionDataset` makes clips on the fly as the model will see them; `film_clip` makes one clip at any size and
 frame rate, for files. What is drawn is decided by a seed and an index alone.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from vidcls.training.camera_motion.backgrounds import RuleWorlds, World, Worlds
+from vidcls.training.camera_motion.backgrounds import Background, Backgrounds, TextureBackgrounds
 from vidcls.training.camera_motion.camera import LABELS, CameraPath, make_path
 from vidcls.training.camera_motion.degradations import compression, light, overlays, sensor_noise, shrink
 from vidcls.training.camera_motion.scene import Layer, Mover, Scene, make_mover, render
@@ -121,7 +121,7 @@ def _steps(path: CameraPath, times: np.ndarray) -> np.ndarray:
 
 
 def _base(rng: Rng, picture_size: tuple[int, int], side: float) -> np.ndarray:
-    """Where the camera stands before the world: (3, 3) from world pixels to texture pixels."""
+    """Where the camera stands before the background: (3, 3) from background pixels to texture pixels."""
     short = min(picture_size)
     # The frame shows between a fifth and three quarters of the texture's side.
     scale = short / side * float(np.exp(rng.uniform(np.log(0.2), np.log(0.75))))
@@ -131,9 +131,9 @@ def _base(rng: Rng, picture_size: tuple[int, int], side: float) -> np.ndarray:
     return np.array([[c, -s, shift[0]], [s, c, shift[1]], [0, 0, 1.0]])
 
 
-def _near_layer(rng: Rng, world: World, side: float) -> Layer:
+def _near_layer(rng: Rng, background: Background, side: float) -> Layer:
     """A nearer layer with holes: foliage, a fence, posts."""
-    picture = world.still
+    picture = background.still
     h, w = picture.shape[:2]
     short = min(h, w)
     if rng.random() < 0.6:
@@ -151,30 +151,37 @@ def make_scene(
     label: str,
     duration: float,
     side: float,
-    worlds: Worlds,
+    backgrounds: Backgrounds,
     path: CameraPath | None = None,
     lively: bool = False,
 ) -> Scene:
-    """Put a world and things that move in front of a camera.
+    """Put a background and things that move in front of a camera.
 
     Args:
         rng: Source of randomness.
         label: One of `LABELS`.
         duration: Length in seconds.
         side: Short side of the frame in pixels.
-        worlds: Where the pictures come from.
+        backgrounds: Where the pictures come from.
         path: The camera's path; drawn when None.
         lively: More and larger things move, and the camera is held less steadily.
     """
     path = path or make_path(rng, label, duration, lively)
-    world = worlds.draw(rng)
-    layers = [Layer(world.frame, world.base(rng, side) if world.framed else _base(rng, world.size, side))]
+    background = backgrounds.draw(rng)
+    layers = [
+        Layer(
+            background.frame,
+            background.base(rng, side) if background.framed else _base(rng, background.size, side),
+        )
+    ]
     if not path.perspective and rng.random() < 0.12:
-        layers.append(_near_layer(rng, worlds.draw(rng), side))
-    return Scene(path, tuple(layers), _movers(rng, label, duration, worlds, lively))
+        layers.append(_near_layer(rng, backgrounds.draw(rng), side))
+    return Scene(path, tuple(layers), _movers(rng, label, duration, backgrounds, lively))
 
 
-def _movers(rng: Rng, label: str, duration: float, worlds: Worlds, lively: bool) -> tuple[Mover, ...]:
+def _movers(
+    rng: Rng, label: str, duration: float, backgrounds: Backgrounds, lively: bool
+) -> tuple[Mover, ...]:
     """Objects in half of the clips, more often before a still camera, where they could be taken for its motion."""
     if rng.random() > (0.75 if lively else 0.65 if label in ("static", "shake") else 0.45):
         return ()
@@ -182,15 +189,15 @@ def _movers(rng: Rng, label: str, duration: float, worlds: Worlds, lively: bool)
     largest = (0.45, 0.35, 0.28, 0.28, 0.2)[count - 1] * (1.5 if lively else 1.0)
     movers = []
     for _ in range(count):
-        texture = worlds.draw(rng).still if rng.random() < 0.5 else None
+        texture = backgrounds.draw(rng).still if rng.random() < 0.5 else None
         movers.append(make_mover(rng, duration, texture, largest))
     return tuple(movers)
 
 
-def with_cut(rng: Rng, scene: Scene, side: float, worlds: Worlds) -> Scene:
+def with_cut(rng: Rng, scene: Scene, side: float, backgrounds: Backgrounds) -> Scene:
     """Cut to another shot in the middle in which the camera does the same."""
     duration = scene.path.duration
-    other = make_scene(rng, scene.path.label, duration, side, worlds, scene.path)
+    other = make_scene(rng, scene.path.label, duration, side, backgrounds, scene.path)
     dissolve = rng.uniform(0.1, 0.6) if rng.random() < 0.25 else 0.0
     return Scene(scene.path, scene.layers, scene.movers, other, rng.uniform(0.2, 0.8) * duration, dissolve)
 
@@ -217,7 +224,9 @@ def sample_times(rng: Rng, spec: ClipSpec) -> tuple[np.ndarray, float]:
     return np.floor(positions * file_fps + rng.uniform(0, 1)) / file_fps, length / spec.fps
 
 
-def make_plain_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tuple[np.ndarray, np.ndarray]:
+def make_plain_clip(
+    rng: Rng, label: str, spec: ClipSpec, backgrounds: Backgrounds
+) -> tuple[np.ndarray, np.ndarray]:
     """Make a clip in which nothing but the camera moves, far enough to be seen: what a beginner learns from.
 
     Arguments and result are those of `make_clip`.
@@ -228,15 +237,16 @@ def make_plain_clip(rng: Rng, label: str, spec: ClipSpec, worlds: Worlds) -> tup
     size = np.abs(path.change).max()
     if 0 < size < PLAIN_CHANGE:
         path = replace(path, change=path.change * float(rng.uniform(1, 2) * PLAIN_CHANGE / size))
-    world = worlds.draw(rng)
+    background = backgrounds.draw(rng)
     layer = Layer(
-        world.frame, world.base(rng, spec.side) if world.framed else _base(rng, world.size, spec.side)
+        background.frame,
+        background.base(rng, spec.side) if background.framed else _base(rng, background.size, spec.side),
     )
     return render(Scene(path, (layer,), ()), times, (spec.side, spec.side)), _steps(path, times)
 
 
 def make_clip(
-    rng: Rng, label: str, spec: ClipSpec, worlds: Worlds, lively: bool = False
+    rng: Rng, label: str, spec: ClipSpec, backgrounds: Backgrounds, lively: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make one training clip.
 
@@ -244,7 +254,7 @@ def make_clip(
         rng: Source of randomness.
         label: One of `LABELS`.
         spec: Shape of the clip.
-        worlds: Where the pictures come from.
+        backgrounds: Where the pictures come from.
         lively: As in `make_scene`.
 
     Returns:
@@ -252,9 +262,9 @@ def make_clip(
     """
     times, duration = sample_times(rng, spec)
     drawn = max(spec.side, int(spec.side * rng.choice([1.0, 1.5, 2.0], p=[0.15, 0.55, 0.3])) // 2 * 2)
-    scene = make_scene(rng, label, duration, drawn, worlds, lively=lively)
+    scene = make_scene(rng, label, duration, drawn, backgrounds, lively=lively)
     if rng.random() < 0.08:
-        scene = with_cut(rng, scene, drawn, worlds)
+        scene = with_cut(rng, scene, drawn, backgrounds)
     blurred = rng.random() < 0.25
     shutter = rng.uniform(0.008, 0.04) if blurred else 0.0
     frames = render(scene, times, (drawn, drawn), shutter, 3 if blurred else 1)
@@ -269,15 +279,15 @@ def make_clip(
 class CameraMotionDataset:
     """Clips made on the fly: item `i` depends on the seed and `i` alone.
 
-    Clips come in blocks which share their worlds, since a world costs more than a clip; every clip drawn is given in
-    `repeats` of its 16 symmetric images.
+    Clips come in blocks which share their backgrounds, since a background costs more than a clip; every clip drawn
+    is given in `repeats` of its 16 symmetric images.
 
     Args:
         seed: Seed of everything.
         length: Number of items.
         spec: Shape of the clips.
         repeats: Symmetric images given of each clip drawn.
-        worlds: Where the pictures come from; textures by rule when None.
+        backgrounds: Where the pictures come from; textures by rule when None.
         plain_items: While the item's number is below this, a share of the clips is plain: all of them at first,
             falling linearly to none. Without such a start the loss stays at chance for tens of thousands of clips.
         lively_items: From this item on, half of the clips are lively (see `make_scene`); None for never.
@@ -292,14 +302,14 @@ class CameraMotionDataset:
         length: int,
         spec: ClipSpec | None = None,
         repeats: int = 1,
-        worlds: Worlds | None = None,
+        backgrounds: Backgrounds | None = None,
         plain_items: int = 0,
         lively_items: int | None = None,
     ) -> None:
         self.seed, self.length, self.repeats = seed, length, repeats
         self.plain_items, self.lively_items = plain_items, lively_items
         self.spec = spec or ClipSpec()
-        self.worlds = worlds
+        self.backgrounds = backgrounds
         self._cache: tuple[int, list[Item]] | None = None
 
     def __len__(self) -> int:
@@ -309,7 +319,7 @@ class CameraMotionDataset:
         """All items of one block, shuffled."""
         cv2.setNumThreads(1)
         rng = np.random.default_rng([self.seed, number])
-        worlds = self.worlds or RuleWorlds(rng, count=10)
+        backgrounds = self.backgrounds or TextureBackgrounds(rng, count=10)
         begins = number * self.block * self.repeats
         lively = self.lively_items is not None and begins >= self.lively_items
         plain = 1 - number * self.block * self.repeats / self.plain_items if self.plain_items else 0.0
@@ -317,12 +327,12 @@ class CameraMotionDataset:
         items: list[Item] = []
         for label in (labels % len(LABELS)).tolist():
             if rng.random() < plain:
-                frames, steps = make_plain_clip(rng, LABELS[label], self.spec, worlds)
+                frames, steps = make_plain_clip(rng, LABELS[label], self.spec, backgrounds)
             else:
                 frames, steps = make_clip(
-                    rng, LABELS[label], self.spec, worlds, lively and rng.random() < 0.5
+                    rng, LABELS[label], self.spec, backgrounds, lively and rng.random() < 0.5
                 )
-            # A transposed landscape is rarer in the world than a mirrored one.
+            # A transposed landscape is rarer in the background than a mirrored one.
             for _ in range(self.repeats):
                 choice = int(rng.integers(16)) if rng.random() < 0.4 else int(rng.choice([0, 1, 8, 9]))
                 image, name = symmetric(frames, label, choice)

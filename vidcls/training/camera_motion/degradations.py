@@ -37,7 +37,7 @@ def light(rng: Rng, frames: Frames, times: np.ndarray) -> Frames:
     """Grade the clip and change its light over time.
 
     Contrast, brightness and gamma are drawn once; in some clips the exposure drifts, flickers, flashes or fades
-    from or to black, and in some the colours are weak or gone.
+    from or to black, and in some the colors are weak or gone.
     """
     n = len(frames)
     u = (times - times.min()) / max(float(np.ptp(times)), 1e-3)
@@ -58,7 +58,7 @@ def light(rng: Rng, frames: Frames, times: np.ndarray) -> Frames:
     x = np.arange(256) / 255.0
     base = x ** np.exp(rng.normal(0, 0.25))
     base = (base - 0.5) * rng.uniform(0.45, 1.15) + 0.5 + rng.normal(0, 0.07)
-    grey = 1.0 if rng.random() < 0.12 else rng.uniform(0, 0.6) * (rng.random() < 0.4)
+    gray = 1.0 if rng.random() < 0.12 else rng.uniform(0, 0.6) * (rng.random() < 0.4)
     tint = rng.normal(1, 0.06, 3) if rng.random() < 0.4 else np.ones(3)
     fixed = np.ptp(gain) < 1e-6
     table = np.clip(base[:, None] * tint * 255 * gain[0], 0, 255).astype(np.uint8)[None]
@@ -67,9 +67,9 @@ def light(rng: Rng, frames: Frames, times: np.ndarray) -> Frames:
         if not fixed:
             table = np.clip(base[:, None] * tint * 255 * gain[i], 0, 255).astype(np.uint8)[None]
         graded = cv2.LUT(frame, np.ascontiguousarray(table))
-        if grey > 0.05:
+        if gray > 0.05:
             luma = cv2.cvtColor(cv2.cvtColor(graded, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            graded = cv2.addWeighted(luma, grey, graded, 1 - grey, 0)
+            graded = cv2.addWeighted(luma, gray, graded, 1 - gray, 0)
         out[i] = graded
     return out
 

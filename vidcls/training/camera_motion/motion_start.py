@@ -37,8 +37,8 @@ def whitened_patch_filters(
     x = x.reshape(n, frames // t, t, height // h, h, width // w, w).transpose(0, 1, 3, 5, 2, 4, 6)
     tubelets = x.reshape(-1, t * h * w).astype(np.float64)
     mean = tubelets.mean(0)
-    centred = tubelets - mean
-    variance, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    centered = tubelets - mean
+    variance, axes = np.linalg.eigh(centered.T @ centered / len(centered))
     variance, axes = variance[::-1][:count], axes[:, ::-1][:, :count]
     # The floor keeps components that are little but noise from being blown up.
     filters = axes.T / np.sqrt(variance + 0.03)[:, None]

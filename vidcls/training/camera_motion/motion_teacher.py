@@ -51,7 +51,7 @@ class MotionTeacher(nn.Module):
     after training; the model answers from pixels through its class head alone.
 
     Args:
-        model: A factorised encoder with average pooling and two blocks or more.
+        model: A factorized encoder with average pooling and two blocks or more.
         size: Height and width of its views in pixels.
         tubelet_size: Frames and pixels (t, h, w) of its tubelets.
         embed_dim: Its width.

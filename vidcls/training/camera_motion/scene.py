@@ -1,4 +1,4 @@
-"""Scenes in front of a synthetic camera: a world, a nearer layer, moving objects; and their rendering."""
+"""Scenes in front of a synthetic camera: a background, a nearer layer, moving objects; and their rendering."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidcls.training.camera_motion.camera import CameraPath
 Rng = np.random.Generator
 Picture = np.ndarray
 Background = Callable[[int], Picture]
-"""Frame number → the world's picture (h, w, 3) uint8 at that frame; footage changes, a texture does not."""
+"""Frame number → the background's picture (h, w, 3) uint8 at that frame; footage changes, a texture does not."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layer:
 
     Attributes:
         picture: Frame number → (h, w, 3) uint8, or (h, w, 4) with an opacity mask.
-        base: (3, 3) from world pixels (centred on the middle of the movement) to texture pixels.
+        base: (3, 3) from background pixels (centered on the middle of the movement) to texture pixels.
         gain: How much faster than the ground it passes (parallax).
     """
 
@@ -39,15 +39,15 @@ class Mover:
         parts: Outlines (k, 2) around the origin; unit radius.
         swing: (parts, 3) amplitude in radians, phase in radians and frequency in Hz of each part's swing.
         hinge: (parts, 2) the point about which each part swings.
-        position: (2,) place at the middle of the clip, in short sides from the centre.
+        position: (2,) place at the middle of the clip, in short sides from the center.
         velocity: (2,) short sides per second.
         sway: (2,) amplitude of a regular sway in short sides.
         sway_hz: Its frequency.
         size: Radius in short sides.
         growth: Logarithmic growth per second (coming nearer).
         spin: Radians per second.
-        fills: Colour of each part.
-        texture: (h, w, 3) painted onto the parts, or None for flat colours.
+        fills: Color of each part.
+        texture: (h, w, 3) painted onto the parts, or None for flat colors.
         follows: True if it stays where it is on the screen while the camera moves (it is being followed).
     """
 
@@ -164,7 +164,7 @@ def make_mover(rng: Rng, duration: float, texture: Picture | None, largest: floa
     Args:
         rng: Source of randomness.
         duration: Length of the clip in seconds.
-        texture: A picture to cut its surface from, or None for flat colours.
+        texture: A picture to cut its surface from, or None for flat colors.
         largest: Its greatest radius in short sides; two radii of 0.42 cover about half of a square frame.
     """
     parts, swing, hinge = _anatomy(rng)
@@ -172,8 +172,8 @@ def make_mover(rng: Rng, duration: float, texture: Picture | None, largest: floa
     course = (
         rng.uniform(0, 2 * np.pi) if rng.random() < 0.4 else rng.choice([0.0, np.pi]) + rng.normal(0, 0.15)
     )
-    grey = rng.uniform(20, 230)
-    fills = [np.clip(grey + rng.normal(0, 40, 3), 0, 255).astype(int).tolist() for _ in parts]
+    gray = rng.uniform(20, 230)
+    fills = [np.clip(gray + rng.normal(0, 40, 3), 0, 255).astype(int).tolist() for _ in parts]
     return Mover(
         parts=tuple(parts),
         swing=swing,
@@ -191,21 +191,21 @@ def make_mover(rng: Rng, duration: float, texture: Picture | None, largest: floa
     )
 
 
-def _turned(points: np.ndarray, angle: float, centre: np.ndarray) -> np.ndarray:
+def _turned(points: np.ndarray, angle: float, center: np.ndarray) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
-    return np.asarray((points - centre) @ np.array([[c, s], [-s, c]]) + centre)
+    return np.asarray((points - center) @ np.array([[c, s], [-s, c]]) + center)
 
 
 def _draw_mover(
     frame: Picture, mover: Mover, time: float, middle: float, to_screen: np.ndarray, side: float
 ) -> None:
-    """Paint the mover at `time` onto the frame; `to_screen` maps world pixels to centred screen pixels."""
+    """Paint the mover at `time` onto the frame; `to_screen` maps background pixels to centered screen pixels."""
     place = mover.position + mover.velocity * (time - middle)
     place = place + mover.sway * np.sin(2 * np.pi * mover.sway_hz * time + np.array([0.0, 1.0]))
     size = mover.size * np.exp(mover.growth * (time - middle))
     spin = mover.spin * (time - middle)
     h, w = frame.shape[:2]
-    centre = np.array([w / 2, h / 2])
+    center = np.array([w / 2, h / 2])
     matrix = np.eye(3) if mover.follows else to_screen
     outlines = []
     for part, (amplitude, phase, hertz), hinge in zip(mover.parts, mover.swing, mover.hinge, strict=True):
@@ -216,7 +216,7 @@ def _draw_mover(
         points = (points * size + place) * side
         points = points @ matrix[:2, :2].T + matrix[:2, 2]
         # Sub-pixel outlines: cv2 takes fixed-point coordinates with 4 fractional bits.
-        outlines.append(np.clip((points + centre) * 16, -(2**20), 2**20).astype(np.int32))
+        outlines.append(np.clip((points + center) * 16, -(2**20), 2**20).astype(np.int32))
     if mover.texture is None:
         for outline, fill in zip(outlines, mover.fills, strict=True):
             cv2.fillPoly(frame, [outline], fill, cv2.LINE_8, 4)
@@ -237,17 +237,17 @@ def _draw_mover(
     shift = np.eye(3)
     shift[:2, 2] = -place * side
     middle_of_box = np.eye(3)
-    middle_of_box[:2, 2] = np.array([left + right, top + bottom]) / 2 - centre
+    middle_of_box[:2, 2] = np.array([left + right, top + bottom]) / 2 - center
     lookup = local @ shift @ (np.eye(3) if mover.follows else np.linalg.inv(to_screen)) @ middle_of_box
     box = frame[top:bottom, left:right]
     np.copyto(box, _warp(mover.texture, lookup, mask.shape), where=mask[..., None] > 0)
 
 
 def _warp(picture: Picture, screen_to_texture: np.ndarray, size: tuple[int, int]) -> Picture:
-    """Look up `picture` at every pixel of a (h, w) screen; `screen_to_texture` starts at the screen's centre."""
+    """Look up `picture` at every pixel of a (h, w) screen; `screen_to_texture` starts at the screen's center."""
     h, w = size
-    centre = np.array([[1, 0, -(w - 1) / 2], [0, 1, -(h - 1) / 2], [0, 0, 1.0]])
-    matrix = screen_to_texture @ centre
+    center = np.array([[1, 0, -(w - 1) / 2], [0, 1, -(h - 1) / 2], [0, 0, 1.0]])
+    matrix = screen_to_texture @ center
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-12:
         return cv2.warpAffine(

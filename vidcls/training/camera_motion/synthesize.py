@@ -1,4 +1,4 @@
-"""Labelled camera-motion clips as files: mp4 and a table of what is in them."""
+"""Labeled camera-motion clips as files: mp4 and a table of what is in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.training.camera_motion.backgrounds import FileWorlds, RuleWorlds, Worlds
+from vidcls.training.camera_motion.backgrounds import Backgrounds, FileBackgrounds, TextureBackgrounds
 from vidcls.training.camera_motion.camera import LABELS, CameraPath, make_path
 from vidcls.training.camera_motion.dataset import make_scene, with_cut
 from vidcls.training.camera_motion.degradations import encode, light, overlays, sensor_noise
@@ -83,22 +83,22 @@ def plan_clip(seed: int, index: int) -> ClipPlan:
     return ClipPlan(seed, index, label, width, height, fps, frames, path, bool(rng.random() < 0.08))
 
 
-def film(plan: ClipPlan, worlds: Worlds | None = None) -> tuple[np.ndarray, float | None]:
+def film(plan: ClipPlan, backgrounds: Backgrounds | None = None) -> tuple[np.ndarray, float | None]:
     """Film a planned clip.
 
     Args:
         plan: What to film.
-        worlds: Where the pictures come from; textures by rule when None.
+        backgrounds: Where the pictures come from; textures by rule when None.
 
     Returns:
         Frames (t, h, w, 3) uint8 RGB, and the seconds at which it is cut or None.
     """
     rng = np.random.default_rng([plan.seed, plan.index, 1])
     side = min(plan.width, plan.height)
-    worlds = worlds or RuleWorlds(rng, count=3, side=int(np.clip(side * 1.6, 384, 800)))
-    scene = make_scene(rng, plan.label, plan.seconds, side, worlds, plan.path)
+    backgrounds = backgrounds or TextureBackgrounds(rng, count=3, side=int(np.clip(side * 1.6, 384, 800)))
+    scene = make_scene(rng, plan.label, plan.seconds, side, backgrounds, plan.path)
     if plan.cut:
-        scene = with_cut(rng, scene, side, worlds)
+        scene = with_cut(rng, scene, side, backgrounds)
     times = np.arange(plan.frames) / float(plan.fps)
     blurred = rng.random() < 0.25
     shutter = rng.uniform(0.2, 0.6) / float(plan.fps) if blurred else 0.0
@@ -172,7 +172,7 @@ def synthesize(
     overwrite: bool = False,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """Write a set of labelled clips: numbered mp4 files and labels.csv.
+    """Write a set of labeled clips: numbered mp4 files and labels.csv.
 
     Args:
         out: Folder to write; a set of the same settings that was broken off there goes on.
@@ -193,7 +193,7 @@ def synthesize(
     if images and videos:
         raise UsageError("--images", "cannot be combined with --videos", "choose one")
     folder = images or videos
-    worlds = FileWorlds(folder, videos=videos is not None) if folder else None
+    backgrounds = FileBackgrounds(folder, videos=videos is not None) if folder else None
     settings = {"clips": clips, "seed": seed, "images": str(images or ""), "videos": str(videos or "")}
     rows: list[dict[str, Any]] = list(prepare(out, settings, overwrite))
     done = {r["path"] for r in rows}
@@ -204,7 +204,7 @@ def synthesize(
         for index in range(clips):
             plan = plan_clip(seed, index)
             if plan.name not in done:
-                rows.append(_write_clip(plan, worlds, out))
+                rows.append(_write_clip(plan, backgrounds, out))
                 writer.writerow(rows[-1])
                 table.flush()
             progress(index + 1)
@@ -221,9 +221,9 @@ def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
     unfinished.replace(out / TABLE)
 
 
-def _write_clip(plan: ClipPlan, worlds: Worlds | None, out: Path) -> dict[str, Any]:
+def _write_clip(plan: ClipPlan, backgrounds: Backgrounds | None, out: Path) -> dict[str, Any]:
     """Film and encode one clip under a temporary name, then give it its own."""
-    frames, cut = film(plan, worlds)
+    frames, cut = film(plan, backgrounds)
     crf = int(np.random.default_rng([plan.seed, plan.index, 2]).integers(18, 33))
     partial = out / (plan.name + ".partial")
     try:

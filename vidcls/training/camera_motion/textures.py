@@ -1,4 +1,4 @@
-"""Textures made by rule: the worlds that a synthetic camera looks at.
+"""Textures made by rule: the backgrounds that a synthetic camera looks at.
 
 Every maker takes a random generator and a side length and returns one picture, (side, side, 3) uint8 RGB.
 Together they are meant to be broader than any one kind of footage: detailed and almost empty, periodic and
@@ -34,17 +34,17 @@ def power_noise(rng: Rng, side: int, exponent: float) -> np.ndarray:
     return np.asarray(noise / (noise.std() + 1e-6))
 
 
-def colour(rng: Rng) -> tuple[int, int, int]:
-    """One random colour, more often muted than pure."""
-    grey = rng.uniform(10, 245)
+def color(rng: Rng) -> tuple[int, int, int]:
+    """One random color, more often muted than pure."""
+    gray = rng.uniform(10, 245)
     tint = rng.normal(0, rng.choice([8.0, 30.0, 80.0]), 3)
-    r, g, b = np.clip(grey + tint, 0, 255).astype(int).tolist()
+    r, g, b = np.clip(gray + tint, 0, 255).astype(int).tolist()
     return r, g, b
 
 
-def coloured(rng: Rng, field: np.ndarray) -> Picture:
-    """Map a (h, w) field of mean 0 and deviation 1 to a picture through a random ramp of three colours."""
-    stops = np.array([colour(rng) for _ in range(3)], np.float32)
+def colored(rng: Rng, field: np.ndarray) -> Picture:
+    """Map a (h, w) field of mean 0 and deviation 1 to a picture through a random ramp of three colors."""
+    stops = np.array([color(rng) for _ in range(3)], np.float32)
     x = np.linspace(0, 2, 256)
     ramp = np.stack([np.interp(x, [0, 1, 2], stops[:, c]) for c in range(3)], -1).astype(np.uint8)
     index = np.clip(field * rng.uniform(30, 60) + 128, 0, 255).astype(np.uint8)
@@ -55,7 +55,7 @@ def noise(rng: Rng, side: int) -> Picture:
     """1/f noise: clouds at steep exponents, sand at shallow ones."""
     exponent = rng.uniform(0.6, 2.0)
     if rng.random() < 0.5:
-        return coloured(rng, power_noise(rng, side, exponent))
+        return colored(rng, power_noise(rng, side, exponent))
     shared = power_noise(rng, side, exponent)
     own = [power_noise(rng, side, exponent) for _ in range(3)]
     mix, contrast, level = rng.uniform(0.2, 1.0), rng.uniform(20, 60), rng.uniform(70, 180, 3)
@@ -64,17 +64,17 @@ def noise(rng: Rng, side: int) -> Picture:
 
 
 def modulated(rng: Rng, picture: Picture, strength: float, exponent: float = 1.2) -> Picture:
-    """Multiply a picture with 1/f noise, as surfaces in the world are never quite even."""
+    """Multiply a picture with 1/f noise, as surfaces in the background are never quite even."""
     gain = 1.0 + strength * power_noise(rng, picture.shape[0], exponent)
     return np.clip(picture * gain[..., None], 0, 255).astype(np.uint8)
 
 
 def draw_blob(
-    rng: Rng, picture: Picture, centre: np.ndarray, radius: float, fill: tuple[int, int, int]
+    rng: Rng, picture: Picture, center: np.ndarray, radius: float, fill: tuple[int, int, int]
 ) -> None:
     """Draw one filled disc, ellipse, box or ragged polygon of about `radius` pixels into the picture."""
     kind, angle = rng.integers(4), float(rng.uniform(0, 360))
-    x, y = int(centre[0]), int(centre[1])
+    x, y = int(center[0]), int(center[1])
     axes = (max(1, int(radius)), max(1, int(radius * rng.uniform(0.25, 1.0))))
     if kind == 0:
         cv2.circle(picture, (x, y), axes[0], fill, -1, cv2.LINE_AA)
@@ -94,13 +94,13 @@ def draw_blob(
 def dead_leaves(rng: Rng, side: int) -> Picture:
     """Opaque shapes over each other with a 1/r^3 law of sizes: edges and occlusions as in natural pictures."""
     picture = np.empty((side, side, 3), np.uint8)
-    picture[:] = colour(rng)
+    picture[:] = color(rng)
     smallest, count = rng.uniform(2.5, 12), int(rng.integers(100, 700))
     radii = np.minimum(smallest / np.sqrt(rng.uniform(0.0005, 1.0, count)), side * 0.3)
-    palette = [colour(rng) for _ in range(int(rng.integers(4, 40)))]
-    centres = rng.uniform(0, side, (count, 2))
-    for centre, radius in zip(centres, radii, strict=True):
-        draw_blob(rng, picture, centre, float(radius), palette[int(rng.integers(len(palette)))])
+    palette = [color(rng) for _ in range(int(rng.integers(4, 40)))]
+    centers = rng.uniform(0, side, (count, 2))
+    for center, radius in zip(centers, radii, strict=True):
+        draw_blob(rng, picture, center, float(radius), palette[int(rng.integers(len(palette)))])
     return modulated(rng, picture, rng.uniform(0.05, 0.25), rng.uniform(0.8, 1.8))
 
 
@@ -108,7 +108,7 @@ def shapes(rng: Rng, side: int) -> Picture:
     """A handful of shapes on a smooth ground: much of the frame holds nothing to track."""
     picture = gradient(rng, side)
     for _ in range(int(rng.integers(6, 40))):
-        draw_blob(rng, picture, rng.uniform(0, side, 2), float(rng.uniform(6, side * 0.14)), colour(rng))
+        draw_blob(rng, picture, rng.uniform(0, side, 2), float(rng.uniform(6, side * 0.14)), color(rng))
     if rng.random() < 0.5:
         picture = modulated(rng, picture, rng.uniform(0.02, 0.12))
     return picture
@@ -125,12 +125,12 @@ def text(rng: Rng, side: int) -> Picture:
         y += 30 * size * rng.uniform(0.9, 1.8)
         x = int(rng.integers(-40, side // 3))
         width = int(rng.integers(1, 4))
-        cv2.putText(picture, line, (x, int(y)), font, size, colour(rng), width, cv2.LINE_AA)
+        cv2.putText(picture, line, (x, int(y)), font, size, color(rng), width, cv2.LINE_AA)
     return picture
 
 
 def gradient(rng: Rng, side: int) -> Picture:
-    """Smooth light and colour, with very low-contrast structure."""
+    """Smooth light and color, with very low-contrast structure."""
     small = rng.uniform(0, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3)).astype(np.float32)
     small = small * rng.uniform(20, 140) + rng.uniform(10, 120)
     smooth = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -154,7 +154,7 @@ def grid(rng: Rng, side: int) -> Picture:
     picture = gradient(rng, side)
     step_x, step_y = rng.uniform(14, 80), rng.uniform(14, 80)
     gap, jitter, stagger = rng.uniform(0.05, 0.5), rng.uniform(0.0, 0.3), rng.random() < 0.4
-    base, spread = np.array(colour(rng)), rng.uniform(3, 50)
+    base, spread = np.array(color(rng)), rng.uniform(3, 50)
     for row in range(int(side / step_y) + 2):
         shift = step_x / 2 if stagger and row % 2 else 0.0
         for column in range(int(side / step_x) + 2):
@@ -179,10 +179,10 @@ def in_perspective(rng: Rng, picture: Picture) -> Picture:
 
 
 def landscape(rng: Rng, side: int) -> Picture:
-    """Sky above ground, a skyline of trees or houses between them; detail grows towards the viewer."""
+    """Sky above ground, a skyline of trees or houses between them; detail grows toward the viewer."""
     horizon = int(side * rng.uniform(0.3, 0.7))
     sky = cv2.GaussianBlur(noise(rng, side), (0, 0), 4).astype(np.float32) * rng.uniform(0.1, 0.5)
-    top, low = np.array(colour(rng), np.float32), np.array(colour(rng), np.float32)
+    top, low = np.array(color(rng), np.float32), np.array(color(rng), np.float32)
     ramp = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
     picture = np.clip(sky + (1 - ramp) * top + ramp * low, 0, 255).astype(np.uint8)
     ground = [noise, dead_leaves, grid][int(rng.integers(3))](rng, side)
@@ -201,7 +201,7 @@ def landscape(rng: Rng, side: int) -> Picture:
             rng.uniform(0.03, 0.35) * side,
             rng.uniform(0.02, 0.15) * side,
         )
-        fill = colour(rng)
+        fill = color(rng)
         if kind == 0:
             box = (int(x), int(horizon - height)), (int(x + width), int(horizon + width * 0.3))
             cv2.rectangle(picture, box[0], box[1], fill, -1)
@@ -227,7 +227,7 @@ def repetitive(rng: Rng, side: int) -> Picture:
         field = field * np.sin(2 * np.pi * (v + bend) / (wave * rng.uniform(0.7, 2.0)))
     if rng.random() < 0.5:
         field = np.sign(field)
-    return coloured(rng, field * 1.2 + rng.uniform(0.3, 1.0) * power_noise(rng, side, 1.3))
+    return colored(rng, field * 1.2 + rng.uniform(0.3, 1.0) * power_noise(rng, side, 1.3))
 
 
 def room(rng: Rng, side: int) -> Picture:
@@ -236,7 +236,7 @@ def room(rng: Rng, side: int) -> Picture:
     for _ in range(int(rng.integers(8, 30))):
         x, y = rng.uniform(-0.1, 1.0, 2) * side
         w, h = side * rng.uniform(0.04, 0.35, 2)
-        first, last = np.array(colour(rng), np.float32), np.array(colour(rng), np.float32)
+        first, last = np.array(color(rng), np.float32), np.array(color(rng), np.float32)
         x0, y0, x1, y1 = max(0, int(x)), max(0, int(y)), int(x + w), int(y + h)
         patch = picture[y0:y1, x0:x1]
         if patch.size:
@@ -244,7 +244,7 @@ def room(rng: Rng, side: int) -> Picture:
             patch[:] = np.clip(first * (1 - shade) + last * shade, 0, 255).astype(np.uint8)
         if rng.random() < 0.3:
             cv2.putText(
-                picture, "".join(rng.choice(list("AEHKMRTX "), 6)), (x0, y1), 0, w / 90, colour(rng), 2
+                picture, "".join(rng.choice(list("AEHKMRTX "), 6)), (x0, y1), 0, w / 90, color(rng), 2
             )
     if rng.random() < 0.4:
         picture = in_perspective(rng, picture)
@@ -255,8 +255,8 @@ def night(rng: Rng, side: int) -> Picture:
     """Small lights and their halos on darkness."""
     picture = (gradient(rng, side) * rng.uniform(0.08, 0.3)).astype(np.uint8)
     for _ in range(int(rng.integers(15, 150))):
-        centre = rng.uniform(0, side, 2)
-        draw_blob(rng, picture, centre, float(rng.uniform(1.5, 9)), colour(rng))
+        center = rng.uniform(0, side, 2)
+        draw_blob(rng, picture, center, float(rng.uniform(1.5, 9)), color(rng))
     halo = cv2.GaussianBlur(picture, (0, 0), rng.uniform(3, 10))
     return cv2.add(picture, halo)
 
@@ -268,7 +268,7 @@ def cells(rng: Rng, side: int) -> Picture:
     points = rng.integers(0, side, (count, 2))
     seeds[points[:, 1], points[:, 0]] = 0
     distance, label = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    palette = np.array([colour(rng) for _ in range(32)], np.uint8)
+    palette = np.array([color(rng) for _ in range(32)], np.uint8)
     picture = palette[label % 32].astype(np.float32)
     shade = 1 - distance * rng.uniform(0.0, 0.9) / (distance.max() + 1e-6)
     return modulated(
@@ -290,11 +290,11 @@ MAKERS: dict[str, tuple[Callable[[Rng, int], Picture], float]] = {
     "night": (night, 0.03),
     "cells": (cells, 0.04),
 }
-"""Name → maker and its share of the training worlds (the shares sum to one)."""
+"""Name → maker and its share of the training backgrounds (the shares sum to one)."""
 
 
 def make_texture(rng: Rng, side: int = 384) -> Picture:
-    """Make one world by rule.
+    """Make one background by rule.
 
     Args:
         rng: Source of every choice; the same state gives the same picture.

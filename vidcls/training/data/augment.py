@@ -2,7 +2,7 @@
 
 Every draw holds for all frames of a clip: what moves in the picture must be the scene. Draws come from a
 `numpy.random.Generator`, so that a clip's augmentation follows from (seed, epoch, index) alone, whatever
-process makes it. Pictures are uint8 tensors (t, 3, h, w) until they are normalised.
+process makes it. Pictures are uint8 tensors (t, 3, h, w) until they are normalized.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidcls.config import InputSpec
 from vidcls.errors import DependencyError
-from vidcls.training.recipe import Augment, Colour
+from vidcls.training.recipe import Augment, Color
 
 Generator = np.random.Generator
 
@@ -29,7 +29,7 @@ OPERATIONS = (
     "invert",
     "posterize",
     "solarize",
-    "colour",
+    "color",
     "contrast",
     "brightness",
     "sharpness",
@@ -63,7 +63,7 @@ def rand_augment(frames: Tensor, layers: int, magnitude: float, rng: Generator) 
 
     As scenic does it: no geometric operation, every chosen operation is applied for sure, and the frames lie in
     one tall picture, so that contrast and histogram are those of the whole clip; cutout hits each frame at the
-    same place. Contrast pulls towards the mean grey of the clip.
+    same place. Contrast pulls toward the mean gray of the clip.
     """
     for _ in range(layers):
         name = OPERATIONS[int(rng.integers(len(OPERATIONS)))]
@@ -99,7 +99,7 @@ def apply_operation(frames: Tensor, name: str, magnitude: float, rng: Generator)
         "invert": lambda: f.invert(tall),
         "posterize": lambda: f.posterize(tall, min(8, int(level * 4))),
         "solarize": lambda: f.solarize(tall, float(int(level * 256))),
-        "colour": lambda: f.adjust_saturation(tall, factor),
+        "color": lambda: f.adjust_saturation(tall, factor),
         "contrast": lambda: f.adjust_contrast(tall, factor),
         "brightness": lambda: f.adjust_brightness(tall, factor),
     }
@@ -118,27 +118,27 @@ def cutout(frames: Tensor, half: int, rng: Generator) -> Tensor:
     return frames
 
 
-def jitter_colour(frames: Tensor, colour: Colour, rng: Generator) -> Tensor:
-    """Jitter brightness, saturation, contrast and hue, then perhaps drop the colour; (t, 3, h, w) in 0..1.
+def jitter_color(frames: Tensor, color: Color, rng: Generator) -> Tensor:
+    """Jitter brightness, saturation, contrast and hue, then perhaps drop the color; (t, 3, h, w) in 0..1.
 
     Order and ranges as in DMVR's ``color_default_augm``, which scenic's Kinetics recipes use. Contrast pulls each
-    channel of each frame towards its own mean, as TensorFlow does.
+    channel of each frame toward its own mean, as TensorFlow does.
     """
-    if rng.random() < colour.probability:
-        frames = frames + rng.uniform(-colour.brightness, colour.brightness)
-        grey = to_grey(frames)
-        frames = grey + (frames - grey) * rng.uniform(*colour.saturation)
+    if rng.random() < color.probability:
+        frames = frames + rng.uniform(-color.brightness, color.brightness)
+        gray = to_gray(frames)
+        frames = gray + (frames - gray) * rng.uniform(*color.saturation)
         mean = frames.mean((-2, -1), keepdim=True)
-        frames = (mean + (frames - mean) * rng.uniform(*colour.contrast)).clamp(0.0, 1.0)
-        if colour.hue > 0:
-            turned: Tensor = transforms().adjust_hue(frames, float(rng.uniform(-colour.hue, colour.hue)))
+        frames = (mean + (frames - mean) * rng.uniform(*color.contrast)).clamp(0.0, 1.0)
+        if color.hue > 0:
+            turned: Tensor = transforms().adjust_hue(frames, float(rng.uniform(-color.hue, color.hue)))
             frames = turned
-    if rng.random() < colour.grayscale:
-        frames = to_grey(frames).expand_as(frames)
+    if rng.random() < color.grayscale:
+        frames = to_gray(frames).expand_as(frames)
     return frames
 
 
-def to_grey(frames: Tensor) -> Tensor:
+def to_gray(frames: Tensor) -> Tensor:
     """Brightness of a clip, (t, 3, h, w) → (t, 1, h, w)."""
     weights = frames.new_tensor(LUMA).view(1, 3, 1, 1)
     return (frames * weights).sum(1, keepdim=True)
@@ -171,7 +171,7 @@ def scale_sides(
 
 
 def crop(frames: Tensor, size: tuple[int, int], rng: Generator | None) -> Tensor:
-    """Cut ``size`` (h, w) out of a clip (t, 3, h, w), at a random place, or at the centre without ``rng``.
+    """Cut ``size`` (h, w) out of a clip (t, 3, h, w), at a random place, or at the center without ``rng``.
 
     A clip that is too small is stretched first, so that no border is invented.
     """
@@ -188,7 +188,7 @@ def crop(frames: Tensor, size: tuple[int, int], rng: Generator | None) -> Tensor
     return frames[..., y : y + size[0], x : x + size[1]]
 
 
-def normalise(frames: Tensor, spec: InputSpec) -> Tensor:
+def normalize(frames: Tensor, spec: InputSpec) -> Tensor:
     """Pixels in 0..255 (t, 3, h, w) to what the model takes, (3, t, h, w) float32."""
     x = frames.to(torch.float32).transpose(0, 1)
     if spec.channels == "bgr":
@@ -209,7 +209,7 @@ def augment_clip(frames: Tensor, spec: InputSpec, augment: Augment, rng: Generat
         rng: Draws everything.
 
     Returns:
-        (3, t, h, w) float32, normalised.
+        (3, t, h, w) float32, normalized.
     """
     if augment.scale_jitter is not None:
         frames = scale_sides(frames, augment.scale_jitter, spec.image_size, rng)
@@ -220,9 +220,9 @@ def augment_clip(frames: Tensor, spec: InputSpec, augment: Augment, rng: Generat
         if frames.dtype != torch.uint8:
             frames = frames.round().clamp(0, 255).to(torch.uint8)
         frames = rand_augment(frames, augment.randaugment.layers, augment.randaugment.magnitude, rng)
-    if augment.colour is not None:
-        frames = jitter_colour(frames.to(torch.float32) / 255.0, augment.colour, rng).clamp(0, 1) * 255.0
-    return normalise(frames, spec)
+    if augment.color is not None:
+        frames = jitter_color(frames.to(torch.float32) / 255.0, augment.color, rng).clamp(0, 1) * 255.0
+    return normalize(frames, spec)
 
 
 def soft_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidcls.config import InputSpec
 from vidcls.errors import InputError, UsageError, VidclsError
-from vidcls.training.data.augment import augment_clip, draw_short_side, normalise
+from vidcls.training.data.augment import augment_clip, draw_short_side, normalize
 from vidcls.training.data.clips import random_clip, resize_transform
 from vidcls.training.data.listing import Sample
 from vidcls.training.recipe import Augment
@@ -37,7 +37,7 @@ class Batch:
     """Some clips.
 
     Attributes:
-        views: (b, c, t, h, w) float32, normalised.
+        views: (b, c, t, h, w) float32, normalized.
         labels: (b, heads) int64.
         indices: (b, t) int64 numbers of the frames within the clip's span; what VTN is told.
         bad: Path and reason of each clip that could not be read.
@@ -186,8 +186,8 @@ class EpochSampler(Sampler[list[Key]]):
         seed: Of the order.
         shuffle: False keeps the order and all clips.
         limit: Clips of one epoch, None for all.
-        rank: This process, of ``world``: it gets its share of each batch.
-        world: Number of processes.
+        rank: This process, of ``world_size``: it gets its share of each batch.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -199,12 +199,12 @@ class EpochSampler(Sampler[list[Key]]):
         shuffle: bool = True,
         limit: int | None = None,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
         self.total, self.length = length, min(length, limit) if limit else length
         self.batch_size = min(batch_size, self.length)
         self.micro_batch = micro_batch or self.batch_size
-        self.seed, self.shuffle, self.rank, self.world = seed, shuffle, rank, world
+        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self.epoch, self.start = 0, 0
 
     @property
@@ -215,7 +215,7 @@ class EpochSampler(Sampler[list[Key]]):
     @property
     def parts(self) -> int:
         """Parts of one whole batch in this process."""
-        return -(-len(range(self.rank, self.batch_size, self.world)) // self.micro_batch)
+        return -(-len(range(self.rank, self.batch_size, self.world_size)) // self.micro_batch)
 
     def set(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch, and the batch of it to begin with."""
@@ -228,7 +228,7 @@ class EpochSampler(Sampler[list[Key]]):
             order = np.arange(self.total)
         for number in range(self.start, self.steps):
             batch = order[number * self.batch_size : min((number + 1) * self.batch_size, self.length)]
-            mine = [(self.epoch, int(index)) for index in batch[self.rank :: self.world]]
+            mine = [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
             for first in range(0, len(mine), self.micro_batch):
                 yield mine[first : first + self.micro_batch]
 
@@ -284,13 +284,13 @@ class SyntheticLoader:
         blocks: Makes block ``n``: of each clip its frames (t, h, w, 3) uint8, its class id, and the camera's steps
             (t - 1, 4).
         block_size: Clips in each block.
-        spec: How the model sees a video; only its normalisation is used.
+        spec: How the model sees a video; only its normalization is used.
         length: Clips of one epoch; epoch e takes the clips from ``e * length`` on.
         batch_size: Clips of one step over all processes.
         micro_batch: Clips of one part of it.
         workers: Processes; 0 makes clips in this one.
-        rank: This process, of ``world``: it gets its share of each batch.
-        world: Number of processes.
+        rank: This process, of ``world_size``: it gets its share of each batch.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -303,12 +303,12 @@ class SyntheticLoader:
         micro_batch: int | None = None,
         workers: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
         self.block_size, self.spec, self.length = block_size, spec, length
         self.batch_size = min(batch_size, length)
         self.micro_batch = micro_batch or self.batch_size
-        self.rank, self.world = rank, world
+        self.rank, self.world_size = rank, world_size
         self.steps = length // self.batch_size
         self._order: list[int] = []
         self._loader: DataLoader[Block] = DataLoader(
@@ -331,7 +331,7 @@ class SyntheticLoader:
         clips = self._clips(first % self.block_size)
         for _ in range(self.steps - start):
             batch = list(itertools.islice(clips, self.batch_size))
-            mine = batch[self.rank :: self.world]
+            mine = batch[self.rank :: self.world_size]
             yield [self._join(mine[i : i + self.micro_batch]) for i in range(0, len(mine), self.micro_batch)]
 
     def _clips(self, skip: int) -> Iterator[Block]:
@@ -340,7 +340,7 @@ class SyntheticLoader:
             skip = 0
 
     def _join(self, clips: list[Block]) -> Batch:
-        views = torch.stack([normalise(frames.permute(0, 3, 1, 2), self.spec) for frames, _, _ in clips])
+        views = torch.stack([normalize(frames.permute(0, 3, 1, 2), self.spec) for frames, _, _ in clips])
         labels = torch.stack([label for _, label, _ in clips])[:, None]
         motion = torch.stack([steps for _, _, steps in clips])
         return Batch(views, labels, torch.arange(views.shape[2]).expand(len(views), -1), motion=motion)

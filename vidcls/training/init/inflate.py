@@ -24,7 +24,7 @@ POSITIONS = ("auto", "tile", "resize", "resize_tile")
 def rank_pooling_weights(num_frames: int) -> list[float]:
     """Weight of each of ``num_frames`` frames under approximate rank pooling (Bilen et al. 2016, equation 4).
 
-    They favour late frames over early ones, so that the sum of weighted frames tells which way time runs.
+    They favor late frames over early ones, so that the sum of weighted frames tells which way time runs.
     """
     harmonic = [0.0]
     for i in range(1, num_frames + 1):

@@ -30,7 +30,7 @@ from vidcls.errors import CheckpointError, ConfigError
 from vidcls.training.init.inflate import fit_positions, inflate_filters
 
 TEMPORAL = ("identity", "zero", "copy")
-"""How Model 3's temporal attention starts, see `initialise`."""
+"""How Model 3's temporal attention starts, see `initialize`."""
 
 IMAGE_SIZED = ("vtn", "vit-frames")
 """Architectures whose frames go through an unchanged image ViT, fitted to their image size by its own rule."""
@@ -44,7 +44,7 @@ class InitReport:
         source: Where the weights came from.
         copied: Parameters that are the source's.
         transformed: Parameters made from the source's: inflated, tiled or resized.
-        fresh: Parameters left at (or set to) their own initialisation.
+        fresh: Parameters left at (or set to) their own initialization.
         unused: Tensors of the source that no parameter took.
     """
 
@@ -127,7 +127,7 @@ class _Fill:
         )
 
 
-def initialise(
+def initialize(
     model: nn.Module,
     source: str | os.PathLike[str] | Checkpoint,
     method: str = "central",
@@ -234,14 +234,14 @@ def _fill_vivit(fill: _Fill, model: nn.Module, method: str, positions: str, temp
         fill.copy(f"{encoder}cls_token", "cls_token")
     fill.copy_all("norm.", encoder)
     if architecture == "vivit-fsa":
-        _fill_factorised_self(fill, encoder, temporal)
+        _fill_factorized_self(fill, encoder, temporal)
     else:
         fill.copy_all("blocks.", encoder)
     for name in ("head.weight", "head.bias"):
         fill.zero(name)
 
 
-def _fill_factorised_self(fill: _Fill, encoder: str, temporal: str) -> None:
+def _fill_factorized_self(fill: _Fill, encoder: str, temporal: str) -> None:
     """Model 3: the image model's attention is the spatial one, and the temporal one starts from it or from zero."""
     names = {".norm1.": ".norm_space.", ".attn.": ".attn_space.", ".norm2.": ".norm_mlp."}
 

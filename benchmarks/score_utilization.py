@@ -3,7 +3,7 @@
 The three take turns, round by round, so that whatever else the machine does hits them alike; the ratio is of the
 medians. Memory is that of this process and its decoders, early and at the end.
 
-    python benchmarks/score_utilisation.py --model vivit-fe-tiny --random-weights --clips 200 clips/*.mp4
+    python benchmarks/score_utilization.py --model vivit-fe-tiny --random-weights --clips 200 clips/*.mp4
 """
 
 from __future__ import annotations
