@@ -17,7 +17,7 @@ from tests.training.moving import make_folder
 from vidcls.errors import UsageError
 from vidcls.evaluation.evaluate import Journal, Scored, calibration, evaluate, make_report, read_samples
 from vidcls.evaluation.report import write_report
-from vidcls.training.train import train
+from vidcls.training.trainer import train
 from vidcls.video.reader import VideoReader
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.training.moving import make_folder
-from vidcls.training.recipe import Recipe, merge
+from vidcls.training.recipe import Recipe
+from vidcls.training.recipe_file import merge
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,8 @@ import torch
 from vidcls.errors import ConfigError, UsageError
 from vidcls.models import build
 from vidcls.training import optim, setup
-from vidcls.training.recipe import (
-    Optimizer,
-    Schedule,
-    merge,
-    parse_settings,
-    plan_run,
-    read_recipe,
-    recipe_names,
-)
+from vidcls.training.recipe import Optimizer, Schedule
+from vidcls.training.recipe_file import merge, parse_settings, plan_run, read_recipe, recipe_names
 
 TINY: dict[str, Any] = {
     "image_size": 16, "num_frames": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 3,
@@ -144,7 +137,7 @@ def test_flags_win_over_the_file_and_settings_over_flags(tmp_path: Path) -> None
 
 
 def test_a_resumed_run_keeps_its_recipe(tmp_path: Path) -> None:
-    from vidcls.training.recipe import recipe_text
+    from vidcls.training.recipe_file import recipe_text
 
     begun = read_recipe("vtn-k400")
     (tmp_path / "recipe.yaml").write_text(recipe_text(begun))

@@ -23,7 +23,7 @@ class TrainPrecision(str, Enum):
 
 def complete_recipes(incomplete: str) -> list[str]:
     """Offer the names of the shipped recipes to the shell."""
-    from vidcls.training.recipe import recipe_names
+    from vidcls.training.recipe_file import recipe_names
 
     return [name for name in recipe_names() if name.startswith(incomplete)]
 
@@ -185,10 +185,10 @@ def train(
         "workers": workers,
         "registry": str(registry) if registry else None,
     }
-    from vidcls.training.recipe import plan_run
+    from vidcls.training.recipe_file import plan_run
 
     recipe, resuming = plan_run(out, config, overrides, settings or [], resume)
-    from vidcls.training.train import Trainer, train
+    from vidcls.training.trainer import Trainer, train
 
     if check:
         Trainer(recipe, out, resume=resuming, device=device, quiet=quiet, dry=True)

@@ -1,30 +1,17 @@
-"""Training recipes: YAML files read into frozen, strictly checked records. Imports no torch.
+"""A training recipe as frozen, strictly checked records. Imports no torch.
 
-A recipe says all that a run needs: model, data, initialization, optimizer, schedule, regularizers. Recipes of
-the published systems ship in ``vidcls/training/recipes``; one may name another as its ``base`` and change keys.
+A recipe says all that a run needs: model, data, initialization, optimizer, schedule, regularizers.
+`vidcls.training.recipe_file` reads and writes them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vidcls.config import InputSpec, Spec, nearest, problems, read_yaml
-from vidcls.errors import ConfigError, UsageError
-
-RECIPE = "recipe.yaml"
-"""A run's recipe in its folder."""
-
-MAY_CHANGE = ("workers", "save_every", "description")
-"""Keys of a recipe that a resumed run may change, since the result does not hang on them."""
-
-RECIPES = Path(__file__).with_name("recipes")
-"""Folder of the recipes that ship with vidcls."""
+from vidcls.config import InputSpec, Spec, nearest
 
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -288,154 +275,3 @@ class Recipe(Spec):
         if wrong:
             raise ValueError(", ".join(wrong))
         return value
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship with vidcls."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a recipe, given by its name or its path.
-
-    Raises:
-        ConfigError: There is neither; the message names the nearest one.
-    """
-    builtin = RECIPES / f"{name}.yaml"
-    if "/" not in name and "\\" not in name and builtin.is_file():
-        return builtin
-    if Path(name).is_file():
-        return Path(name)
-    known = recipe_names()
-    hint = nearest(name, known)
-    raise ConfigError(name, f"no such recipe{hint}", f"give a YAML file or one of {', '.join(known)}")
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay ``above`` over ``below``: mappings key by key, everything else whole."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def read_recipe(name: str | None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe and lay ``overrides`` (from flags, nested like the YAML) over it.
-
-    Args:
-        name: A shipped recipe's name, a YAML file, or None for the defaults alone.
-        overrides: Keys that win over the file.
-
-    Raises:
-        ConfigError: With all problems of the recipe together, each with the nearest known key.
-    """
-    data = _read_with_base(name, ()) if name is not None else {}
-    try:
-        return Recipe.model_validate(merge(data, overrides or {}))
-    except ValidationError as error:
-        found = problems(error, Recipe)
-        count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-        raise ConfigError(str(name or "recipe"), f"{count}:\n  " + "\n  ".join(found)) from None
-
-
-def _read_with_base(name: str, above: tuple[Path, ...]) -> dict[str, Any]:
-    """Read one file and, below it, the one it names as its base."""
-    path = recipe_path(name).resolve()
-    if path in above:
-        raise ConfigError(str(path), "is its own base", "give it another base")
-    data = read_yaml(path)
-    base = data.pop("base", None)
-    if base is None:
-        return data
-    beside = path.parent / str(base)
-    below = _read_with_base(str(beside) if beside.is_file() else str(base), (*above, path))
-    return merge(below, data)
-
-
-def recipe_text(recipe: Recipe) -> str:
-    """A recipe in full as YAML, so that a run folder says how it was made."""
-    data = recipe.model_dump(mode="json", by_alias=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-
-
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Let a recipe's paths hold from any folder."""
-    changes: dict[str, Any] = {}
-    for key in ("data", "val", "videos", "registry", "labels"):
-        value = getattr(recipe, key)
-        if value is not None and not value.startswith("synthetic:") and Path(value).exists():
-            changes[key] = str(Path(value).absolute())
-    source = recipe.init.source
-    if source is not None and Path(source).exists():
-        changes["init"] = recipe.init.model_copy(update={"source": str(Path(source).absolute())})
-    return recipe.model_copy(update=changes)
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``KEY.KEY=VALUE`` strings as nested mappings; the value is YAML.
-
-    Raises:
-        UsageError: One has no ``=``, or its value is no YAML.
-    """
-    nested: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UsageError(f"--set {setting}", "is not KEY=VALUE", "write, say, --set schedule.epochs=3")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {setting}", f"its value is not YAML ({error})", "quote it") from None
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        nested = merge(nested, value)
-    return nested
-
-
-def without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    """Drop what was not given: None, and mappings that hold nothing else."""
-    kept = {key: without_empty(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in kept.items() if value is not None and value != {}}
-
-
-def plan_run(
-    out: Path, config: str | None, flags: dict[str, Any], settings: Sequence[str], resume: bool
-) -> tuple[Recipe, bool]:
-    """Settle a run's recipe: from file and flags, or from the run that is resumed.
-
-    Args:
-        out: Folder of the run.
-        config: Recipe file or name.
-        flags: Nested like the recipe; None is not given.
-        settings: ``KEY=VALUE`` strings, which win over all.
-        resume: Whether to go on with a run.
-
-    Returns:
-        The recipe, and whether there is a run to go on with: one that was killed before it began starts anew.
-
-    Raises:
-        UsageError: A resumed run was given other settings than it was begun with.
-        ConfigError: The recipe is wrong.
-    """
-    given = merge(without_empty(flags), parse_settings(settings))
-    stored = out / RECIPE
-    if not resume or not stored.is_file():
-        return with_absolute_paths(read_recipe(config, given)), False
-    begun = read_recipe(str(stored))
-    if config is None and not given:
-        return begun, True
-    base = merge(begun.model_dump(mode="json", by_alias=True), _read_with_base(config, ()) if config else {})
-    wanted = with_absolute_paths(Recipe.model_validate(merge(base, given)))
-    changed = [
-        key
-        for key in Recipe.model_fields
-        if key not in MAY_CHANGE and getattr(wanted, key) != getattr(begun, key)
-    ]
-    if changed:
-        raise UsageError(
-            str(out),
-            f"the run was begun with another {', '.join(changed)}",
-            "leave the change out, or start a new run with --out",
-        )
-    return wanted, True

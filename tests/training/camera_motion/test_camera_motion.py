@@ -14,13 +14,13 @@ pytest.importorskip("cv2")
 import vidcls
 from vidcls.errors import ConfigError
 from vidcls.models import build
-from vidcls.training import synthesize as files
+from vidcls.training.camera_motion import synthesize as files
 from vidcls.training.camera_motion.camera import LABELS
 from vidcls.training.camera_motion.degradations import encode
 from vidcls.training.camera_motion.motion_start import fill_positions, sine_positions, whitened_patch_filters
 from vidcls.training.camera_motion.motion_teacher import motion_targets
-from vidcls.training.recipe import read_recipe
-from vidcls.training.train import train
+from vidcls.training.recipe_file import read_recipe
+from vidcls.training.trainer import train
 
 SMALL = {"image_size": 16, "embed_dim": 16, "depth": 2, "temporal_depth": 1, "num_heads": 2}
 

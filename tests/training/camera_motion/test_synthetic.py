@@ -14,7 +14,7 @@ cv2 = pytest.importorskip("cv2")
 import av  # noqa: E402
 
 from vidcls.errors import UsageError  # noqa: E402
-from vidcls.training import synthesize as files  # noqa: E402
+from vidcls.training.camera_motion import synthesize as files  # noqa: E402
 from vidcls.training.camera_motion.backgrounds import Background, FileBackgrounds, TextureBackgrounds  # noqa: E402
 from vidcls.training.camera_motion.camera import (  # noqa: E402
     JITTER_RMS,

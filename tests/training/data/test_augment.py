@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from vidcls.config import InputSpec
-from vidcls.training import augment as a
+from vidcls.training.data import augment as a
 from vidcls.training.recipe import Augment, Color
 
 SPEC = InputSpec(num_frames=4, image_size=(24, 24), resize=32)

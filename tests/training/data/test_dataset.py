@@ -318,7 +318,7 @@ def fake_block(number: int) -> list[tuple[np.ndarray, int, np.ndarray]]:
 
 def test_camera_motion_is_trained_from_clips_made_on_the_fly(recipe: Any, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    from vidcls.training.train import train
+    from vidcls.training.trainer import train
 
     plan = recipe(
         data="synthetic:camera-motion",

@@ -22,9 +22,9 @@ from vidcls.checkpoints import load_checkpoint, read_checkpoint
 from vidcls.errors import DeviceError, OutputError, UsageError
 from vidcls.training import checkpointing
 from vidcls.training.logs import read_metrics
-from vidcls.training.recipe import recipe_text
+from vidcls.training.recipe_file import recipe_text
 from vidcls.training.runtime import TrainingError
-from vidcls.training.train import Trainer, train
+from vidcls.training.trainer import Trainer, train
 
 # Everything that draws at random while training: dropout, stochastic depth, mixup, crops, color; and the mean.
 RANDOM: dict[str, Any] = {
@@ -81,8 +81,8 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from vidcls.training.recipe import plan_run
-from vidcls.training.train import train
+from vidcls.training.recipe_file import plan_run
+from vidcls.training.trainer import train
 out = Path(sys.argv[2])
 recipe, resuming = plan_run(out, sys.argv[1], {}, [], True)
 train(recipe, out, resume=resuming, device="cpu")

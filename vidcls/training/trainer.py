@@ -30,7 +30,8 @@ from vidcls.training import checkpointing, logs, optim, setup
 from vidcls.training.camera_motion.motion_start import fill_positions
 from vidcls.training.data.augment import mix, mixup_share, soft_targets
 from vidcls.training.data.dataset import Batch
-from vidcls.training.recipe import RECIPE, Recipe, recipe_text, with_absolute_paths
+from vidcls.training.recipe import Recipe
+from vidcls.training.recipe_file import RECIPE, recipe_text, with_absolute_paths
 from vidcls.training.runtime import (
     TrainingError,
     make_accelerator,
