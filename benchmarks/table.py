@@ -51,7 +51,7 @@ def tables() -> dict[str, str]:
         "whole": whole_table(whole),
         "growth": growth_table(growth),
         "startup": startup_table(load(RESULTS / "startup.json")),
-        "speed": whole_table(whole) + "\n" + forward_table(forward, short=True),
+        "speed": whole_table(whole),
     }
 
 
@@ -63,7 +63,7 @@ def load(path: Path) -> dict[str, Any]:
     return record
 
 
-def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
+def forward_table(rows: list[dict[str, Any]]) -> str:
     """Forward passes, against transformers at fp32 where it has the model, else against eager fp32."""
     base: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -84,7 +84,7 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         "GPU",
     ]
     more = ["±", "GFLOP/s", "of matmul peak", "at the peak", "memory", "clips/s"]
-    lines = [head if short else head[:-1] + more + head[-1:]]
+    lines = [head[:-1] + more + head[-1:]]
     for row in rows:
         if row["failed"]:
             continue
@@ -94,14 +94,13 @@ def forward_table(rows: list[dict[str, Any]], short: bool = False) -> str:
         other = base[row["model"]]
         line += [f"{other['median'] / median:.2f} × {name}"]
         line += [f"{other['processor'] / row['seconds']['processor']:.2f} ×", f"{row['error']:.0e}"]
-        if not short:
-            share, memory, clips = (row.get(k) for k in ("share_of_peak", "peak_memory", "clips_per_second"))
-            limit = share and other["median"] / median / share
-            line += [f"{spread(row['seconds'])}", f"{row['gflops_per_second']:.0f}"]
-            line += ["–" if share is None else f"{100 * share:.0f} %"]
-            line += ["–" if limit is None else f"{limit:.2f} ×"]
-            line += ["–" if memory is None else f"{memory / 2**20:.0f} MiB"]
-            line += ["–" if clips is None else f"{clips:.3f}"]
+        share, memory, clips = (row.get(k) for k in ("share_of_peak", "peak_memory", "clips_per_second"))
+        limit = share and other["median"] / median / share
+        line += [f"{spread(row['seconds'])}", f"{row['gflops_per_second']:.0f}"]
+        line += ["–" if share is None else f"{100 * share:.0f} %"]
+        line += ["–" if limit is None else f"{limit:.2f} ×"]
+        line += ["–" if memory is None else f"{memory / 2**20:.0f} MiB"]
+        line += ["–" if clips is None else f"{clips:.3f}"]
         lines.append([*line, "not measured"])
     return markdown(lines)
 
