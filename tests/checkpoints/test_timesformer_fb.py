@@ -73,11 +73,11 @@ WRAPPINGS = {
         "cfg": settings(),
     },
     "model_state without the wrapper's prefix": lambda s: {"model_state": s},
+}
+TEMPORAL_WRAPPINGS = {
     "model with prefix": lambda s: {"model": prefixed(s, "model.")},
     "module with prefix": lambda s: {"module": prefixed(s, "model.")},
     "state_dict, distributed": lambda s: {"state_dict": prefixed(s, "module.model."), "epoch": 3},
-}
-TEMPORAL_WRAPPINGS = {
     "model": lambda s: {"model": s},
     "module": lambda s: {"module": s},
     "state_dict": lambda s: {"state_dict": prefixed(s, "module.")},
@@ -92,7 +92,7 @@ def test_wrappings(architecture: str, wrapping: str, tmp_path: Path) -> None:
     state = random_state(architecture)
     path = tmp_path / "model.pyth"
     torch.save((WRAPPINGS | TEMPORAL_WRAPPINGS)[wrapping](state), path)
-    # Without anything temporal the last ones could as well be DeiT's; then the user says what it is.
+    # Without anything temporal these could as well be timm's or Lightning's; then the user says what it is.
     said = architecture if architecture == "timesformer-space" and wrapping in TEMPORAL_WRAPPINGS else None
     model = load_checkpoint(path, said, num_heads=2)
     assert model.architecture == architecture

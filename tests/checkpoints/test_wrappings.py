@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm.models.vision_transformer as timm_vit
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.errors import CheckpointError
 from vidcls.models import build
 
 Tensors = dict[str, Tensor]
@@ -35,6 +38,18 @@ WRAPPINGS = [
     "state_dict.",
     "state_dict.module.",
     "state_dict_ema.",
+    # Lightning's modules, torch.compile, DistributedDataParallel, moving averages, in any order and number.
+    ".net.",
+    "state_dict.model.",
+    "state_dict.net.",
+    "state_dict.module.model.",
+    "model.model.",
+    "model.module._orig_mod.",
+    "model_ema.module.",
+    "ema.",
+    ".module._orig_mod.",
+    ".backbone.",
+    "state_dict._forward_module.model.net.module.",
 ]
 VIT: dict[str, Any] = {
     "img_size": (16, 32),
@@ -65,7 +80,7 @@ def test_timm(image_vit: timm_vit.VisionTransformer, wrapping: str, tmp_path: Pa
     assert (model(frames.unsqueeze(2)) - image_vit(frames)).abs().max() < 2e-5
 
 
-@pytest.mark.parametrize("wrapping", ["model_state.", "model_state.model.", "state_dict.module.model."])
+@pytest.mark.parametrize("wrapping", ["model_state.", "model_state.model.", "model_state.module.model."])
 @torch.no_grad()
 def test_an_image_vit_in_facebooks_wrapping(
     image_vit: timm_vit.VisionTransformer, wrapping: str, tmp_path: Path
@@ -143,3 +158,80 @@ def test_vtn(wrapping: str, tmp_path: Path) -> None:
     )
     views, indices = torch.randn(2, 3, 11, 16, 32), torch.arange(22).view(2, 11) * 3
     assert torch.equal(loaded(views, indices), original(views, indices))
+
+
+def test_a6_words_inside_a_model(image_vit: timm_vit.VisionTransformer, tmp_path: Path) -> None:
+    """Compiled or checkpointed blocks have a word in the middle of their names."""
+    state = {
+        name.replace("blocks.1.", "blocks.1._orig_mod.").replace(
+            "blocks.0.", "blocks.0._checkpoint_wrapped_module."
+        ): tensor
+        for name, tensor in image_vit.state_dict().items()
+    }
+    torch.save({"state_dict": prefixed(state, "model.")}, tmp_path / "vit.ckpt")
+    model = load_checkpoint(tmp_path / "vit.ckpt", num_heads=4, image_size=(16, 32))
+    frames = torch.randn(2, 3, 16, 32)
+    assert (model(frames.unsqueeze(2)) - image_vit(frames)).abs().max() < 2e-5
+
+
+HF_FOLDERS = {
+    "vit": ("ViTForImageClassification", {"patch_size": 8, "image_size": 16}),
+    "vivit": (
+        "VivitForVideoClassification",
+        {"tubelet_size": [2, 8, 8], "image_size": 16, "num_frames": 4},
+    ),
+    "timesformer": (
+        "TimesformerForVideoClassification",
+        {"patch_size": 8, "image_size": 16, "num_frames": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.module.", "module._orig_mod.", "backbone.", "model."])
+@pytest.mark.parametrize("family", list(HF_FOLDERS))
+def test_a6_hugging_face_folders(family: str, prefix: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    name, sizes = HF_FOLDERS[family]
+    model_class = getattr(transformers, name)
+    config = model_class.config_class(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
+        num_labels=3,
+        **sizes,
+    )
+    model_class(config).save_pretrained(tmp_path)
+    expected = load_checkpoint(tmp_path).state_dict()
+    weights = tmp_path / "model.safetensors"
+    save_file({**prefixed(load_file(weights), prefix), "criterion.weight": torch.ones(3)}, weights)
+    if prefix == "backbone.":  # a word that Hugging Face uses itself: only where all names begin with it
+        save_file({k: v for k, v in load_file(weights).items() if k.startswith(prefix)}, weights)
+    loaded = load_checkpoint(tmp_path).state_dict()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["blocks.0.attn.qkv.weight", "patch_embed.proj.weight"],
+            "an image ViT of timm's names without pos_embed",
+        ),
+        (
+            ["blocks.0.temporal_attn.qkv.weight", "time_embed"],
+            "a TimeSformer of Facebook's names without cls_token",
+        ),
+        (["temporal_encoder.encoder.layer.0.output.dense.weight"], "a VTN of PySlowFast's names without"),
+        (["layer1.0.conv1.weight", "layer1.0.bn1.weight"], "a ResNet, which vidcls does not read"),
+        (["s1.pathway0_stem.conv.weight"], "SlowFast, X3D or other network of PySlowFast, which"),
+        (["something.else"], "its first are something.else"),
+    ],
+)
+@pytest.mark.parametrize("wrapping", ["state_dict.", "state_dict.model.", ".module."])
+def test_i15_7_what_a_refused_file_looks_like(
+    names: list[str], said: str, wrapping: str, tmp_path: Path
+) -> None:
+    torch.save(wrapped({name: torch.ones(2) for name in names}, wrapping), tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        load_checkpoint(tmp_path / "model.pth")

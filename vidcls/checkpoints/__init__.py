@@ -24,9 +24,11 @@ from vidcls.checkpoints import (
     timm_vit,
     vtn_slowfast,
 )
-from vidcls.checkpoints.base import Checkpoint, Format, Raw, check_state, load_state
+from vidcls.checkpoints.base import Checkpoint, Format, Raw, check_state, describe_keys, load_state
+from vidcls.checkpoints.families import describe
 from vidcls.checkpoints.native import save_checkpoint
 from vidcls.checkpoints.readers import open_raw
+from vidcls.checkpoints.unwrap import is_average, views
 from vidcls.errors import CheckpointError, UsageError
 
 __all__ = [
@@ -82,16 +84,53 @@ def read_checkpoint(
         raise UsageError(architecture, "no such architecture", f"choose one of {', '.join(ARCHITECTURES)}")
     raw = open_raw(path)
     config = {key: value for key, value in config.items() if value is not None}
-    if format is not None:
-        return FORMATS[format].read(raw, architecture, config)
-    for known in FORMATS.values():
-        if known.matches(raw):
-            return known.read(raw, architecture, config)
-    names = list(raw.tensors)
-    raise CheckpointError(
-        str(path),
-        f"a {raw.kind} file whose {len(names)} tensors are of no known checkpoint format "
-        f"(first: {', '.join(names[:3])})",
+    known, view = _recognize(raw, format)
+    return known.read(view, architecture, config)
+
+
+def _recognize(raw: Raw, name: str | None) -> tuple[Format, Raw]:
+    """The format of a file, and the view of it that has that format's names.
+
+    A format that was named reads what any format recognizes, and the file as it is where none does: it says best what
+    is wrong with it.
+
+    Raises:
+        CheckpointError: No format is named, and none matches.
+    """
+    seen = list(views(raw))
+    asked = list(FORMATS.values()) if name is None else [FORMATS[name]]
+    found = _first_match(seen, asked)
+    if found is not None:
+        return found
+    if name is not None:
+        anything = _first_match(seen, list(FORMATS.values()))
+        return FORMATS[name], seen[0] if anything is None else anything[1]
+    raise _unknown(raw, seen)
+
+
+def _first_match(seen: list[Raw], asked: list[Format]) -> tuple[Format, Raw] | None:
+    for view in seen:
+        for known in asked:
+            if not known.matches(view):
+                continue
+            if getattr(known, "PREFERS_AVERAGE", False):
+                view = next((v for v in seen if is_average(v) and known.matches(v)), view)
+            return known, view
+    return None
+
+
+def _unknown(raw: Raw, seen: list[Raw]) -> CheckpointError:
+    """The error for a file that no format matches: what it looks like, and what is missing."""
+    if raw.kind == "hf":
+        model_type = str(raw.meta["config"].get("model_type"))[:80]
+        return raw.error(
+            f"a Hugging Face folder of no known checkpoint format (its model_type is {model_type!r})",
+            f"known formats: {', '.join(FORMATS)}",
+        )
+    guess = next((text for view in seen if (text := describe(view, FORMATS.values()))), "")
+    guess = guess or f"its first are {describe_keys(list(seen[-1].tensors)[:3])}"
+    return raw.error(
+        f"a {raw.kind} file whose {len(raw.tensors)} tensors are of no known checkpoint format: {guess}",
         f"known formats: {', '.join(FORMATS)}",
     )
 

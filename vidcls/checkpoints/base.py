@@ -20,7 +20,7 @@ from vidcls.errors import CheckpointError
 
 MAX_DESCRIBED = 200  # entries of one list in an error; a whole model of 12 layers folds to some 20
 
-Kind = Literal["hf", "safetensors", "torch", "npz", "msgpack"]
+Kind = Literal["hf", "timm", "safetensors", "torch", "npz", "msgpack"]
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,21 @@ class Raw:
 
     Attributes:
         path: The file or folder that was opened.
-        kind: The container: ``hf`` (folder), ``safetensors``, ``torch``, ``npz`` or ``msgpack``.
+        kind: The container: ``hf`` or ``timm`` (weights with a configuration beside them), ``safetensors``,
+            ``torch``, ``npz`` or ``msgpack``.
         tensors: Flat name → CPU tensor in the file's own dtype. Nested trees are joined with ``/`` for
             msgpack and npz and with ``.`` for torch. Tensors may be views of the mapped file: do not write
             to them.
-        meta: The rest: ``{"config", "preprocessor"}`` for hf, the metadata for safetensors, every value that
-            is not a tensor, flattened in the same way, for torch and msgpack.
+        meta: The rest: ``{"config", "preprocessor"}`` for hf and timm, the metadata for safetensors, every value
+            that is not a tensor, flattened in the same way, for torch and msgpack.
+        wrappers: Words that `vidcls.checkpoints.unwrap` took off the front of the names, outermost first.
     """
 
     path: Path
     kind: Kind
     tensors: dict[str, Tensor]
     meta: dict[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
 
     def error(self, problem: str, remedy: str = "") -> CheckpointError:
         """An error about this file, to be raised by the caller."""
@@ -73,7 +76,12 @@ class Checkpoint:
 
 
 class Format(Protocol):
-    """A published checkpoint format: a module (or object) with a name and two functions."""
+    """A published checkpoint format: a module (or object) with a name and two functions.
+
+    The tensors that the functions see have no wrapping words in front (`vidcls.checkpoints.unwrap`). A format may also
+    have ``PREFERS_AVERAGE = True`` where its authors evaluate the moving average of the weights, and a ``FAMILY``
+    (`vidcls.checkpoints.families`), by which a file that nearly is of the format is told what it lacks.
+    """
 
     @property
     def NAME(self) -> str: ...  # noqa: N802 - modules spell their constant in capitals
@@ -87,18 +95,32 @@ class Format(Protocol):
         """Rename the tensors; ``(raw, architecture or None, keywords given by the caller) → Checkpoint``."""
 
 
-def take(tensors: Mapping[str, Tensor], key: str, subject: object) -> Tensor:
-    """The tensor called ``key``.
+def require_tensor(
+    tensors: Mapping[str, Tensor], name: str, subject: object, dims: int | None = None
+) -> Tensor:
+    """The tensor called ``name``.
+
+    Args:
+        tensors: Where it should be.
+        name: Its name.
+        subject: What the error is about, such as the file.
+        dims: How many axes it must have, none of them empty; None takes any shape.
 
     Raises:
-        CheckpointError: It is not in the file.
+        CheckpointError: It is not there, or has another number of axes.
     """
-    try:
-        return tensors[key]
-    except KeyError:
+    if name not in tensors:
         raise CheckpointError(
-            str(subject), f"no tensor {key!r} in the file", "it is incomplete or of another architecture"
-        ) from None
+            str(subject), f"no tensor {name!r} in the file", "it is incomplete or of another architecture"
+        )
+    tensor = tensors[name]
+    if dims is not None and (tensor.ndim != dims or 0 in tensor.shape):
+        raise CheckpointError(
+            str(subject),
+            f"{name} has the shape {tuple(tensor.shape)}, not {dims} axes",
+            "it is damaged or of another architecture",
+        )
+    return tensor
 
 
 def count_layers(names: Iterable[str], pattern: str, subject: object) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 NAME = "google_npz"
@@ -105,11 +105,8 @@ def timm_names(raw: Raw, root: str, names: FlaxNames) -> tuple[dict[str, Tensor]
     used: set[str] = set()
 
     def get(name: str, dims: int) -> Tensor:
-        tensor = take(rest, name, raw.path)
         used.add(name)
-        if tensor.ndim != dims:
-            raise raw.error(f"{name} has the shape {tuple(tensor.shape)}, not {dims} axes", "fetch it again")
-        return tensor
+        return require_tensor(rest, name, raw.path, dims)
 
     def linear(source: str, target: str) -> dict[str, Tensor]:
         return {f"{target}.weight": get(f"{source}/kernel", 2).T, f"{target}.bias": get(f"{source}/bias", 1)}

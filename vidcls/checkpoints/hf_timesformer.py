@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_vit
-from vidcls.checkpoints.base import Checkpoint, Raw, take
+from vidcls.checkpoints.base import Checkpoint, Raw, require_tensor
 from vidcls.checkpoints.timesformer_fb import find_scheme, fit
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
@@ -151,10 +151,10 @@ def _stored_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
     stored = raw.meta["config"].get("image_size", 224)
     size = stored if isinstance(stored, list) else [stored, stored]
     frames = int(_number(raw, "num_frames", 8))
-    patch = take(state, "patch_embed.proj.weight", raw.path).shape[2:]
+    patch = require_tensor(state, "patch_embed.proj.weight", raw.path).shape[2:]
     places, times = (
-        take(state, "pos_embed", raw.path).shape[1] - 1,
-        take(state, "time_embed", raw.path).shape[1],
+        require_tensor(state, "pos_embed", raw.path).shape[1] - 1,
+        require_tensor(state, "time_embed", raw.path).shape[1],
     )
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise raw.error(f"config.json: image_size is {stored!r}", "fetch the folder again")

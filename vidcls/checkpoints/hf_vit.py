@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 NAME = "hf_vit"
@@ -106,7 +106,7 @@ def timm_names(raw: Raw) -> dict[str, Tensor]:
             names = [f"{source}.{role}.{part}" for role in ("query", "key", "value")]
             if part == "weight" or names[0] in tensors:  # qkv_bias=False leaves no bias
                 out[f"blocks.{number}.attn.qkv.{part}"] = torch.cat(
-                    [take(tensors, name, raw.path) for name in names]
+                    [require_tensor(tensors, name, raw.path) for name in names]
                 )
     return out
 

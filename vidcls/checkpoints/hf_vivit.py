@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, take
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.vivit_tensors import cat, finish, split_keywords, tubelet_of
 from vidcls.models.layers import pair
 from vidcls.models.vivit_config import triple
@@ -59,11 +59,11 @@ def _sizes(raw: Raw) -> dict[str, Any]:
         raise raw.error(
             "has no classifier", "give a folder saved from VivitForVideoClassification, not from VivitModel"
         )
-    kernel = take(raw.tensors, "vivit.embeddings.patch_embeddings.projection.weight", raw.path)
+    kernel = require_tensor(raw.tensors, "vivit.embeddings.patch_embeddings.projection.weight", raw.path)
     if kernel.ndim != 5:
         raise raw.error(f"its projection has the shape {tuple(kernel.shape)}", "it is not a ViViT's")
     dim = kernel.shape[0]
-    hidden = take(raw.tensors, f"{LAYER}.0.intermediate.dense.weight", raw.path)
+    hidden = require_tensor(raw.tensors, f"{LAYER}.0.intermediate.dense.weight", raw.path)
     activation = settings.get("hidden_act", "gelu_fast")
     if activation not in list(ACTIVATIONS):
         known = ", ".join(ACTIVATIONS)
@@ -78,7 +78,7 @@ def _sizes(raw: Raw) -> dict[str, Any]:
         "depth": count_layers(raw.tensors, rf"{LAYER}\.(\d+)\.".replace("vivit.", r"vivit\.", 1), raw.path),
         "num_heads": int(heads),
         "mlp_ratio": hidden.shape[0] / dim if hidden.ndim and dim else 0.0,
-        "num_classes": take(raw.tensors, "classifier.weight", raw.path).shape[0],
+        "num_classes": require_tensor(raw.tensors, "classifier.weight", raw.path).shape[0],
         "pool": "token",
         "qkv_bias": f"{LAYER}.0.attention.attention.query.bias" in raw.tensors,
         "norm_eps": _number(raw, "layer_norm_eps", 1e-6),
@@ -105,7 +105,7 @@ def _views(raw: Raw, tubelet: tuple[int, int, int]) -> dict[str, Any]:
             f"config.json: tubelet_size is {declared}, but the projection has {tubelet}",
             "fetch the folder again",
         )
-    positions = take(raw.tensors, "vivit.embeddings.position_embeddings", raw.path)
+    positions = require_tensor(raw.tensors, "vivit.embeddings.position_embeddings", raw.path)
     tokens = math.prod(n // step for n, step in zip(sizes, tubelet, strict=True))
     if positions.ndim != 3 or positions.shape[1] != tokens + 1:
         raise raw.error(

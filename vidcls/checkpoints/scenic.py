@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, take
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.vivit_tensors import (
     cat,
     finish,
@@ -135,7 +135,7 @@ def _sizes(raw: Raw, tree: dict[str, Tensor], architecture: str) -> dict[str, An
         ),
         "in_channels": kernel.shape[-2],
         "embed_dim": kernel.shape[-1],
-        "num_classes": take(tree, f"{head}/bias", raw.path).numel(),
+        "num_classes": require_tensor(tree, f"{head}/bias", raw.path).numel(),
         **_encoder_sizes(raw, tree, encoder, kernel.shape[-1], suffix),
     }
     token = "cls_SpatialTransformer" if architecture == "vivit-fe" else "cls"
@@ -161,8 +161,8 @@ def _encoder_sizes(
     if not depth:
         raise raw.error(f"has no {encoder}/encoderblock_0", "the file is incomplete; fetch it again")
     attention, mlp, _ = _block_names(tree, f"{encoder}/encoderblock_0", suffix)
-    query = take(tree, f"{attention}/query/kernel", raw.path)
-    hidden = take(tree, f"{mlp}/Dense_0/bias", raw.path).numel()
+    query = require_tensor(tree, f"{attention}/query/kernel", raw.path)
+    hidden = require_tensor(tree, f"{mlp}/Dense_0/bias", raw.path).numel()
     if query.ndim != 3 or query.shape[1] * query.shape[2] != dim or dim == 0 or hidden == 0:
         raise raw.error(
             f"{attention}/query/kernel has the shape {tuple(query.shape)}, which is not ({dim}, heads, {dim} / heads)",
@@ -214,7 +214,7 @@ def _views(
 
 
 def _positions(raw: Raw, tree: dict[str, Tensor], encoder: str) -> int:
-    positions = take(tree, f"{encoder}/posembed_input/pos_embedding", raw.path)
+    positions = require_tensor(tree, f"{encoder}/posembed_input/pos_embedding", raw.path)
     if positions.ndim != 3 or positions.shape[1] < 2:
         raise raw.error(
             f"{encoder}/posembed_input/pos_embedding has the shape {tuple(positions.shape)}",

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.timesformer_input import read_settings, stored_input
 from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle, vit_checkpoint
 from vidcls.errors import CheckpointError, ConfigError
@@ -30,39 +31,34 @@ from vidcls.models.timesformer import TimeSformer, resize_nearest_1d
 
 NAME = "timesformer_fb"
 
-# The state dict lies under some of these, or bare: FB writes ``model_state`` with the wrapper class's ``model.`` in
-# each key, converted copies have ``model`` or ``module``, distributed training ``state_dict`` with ``module.``.
-_CLASS_TOKEN = re.compile(r"((?:(?:state_dict|model_state|model|module)\.)*)cls_token")
-_NEEDED = ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+_NEEDED = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+FAMILY = Family("a TimeSformer of Facebook's names", r"blocks\.\d+\.temporal_attn\.|time_embed$", _NEEDED)
 
 
 def matches(raw: Raw) -> bool:
-    """Whether there is a TimeSformer; a plain image ViT counts only where its wrapping is FB's.
+    """Whether there is a TimeSformer; what may be a plain image ViT counts only where the file is Facebook's.
 
-    A space-only TimeSformer has the tensors of an image ViT. It is told by FB's ``model_state``, by the wrapper
-    class's ``model.`` before each key, or by the stored settings. A ``.pth`` with a ViT under ``model`` may as well
-    come from DeiT and is left to `vidcls.checkpoints.timm_vit`; ``format="timesformer_fb"`` overrules that.
+    A space-only TimeSformer has the tensors of an image ViT. It is told by Facebook's ``model_state``, by the stored
+    settings, or in safetensors by the released names' ``model.``. Anything else may as well come from DeiT or
+    Lightning and is left to `vidcls.checkpoints.timm_vit`; ``format="timesformer_fb"`` overrules that.
     """
-    root = find_root(raw)
-    if root is None:
+    if not is_vit(raw):
         return False
-    if any(
-        name.startswith(root) and ("time_embed" in name or ".temporal_attn." in name) for name in raw.tensors
-    ):
+    if find_scheme(raw.tensors) != "timesformer-space":
         return True
-    words = root.split(".")[:-1]
-    wrapped = "model_state" in words or (len(words) > 1 and words[-1] == "model")
+    released = raw.kind == "safetensors" and raw.wrappers == ("model",)
+    return released or "model_state" in raw.wrappers or "TIMESFORMER" in read_settings(raw)
+
+
+def is_vit(raw: Raw) -> bool:
+    """Whether the names are those of a ViT with a class token and 2-D patches, perhaps with time beside."""
+    patches = raw.tensors.get("patch_embed.proj.weight")
     return (
-        wrapped or (raw.kind == "safetensors" and words == ["model"]) or "TIMESFORMER" in read_settings(raw)
+        raw.kind in ("torch", "safetensors")
+        and all(name in raw.tensors for name in _NEEDED)
+        and patches is not None
+        and patches.ndim == 4
     )
-
-
-def find_root(raw: Raw) -> str | None:
-    """Return what stands before the model's names in the file, None where no ViT with a class token is."""
-    if raw.kind not in ("torch", "safetensors"):
-        return None
-    roots = [found[1] for name in raw.tensors if (found := _CLASS_TOKEN.fullmatch(name))]
-    return next((root for root in roots if all(root + name in raw.tensors for name in _NEEDED)), None)
 
 
 def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
@@ -78,10 +74,9 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: The file is incomplete, contradicts a keyword, or does not say how many heads it has.
     """
-    root = find_root(raw)
-    if root is None:
+    if not is_vit(raw):
         raise raw.error("holds no TimeSformer of Facebook's names", "try without format=")
-    state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
+    state = raw.tensors
     scheme = find_scheme(state)
     if architecture == "vit-frames" and scheme == "timesformer-space":
         return vit_checkpoint("timm_vit", ViTTensors(raw, state, "timm"), architecture, config)
@@ -118,9 +113,9 @@ def fit(
     Raises:
         CheckpointError: A tensor is missing or of a shape that no TimeSformer has.
     """
-    dim, in_channels, *patch = _take(raw, state, "patch_embed.proj.weight", 4).shape
+    dim, in_channels, *patch = require_tensor(state, "patch_embed.proj.weight", raw.path, 4).shape
     patch_size = (int(patch[0]), int(patch[1]))
-    positions = _take(raw, state, "pos_embed", 3)
+    positions = require_tensor(state, "pos_embed", raw.path, 3)
     places = positions.shape[1] - 1
     image_size = _image_size(raw, places, patch_size, config.get("image_size"), settings)
     wanted_places = math.prod(size // side for size, side in zip(image_size, patch_size, strict=True))
@@ -132,7 +127,7 @@ def fit(
         )
     frames = int(config.get("num_frames") or _data(settings, "NUM_FRAMES", 8))
     if scheme != "timesformer-space":
-        times = _take(raw, state, "time_embed", 3)
+        times = require_tensor(state, "time_embed", raw.path, 3)
         frames = int(config.get("num_frames") or times.shape[1])
         if frames > 0 and frames != times.shape[1]:
             state = {**state, "time_embed": resize_nearest_1d(times.float(), frames)}
@@ -142,11 +137,11 @@ def fit(
         "num_frames": frames,
         "patch_size": patch_size,
         "in_channels": in_channels,
-        "num_classes": _take(raw, state, "head.weight", 2).shape[0],
+        "num_classes": require_tensor(state, "head.weight", raw.path, 2).shape[0],
         "embed_dim": dim,
         "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
         "num_heads": head_count(raw, dim, config.get("num_heads")),
-        "mlp_ratio": _take(raw, state, "blocks.0.mlp.fc1.weight", 2).shape[0] / dim,
+        "mlp_ratio": require_tensor(state, "blocks.0.mlp.fc1.weight", raw.path, 2).shape[0] / dim,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
     return found, state, tuple(notes)
@@ -221,8 +216,8 @@ def inflate_image_vit(
 
 
 def _check_image_vit(state: Mapping[str, Tensor], subject: object) -> None:
-    for name in ("cls_token", *_NEEDED):
-        take(state, name, subject)
+    for name in _NEEDED:
+        require_tensor(state, name, subject)
     foreign = [name for name in state if name.partition(".")[0] not in _IMAGE_VIT]
     if foreign:
         raise CheckpointError(
@@ -256,10 +251,3 @@ def _data(settings: Mapping[str, Any], key: str, default: int) -> int:
     section = settings.get("DATA")
     value = section.get(key) if isinstance(section, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-
-def _take(raw: Raw, state: Mapping[str, Tensor], name: str, dims: int) -> Tensor:
-    tensor = take(state, name, raw.path)
-    if tensor.ndim != dims or 0 in tensor.shape:
-        raise raw.error(f"{name} has the shape {tuple(tensor.shape)}", "it is not a TimeSformer's")
-    return tensor

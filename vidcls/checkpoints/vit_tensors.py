@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.models.layers import pair
 
 # Interpolation mode and antialias, by publisher: timm 1.0's rule for state dicts, its rule for Google's .npz
@@ -25,15 +25,6 @@ POSITION_RULES: dict[str, tuple[str, bool]] = {
     "npz": ("bilinear", False),
     "hf": ("bicubic", False),
 }
-
-# Where a state dict may lie in a ``.pth`` or ``.pyth``: bare, or as training scripts wrap it (timm's and DeiT's,
-# PySlowFast's), with what DistributedDataParallel or a wrapper class puts before each name. Of a model and its moving
-# average, the model counts.
-ROOTS = tuple(
-    outer + inner
-    for outer in ("", "model_state.", "state_dict.", "model.", "module.", "state_dict_ema.", "model_ema.")
-    for inner in ("", "module.", "model.", "module.model.")
-)
 
 HEAD_DIM = 64  # of every published ViT; used where a file does not store the number of heads
 
@@ -66,8 +57,8 @@ class ViTTensors:
         Raises:
             CheckpointError: A tensor is missing or of a shape that no ViT has, or the number of heads is unknown.
         """
-        patch_weight = self._take("patch_embed.proj.weight", 4)
-        pos_embed = self._take("pos_embed", 3)
+        patch_weight = require_tensor(self.tensors, "patch_embed.proj.weight", self.raw.path, 4)
+        pos_embed = require_tensor(self.tensors, "pos_embed", self.raw.path, 3)
         dim, in_channels, *patch = patch_weight.shape
         patch_size = (int(patch[0]), int(patch[1]))
         prefix = int("cls_token" in self.tensors)
@@ -79,7 +70,8 @@ class ViTTensors:
             "embed_dim": dim,
             "depth": count_layers(self.tensors, r"blocks\.(\d+)\.", self.raw.path),
             "num_heads": head_count(self.raw, dim, config.get("num_heads")),
-            "mlp_ratio": self._take("blocks.0.mlp.fc1.weight", 2).shape[0] / dim,
+            "mlp_ratio": require_tensor(self.tensors, "blocks.0.mlp.fc1.weight", self.raw.path, 2).shape[0]
+            / dim,
             "qkv_bias": "blocks.0.attn.qkv.bias" in self.tensors,
             "pool": "token" if prefix else "gap",
         }
@@ -109,12 +101,6 @@ class ViTTensors:
         raise self.raw.error(
             f"its {places} position embeddings make no square", "give image_size=(h, w) as it was trained"
         )
-
-    def _take(self, name: str, dims: int) -> Tensor:
-        tensor = take(self.tensors, name, self.raw.path)
-        if tensor.ndim != dims or 0 in tensor.shape:
-            raise self.raw.error(f"{name} has the shape {tuple(tensor.shape)}", "it is not an image ViT's")
-        return tensor
 
 
 def _grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:

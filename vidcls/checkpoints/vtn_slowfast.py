@@ -14,8 +14,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
-from vidcls.checkpoints.vit_tensors import ROOTS, ViTTensors, head_count, settle
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.families import Family
+from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle
 
 NAME = "vtn_slowfast"
 
@@ -38,15 +39,16 @@ LAYER = {
 }
 
 
+FAMILY = Family(
+    "a VTN of PySlowFast's names",
+    r"temporal_encoder\.|mlp_head\.",
+    ("temporal_encoder.embeddings.position_embeddings.weight", "mlp_head.4.weight"),
+)
+
+
 def matches(raw: Raw) -> bool:
     """Whether there is a Longformer over frames and VTN's classifier."""
-    return raw.kind in ("torch", "safetensors") and find_root(raw) is not None
-
-
-def find_root(raw: Raw) -> str | None:
-    """Return the prefix of a VTN's names in the file, None where there is no VTN."""
-    needed = ("temporal_encoder.embeddings.position_embeddings.weight", "mlp_head.4.weight")
-    return next((root for root in ROOTS if all(root + name in raw.tensors for name in needed)), None)
+    return raw.kind in ("torch", "safetensors") and all(name in raw.tensors for name in FAMILY.needed)
 
 
 def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
@@ -62,12 +64,11 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: The file is incomplete, its cfg is broken, or a keyword contradicts its tensors.
     """
-    root = find_root(raw)
-    if root is None:
+    if not matches(raw):
         raise raw.error("holds no VTN of PySlowFast's names", "try without format=")
     if architecture not in (None, "vtn"):
         raise raw.error(f"holds a VTN, not {architecture}", "load it as vtn")
-    tensors = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
+    tensors = raw.tensors
     cfg = Cfg(raw)
     vit = {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
     own = ("num_heads", "patch_size")  # keywords of the backbone, which our config keeps apart
@@ -75,7 +76,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     settle(raw, backbone, {key: config[key] for key in own if key in config})
     size, channels = backbone.pop("image_size"), backbone.pop("in_channels")
 
-    table = take(tensors, f"{ENCODER}embeddings.position_embeddings.weight", raw.path)
+    table = require_tensor(tensors, f"{ENCODER}embeddings.position_embeddings.weight", raw.path)
     if table.ndim != 2:
         raise raw.error(f"its position table has the shape {tuple(table.shape)}", "fetch it again")
     layer = f"{ENCODER}encoder.layer."
@@ -83,11 +84,11 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         "backbone": backbone,
         "image_size": size,
         "in_channels": channels,
-        "num_classes": take(tensors, "mlp_head.4.weight", raw.path).shape[0],
+        "num_classes": require_tensor(tensors, "mlp_head.4.weight", raw.path).shape[0],
         "temporal_depth": count_layers(tensors, re.escape(layer) + r"(\d+)\.", raw.path),
-        "temporal_mlp_dim": take(tensors, f"{layer}0.intermediate.dense.weight", raw.path).shape[0],
+        "temporal_mlp_dim": require_tensor(tensors, f"{layer}0.intermediate.dense.weight", raw.path).shape[0],
         "max_positions": table.shape[0],
-        "mlp_dim": take(tensors, "mlp_head.1.weight", raw.path).shape[0],
+        "mlp_dim": require_tensor(tensors, "mlp_head.1.weight", raw.path).shape[0],
     }
     heads = config.get("temporal_num_heads", cfg.number("VTN", "NUM_ATTENTION_HEADS", None))
     window = config.get("attention_window", cfg.windows(found["temporal_depth"]))
@@ -138,7 +139,7 @@ def _temporal(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for kind in ("", "_global"):
             for part in ("weight", "bias"):
                 names = [f"{source}.{role}{kind}.{part}" for role in ("query", "key", "value")]
-                fused = torch.cat([take(tensors, name, raw.path) for name in names])
+                fused = torch.cat([require_tensor(tensors, name, raw.path) for name in names])
                 out[f"{ENCODER}layers.{number}.attn.qkv{kind}.{part}"] = fused
     return out
 
