@@ -16,7 +16,7 @@ PACKAGE = Path(vidcls.__file__).parent
 
 # Each room may import those below it, and modules of its own floor.
 LAYERS = [
-    ["errors"],
+    ["errors", "paths"],
     ["config"],
     ["models"],
     ["checkpoints", "engines", "zoo", "video", "views", "output"],

@@ -96,7 +96,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vidcls.checkpoints.native.os.replace", full_disk)
+    monkeypatch.setattr("vidcls.paths.os.replace", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         save_checkpoint(tiny(num_classes=4), path)
     assert path.read_bytes() == before

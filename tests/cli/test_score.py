@@ -82,12 +82,13 @@ def test_a_bar_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     counts = Counts()
     with Reporter(counts, Inputs(())) as reporter:
-        assert reporter._bar is None
+        assert not reporter._has_bar()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Reporter(counts, Inputs(())) as reporter:
         assert reporter._bar is not None
+        assert reporter._has_bar()
         counts.add(Stub().result(Item("bad.mp4")))
         reporter.tick(0.5)
-        assert reporter._bar.tasks[0].completed == 1
+        assert reporter._bar._progress.tasks[0].completed == 1
     with Reporter(counts, Inputs(()), quiet=True) as reporter:
-        assert reporter._bar is None
+        assert not reporter._has_bar()

@@ -16,7 +16,8 @@ import pytest
 from rich.console import Console
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.output.writers import FORMATS, ROW_KEYS, TerminalWriter, open_output, printable
+from vidcls.output.text import printable
+from vidcls.output.writers import FORMATS, ROW_KEYS, TerminalWriter, open_output
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 

@@ -175,7 +175,7 @@ def test_a_full_disk_stops_with_the_last_good_state(
     assert state is not None
     assert state["position"]["step"] == 2
     train(plan, tmp_path / "run", resume=True, device="cpu", quiet=True)
-    assert not list((tmp_path / "run").glob(".*partial"))
+    assert not list((tmp_path / "run").glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(

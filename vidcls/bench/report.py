@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vidcls.errors import DependencyError, OutputError
+from vidcls.paths import write_text
 
 Row = dict[str, Any]
 HEADINGS = (
@@ -103,14 +102,7 @@ def write_json(path: Path, record: Row) -> None:
         OutputError: It cannot be written.
     """
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=2)
-                file.write("\n")
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_text(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise OutputError(
             str(path), f"cannot be written ({error.strerror})", "choose another place"

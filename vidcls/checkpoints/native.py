@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from vidcls.checkpoints.metadata import KEY, VERSION, parse_record
 from vidcls.checkpoints.vivit_tensors import finish, split_keywords
 from vidcls.errors import CheckpointError, OutputError
 from vidcls.models import ARCHITECTURES
+from vidcls.paths import replacing
 
 NAME = "native"
 
@@ -110,25 +110,9 @@ def _write_atomically(tensors: dict[str, Tensor], metadata: dict[str, str], path
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(descriptor)
-        save_file(tensors, temporary, metadata)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(str(path), f"cannot be written ({reason})", "choose another place") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -151,7 +151,7 @@ class _Progress:
 def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_json: bool) -> None:
     from vidcls.evaluation.report import as_json as to_json
     from vidcls.evaluation.report import summary_lines
-    from vidcls.output.writers import printable
+    from vidcls.output.text import printable
 
     if as_json:
         import json

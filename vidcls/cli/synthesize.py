@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +41,8 @@ def synthesize(
 
     A run that was broken off goes on when it is started again. Prints the path of labels.csv.
     """
+    from vidcls.output.progress import ProgressBar
+
     try:
         from vidcls.training.camera_motion.synthesize import synthesize as write
         from vidcls.training.data.listing import TABLE
@@ -52,16 +53,8 @@ def synthesize(
             raise
         raise DependencyError("synthesize", "needs OpenCV", "pip install 'vidcls[train]'") from error
 
-    if quiet or not sys.stderr.isatty():
-        write(out, clips, seed, images, videos, overwrite)
-    else:
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        done = iter(track(range(clips), f"{task.value} clips", console=console))
-        write(out, clips, seed, images, videos, overwrite, lambda _: next(done, None))
-        next(done, None)
+    with ProgressBar(task.value, clips, unit="clips", shown=not quiet) as bar:
+        write(out, clips, seed, images, videos, overwrite, bar.update)
     if not quiet:
         say(f"{out}: {clips} clips")
     typer.echo(out / TABLE)

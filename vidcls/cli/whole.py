@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING
 from vidcls.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from vidcls.inference.classifier import Classifier, Prediction
     from vidcls.video.reader import VideoReader
     from vidcls.video.sources import Source
@@ -70,57 +67,18 @@ def predict_by_features(
         OutputError: The folder cannot hold them.
     """
     from vidcls.inference.whole_video import WholeVideo
+    from vidcls.output.progress import ProgressBar
 
-    with _Bar(shown=sys.stderr.isatty() and not quiet) as bar:
+    # An hour of video takes a while.
+    with ProgressBar(unit="frames", shown=not quiet) as bar:
         whole = WholeVideo(
             classifier,
             every_frame=every_frame,
             features=features,
             weights=weights,
             reader=reader,
-            progress=bar.show,
+            progress=lambda name, done, total: bar.update(done, total, label=Path(name).name[-40:]),
         )
         for prediction in whole.predict_many(clips, top_k):
             bar.clear()
             yield prediction
-
-
-class _Bar:
-    """Frames done of the clip at hand, on stderr; an hour of video takes a while."""
-
-    def __init__(self, shown: bool) -> None:
-        self._shown = shown
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> _Bar:
-        if self._shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f} frames"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def show(self, name: str, done: int, total: int) -> None:
-        """Move the bar of the clip called ``name``."""
-        if self._progress is not None:
-            if not self._progress.tasks:
-                self._progress.add_task(Path(name).name[-40:], total=total)
-            self._progress.update(self._progress.tasks[0].id, completed=done, total=total)
-
-    def clear(self) -> None:
-        """Take the bar away until the next clip."""
-        if self._progress is not None:
-            for task in self._progress.tasks:
-                self._progress.remove_task(task.id)

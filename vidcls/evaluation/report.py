@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from vidcls.errors import DependencyError, InputError, OutputError
 from vidcls.evaluation.evaluate import BINS, Report, Scored
-from vidcls.output.writers import printable
+from vidcls.output.text import printable
 from vidcls.video.reader import VideoReader
 
 SHEET = (2, 4)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.errors import OutputError
+from vidcls.paths import replacing
 from vidcls.video.reader import VideoInfo
 
 KEY = "vidcls_features"
@@ -151,18 +151,11 @@ class FeatureStore:
             "features": np.ascontiguousarray(features.values),
             "timestamps": np.ascontiguousarray(features.info.timestamps),
         }
-        path = self.path(clip)
-        temporary = ""
         try:
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{path.stem}.", suffix=".tmp")
-            os.close(handle)
-            save_file(tensors, temporary, {KEY: json.dumps(record)})
-            os.replace(temporary, path)
+            with replacing(self.path(clip)) as temporary:
+                save_file(tensors, temporary, {KEY: json.dumps(record)})
         except OSError as error:
             raise self._unwritable(error) from error
-        finally:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> OutputError:
         reason = error.strerror or str(error)

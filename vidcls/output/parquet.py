@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vidcls.output.text import valid_unicode
+
 GROUP = 8192  # rows that are held in memory at once
 METADATA = b"vidcls"  # key of the settings in the file's metadata
 
@@ -60,7 +62,7 @@ def write_parquet(path: Path, rows: Iterable[dict[str, Any]], settings: dict[str
     wanted = schema(settings)
     with pq.ParquetWriter(path, wanted, compression="zstd") as writer:
         for group in _groups(rows):
-            writer.write_table(pa.Table.from_pylist([_unicode(row) for row in group], schema=wanted))
+            writer.write_table(pa.Table.from_pylist([valid_unicode(row) for row in group], schema=wanted))
 
 
 def read_parquet(path: str) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
@@ -82,16 +84,3 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     iterator = iter(rows)
     while group := list(islice(iterator, GROUP)):
         yield group
-
-
-def _unicode(value: Any) -> Any:
-    """Show bytes of names that are not valid Unicode as escapes, which Parquet's strings have no place for."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-8", "backslashreplace").decode()
-        return value
-    if isinstance(value, dict):
-        return {key: _unicode(item) for key, item in value.items()}
-    return [_unicode(item) for item in value] if isinstance(value, list) else value

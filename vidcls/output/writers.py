@@ -14,10 +14,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from vidcls.config import nearest
 from vidcls.errors import OutputError, UsageError
+from vidcls.output.text import finite, json_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,13 +40,6 @@ SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv
 BAR_WIDTH = 24  # columns of a full bar
 LEAST_WIDTH = 28  # columns of a table without bars
 NARROW = 56  # columns of a terminal below which bars give way to labels
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    r"""Show control, bidirectional and undecodable characters as escapes, such as ``\x1b``; leave the rest."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def open_output(
@@ -274,26 +266,6 @@ class Writer:
         return ""
 
 
-def json_text(row: Row, indent: int | None = None) -> str:
-    """Write JSON as UTF-8 text; scores that are not finite become null, which JSON has no word for."""
-    try:
-        text = json.dumps(dict(row), ensure_ascii=False, indent=indent, allow_nan=False)
-    except (TypeError, ValueError):  # rare enough to look for what it is only then
-        text = json.dumps(_finite(dict(row)), ensure_ascii=False, indent=indent, allow_nan=False)
-    # Names that are not valid Unicode: json.loads() gives back the same string, os.fsencode() the same bytes.
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
-
-
 class JsonWriter(Writer):
     """A list of objects."""
 
@@ -320,7 +292,7 @@ class CsvWriter(Writer):
         head = [row.get(key) for key in ROW_KEYS]
         tail = ["; ".join(row.get("warnings") or ()), row.get("error")]
         predictions = row.get("predictions") or [dict.fromkeys(PREDICTION_KEYS)]
-        lines = [[*head, *(_finite(p[key]) for key in PREDICTION_KEYS), *tail] for p in predictions]
+        lines = [[*head, *(finite(p[key]) for key in PREDICTION_KEYS), *tail] for p in predictions]
         return self._names() + csv_text(lines)
 
     def _end(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcls.errors import UsageError
-from vidcls.output.writers import printable
+from vidcls.output.text import printable
 from vidcls.score.listing import need_pyarrow
 from vidcls.score.resume_log import key_of
 from vidcls.score.row_file import atomically, format_of

@@ -10,13 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vidcls.output.writers import printable
+from vidcls.output.progress import ProgressBar
+from vidcls.output.text import printable
 from vidcls.score.listing import Inputs
 from vidcls.score.resume_log import in_shard
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from vidcls.score.rows import Result
 
 LINE_SECONDS = 30.0
@@ -92,8 +91,7 @@ class Reporter:
         self._begin = self._last = time.monotonic()
         self._total: int | None = None
         self._ended = threading.Event()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar: ProgressBar | None = None
         self._wait_share: float | None = None
 
     def __enter__(self) -> Reporter:
@@ -101,8 +99,8 @@ class Reporter:
             return self
         if self._inputs.repeatable:
             threading.Thread(target=self._count, name="vidcls-count", daemon=True).start()
-        if not self._json and sys.stderr.isatty():
-            self._start_bar()
+        if not self._json:
+            self._bar = ProgressBar(transient=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +116,7 @@ class Reporter:
     def tick(self, wait_share: float | None = None) -> None:
         """Show the counts if it is time."""
         self._wait_share = wait_share
-        if self._bar is not None:
+        if self._has_bar():
             self._update_bar()
         elif not self._quiet and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
@@ -128,10 +126,8 @@ class Reporter:
         """Say that a clip failed, where each is to be told."""
         if not self._verbose:
             return
-        if self._bar is not None:
-            from rich.text import Text
-
-            self._bar.console.print(Text(printable(result.row["error"])))
+        if self._bar is not None and self._has_bar():
+            self._bar.print(result.row["error"])
         else:
             self.event("failed", path=result.row["path"], kind=result.kind, error=result.row["error"])
 
@@ -173,23 +169,13 @@ class Reporter:
             return
         self._total = total
 
-    def _start_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._bar = Progress(
-            BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=False
-        )
-        self._task = self._bar.add_task("starting", total=None)
-        self._bar.start()
+    def _has_bar(self) -> bool:
+        return self._bar is not None and self._bar.shown
 
     def _update_bar(self) -> None:
-        assert self._bar is not None
-        assert self._task is not None
         facts = self.figures()
-        self._bar.update(
-            self._task, completed=facts["done"], total=facts["total"], description=describe(facts)
-        )
+        if self._bar is not None:
+            self._bar.update(facts["done"], facts["total"], describe(facts))
 
 
 def describe(facts: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.output.writers import printable
+from vidcls.output.text import printable
+from vidcls.paths import replacing, sync_folder
 from vidcls.score.resume_log import Entry, Journal
 from vidcls.score.rows import Result
 
@@ -85,7 +86,7 @@ class RowFile:
             with self.path.open("wb") as file:
                 file.write(self._header)
                 _sync(file)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             recorded = str(len(self._header))
             self._journal.put(length=recorded)
         elif size is None or size < int(recorded):
@@ -157,22 +158,15 @@ class RowFile:
         live = len(self._header) + self._journal.live_bytes()
         if live == self._length:
             return
-        place = self.path.with_name(f".{self.path.name[:200]}.packing")
         file = self._opened()
         with self._errors():
-            try:
+            with replacing(self.path, alone=True) as place:
                 with place.open("wb") as packed:
                     packed.write(self._header)
                     for block in self._live_blocks():
                         packed.write(block)
-                    _sync(packed)
                 self._journal.put(packing=live)
                 file.close()
-                os.replace(place, self.path)
-            except OSError:
-                place.unlink(missing_ok=True)
-                raise
-            _sync_folder(self.path.parent)
             self._journal.packed(len(self._header), live)
             self._length = live
             self._file = self.path.open("r+b")
@@ -236,21 +230,15 @@ def atomically(target: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: The disk is full, or the place cannot be written; what was there stays.
     """
-    place = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
-        write(place)
-        with place.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(place, target)
-        _sync_folder(target.parent)
+        with replacing(target, alone=True) as place:
+            write(place)
     except OSError as error:
         raise OutputError(
             printable(str(target)),
             f"writing failed ({error.strerror or error})",
             "free some space, start it again",
         ) from None
-    finally:
-        place.unlink(missing_ok=True)
 
 
 def _piece(source: BinaryIO, first: int, last: int) -> bytes:
@@ -261,13 +249,3 @@ def _piece(source: BinaryIO, first: int, last: int) -> bytes:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new or replaced name durable; Windows has no such call and does it by itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidcls.errors import InputError
-from vidcls.output.writers import ROW_KEYS, csv_text, json_text
+from vidcls.output.text import json_text
+from vidcls.output.writers import ROW_KEYS, csv_text
 from vidcls.score.listing import Item
 
 

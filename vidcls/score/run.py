@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.output.writers import printable
+from vidcls.output.text import printable
 from vidcls.score import object_store
 from vidcls.score.listing import Inputs, Item, need_pyarrow
 from vidcls.score.multi_gpu import local_scorer

@@ -7,7 +7,6 @@ counters. ``last.safetensors`` and ``best.safetensors`` beside it are for use, a
 from __future__ import annotations
 
 import errno
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from vidcls.errors import CheckpointError, OutputError
+from vidcls.paths import replacing
 
 STATE = "state.pt"
 BEST = "best.safetensors"
@@ -30,26 +30,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: It cannot be written; what was at ``path`` is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+        with replacing(path, alone=True) as partial:
+            write(partial)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise output_error(path, error) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power; only POSIX systems can, and need to."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def output_error(path: Path, error: Exception) -> OutputError:

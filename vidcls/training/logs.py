@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from vidcls.errors import DependencyError
+from vidcls.output.progress import ProgressBar
 from vidcls.training.checkpointing import output_error, write_atomically
 
 METRICS = "metrics.jsonl"
@@ -113,34 +113,18 @@ class Progress:
 
     def __init__(self, epochs: int, quiet: bool = False) -> None:
         self.epochs, self.quiet = epochs, quiet
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: ProgressBar | None = None
         self._last = time.monotonic()
 
     def start(self, epoch: int, steps: int, done: int) -> None:
         """Begin an epoch of ``steps`` steps, ``done`` of them done."""
-        if self.quiet or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self._bar = Bar(
-            TextColumn(f"epoch {epoch + 1}/{self.epochs}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR"))),
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=steps, completed=done, figures="")
-        self._bar.start()
+        self._bar = ProgressBar(f"epoch {epoch + 1}/{self.epochs}", steps, unit="steps", shown=not self.quiet)
+        self._bar.update(done)
 
     def step(self, epoch: int, step: int, steps: int, figures: str) -> None:
         """Show the figures after a step."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, figures=figures)
+        if self._bar is not None and self._bar.shown:
+            self._bar.update(step, text=figures)
         elif not self.quiet and time.monotonic() - self._last > LINE_EVERY:
             self._last = time.monotonic()
             say(f"epoch {epoch + 1}/{self.epochs} step {step}/{steps} {figures}")

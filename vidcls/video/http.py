@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from vidcls import __version__
 from vidcls.errors import WeightsError
+from vidcls.output.progress import BYTES, ProgressBar
 
 MAX_BYTES = 32 * 1024**3
 TIMEOUT = 30.0  # seconds without a byte before a server counts as dead
@@ -317,18 +318,5 @@ def progress_bar(name: str, show: bool | None) -> Iterator[Progress]:
         print(f"downloading {name}", file=sys.stderr, flush=True)
         yield lambda done, total: None
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as RichProgress
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with RichProgress(TextColumn("{task.description}", markup=False), *columns, console=console) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with ProgressBar(name, unit=BYTES) as bar:
+        yield bar.update

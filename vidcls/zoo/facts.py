@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 
 from vidcls.config import InputSpec, ModelSpec, Registry, WeightsSpec
 from vidcls.engines.cache import Recipe, code_digest
+from vidcls.paths import write_text
 from vidcls.zoo.weights import cache_dir
 
 MAX_FILES = 512
@@ -118,13 +118,7 @@ def remember(key: str | None, known: CheckpointFacts) -> None:
     with contextlib.suppress(OSError, TypeError, ValueError):
         text = json.dumps(record)
         _folder().mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=_folder(), prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, _folder() / f"{key}.json")
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_text(_folder() / f"{key}.json", text)
         _forget_oldest()
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from vidcls.errors import WeightsError
+from vidcls.paths import write_text
 from vidcls.video.http import direct_url, download, progress_bar, sha256_of, shown_url
 
 if TYPE_CHECKING:
@@ -245,9 +246,7 @@ def _write_record(path: Path, url: str, sha256: str, version: dict[str, str]) ->
         "mtime_ns": stat.st_mtime_ns,
         **version,
     }
-    new = _record_path(path).with_suffix(".new")
-    new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    new.replace(_record_path(path))
+    write_text(_record_path(path), json.dumps(record, indent=2) + "\n")
 
 
 # The hub

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from vidcls.errors import OutputError, UsageError
+from vidcls.paths import replacing
 from vidcls.training.camera_motion.backgrounds import Backgrounds, FileBackgrounds, TextureBackgrounds
 from vidcls.training.camera_motion.camera import LABELS, CameraPath, make_path
 from vidcls.training.camera_motion.dataset import make_scene, with_cut
@@ -213,24 +214,19 @@ def synthesize(
 
 def _write_table(out: Path, rows: list[dict[str, Any]]) -> None:
     """Write labels.csv with just these rows, whole or not at all."""
-    unfinished = out / (TABLE + ".partial")
-    with unfinished.open("w", newline="", encoding="utf-8") as table:
+    with replacing(out / TABLE, alone=True) as place, place.open("w", newline="", encoding="utf-8") as table:
         writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    unfinished.replace(out / TABLE)
 
 
 def _write_clip(plan: ClipPlan, backgrounds: Backgrounds | None, out: Path) -> dict[str, Any]:
     """Film and encode one clip under a temporary name, then give it its own."""
     frames, cut = film(plan, backgrounds)
     crf = int(np.random.default_rng([plan.seed, plan.index, 2]).integers(18, 33))
-    partial = out / (plan.name + ".partial")
     try:
-        encode(str(partial), frames, plan.fps, crf)
-        partial.replace(out / plan.name)
+        with replacing(out / plan.name, alone=True) as place:
+            encode(str(place), frames, plan.fps, crf)
     except OSError as error:
         raise OutputError(str(out / plan.name), f"cannot be written ({error})", "free some space") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return row(plan, cut)

@@ -1,0 +1,110 @@
+"""The one progress bar: on stderr where that is a terminal, nothing elsewhere. rich heeds NO_COLOR and TERM=dumb."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from vidcls.output.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+BYTES = "bytes"
+
+
+class ProgressBar:
+    """A bar for one task at a time; use it as a context manager, or ``stop`` it.
+
+    Args:
+        label: What is being done.
+        total: When it is done; None: not known yet.
+        unit: What is counted; ``BYTES`` shows sizes and a speed, None leaves the numbers to ``update``'s text.
+        shown: False for no bar on a terminal either.
+        transient: Whether it goes away when it stops.
+
+    Attributes:
+        shown: Whether there is a bar to be seen.
+    """
+
+    def __init__(
+        self,
+        label: str = "",
+        total: float | None = None,
+        *,
+        unit: str | None = None,
+        shown: bool = True,
+        transient: bool = True,
+    ) -> None:
+        self.shown = shown and sys.stderr.isatty()
+        if not self.shown:
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress: Progress = Progress(
+            *_columns(unit), console=Console(stderr=True), transient=transient
+        )
+        self._task = self._progress.add_task(printable(label), total=total, text="")
+        self._progress.start()
+
+    def update(self, done: float, total: float | None = None, text: str = "", label: str = "") -> None:
+        """Move the bar.
+
+        Args:
+            done: How much is done.
+            total: Of how much, where that has become known.
+            text: Shown behind the bar.
+            label: What is being done now; empty: as before.
+        """
+        if self.shown:
+            self._progress.update(
+                self._task,
+                completed=done,
+                total=total,
+                text=printable(text),
+                description=printable(label) if label else None,
+                visible=True,
+            )
+
+    def clear(self) -> None:
+        """Hide the bar until the next ``update``, which begins a new task."""
+        if self.shown:
+            self._progress.reset(self._task, visible=False)
+
+    def print(self, text: str) -> None:
+        """Print a line above the bar; only where there is one."""
+        from rich.text import Text
+
+        self._progress.console.print(Text(printable(text)))
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.shown:
+            self._progress.stop()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _columns(unit: str | None) -> list[ProgressColumn]:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    label = TextColumn("{task.description}", markup=False)
+    text = TextColumn("{task.fields[text]}", markup=False)
+    if unit is None:
+        return [label, BarColumn(), text]
+    if unit == BYTES:
+        return [label, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    amount = [MofNCompleteColumn(), TextColumn(unit, markup=False)]
+    return [label, BarColumn(), *amount, text, TimeRemainingColumn()]

@@ -1,0 +1,50 @@
+"""Text that came from strangers, made safe for terminals and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Show control, bidirectional and undecodable characters as escapes, such as ``\x1b``; leave the rest."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def json_text(record: Mapping[str, Any], indent: int | None = None) -> str:
+    """Write JSON as UTF-8 text; numbers that are not finite become null, which JSON has no word for."""
+    try:
+        text = json.dumps(dict(record), ensure_ascii=False, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):  # rare enough to look for what it is only then
+        text = json.dumps(finite(dict(record)), ensure_ascii=False, indent=indent, allow_nan=False)
+    return escape_surrogates(text)
+
+
+def escape_surrogates(text: str) -> str:
+    """Escape in JSON what is not valid Unicode: json.loads gives back the same string, os.fsencode the same bytes."""
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def finite(value: Any) -> Any:
+    """Return the value with None in place of each number in it that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def valid_unicode(value: Any) -> Any:
+    """Return the value with escapes for what is not valid Unicode in its strings, which Parquet has no place for."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {key: valid_unicode(item) for key, item in value.items()}
+    return [valid_unicode(item) for item in value] if isinstance(value, (list, tuple)) else value
