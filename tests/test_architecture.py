@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +15,19 @@ from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 
 PACKAGE = Path(vidcls.__file__).parent
 
-# Each room may import those below it, and modules of its own floor.
-LAYERS = [
-    ["errors", "paths"],
-    ["config"],
-    ["models"],
-    ["checkpoints", "engines", "zoo", "video", "views", "output"],
-    ["inference"],
-    ["score", "bench", "training", "evaluation", "doctor"],
-    ["cli"],
-]
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
+
+
+def floors() -> list[list[str]]:
+    """Rooms by floor, lowest first, as the documentation draws them."""
+    text = PAGE.read_text(encoding="utf-8")
+    drawn = re.search(r"<!-- floors -->\n```\n(.*?)```", text, re.DOTALL)
+    assert drawn, "docs/architecture.md: the block of floors is missing"
+    return [line.split() for line in reversed(drawn[1].splitlines())]
+
+
+# Each room may import those below it, and rooms of its own floor.
+LAYERS = floors()
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 
@@ -84,7 +88,7 @@ def test_layers_point_down() -> None:
         parts = name.split(".")
         if len(parts) < 2 or parts[1] == "__main__":
             continue
-        assert parts[1] in RANK, f"{name}: say in LAYERS which layer {parts[1]!r} belongs to"
+        assert parts[1] in RANK, f"{name}: docs/architecture.md does not say on which floor {parts[1]!r} is"
         wrong += [
             f"{name} imports {other}"
             for other in others
@@ -125,3 +129,18 @@ def test_config_keys_are_those_of_the_models() -> None:
     assert set(ARCHITECTURE_KEYS) == set(ARCHITECTURES)
     for name, (config, _) in ARCHITECTURES.items():
         assert ARCHITECTURE_KEYS[name] == {f.name for f in dataclasses.fields(config)}, name
+
+
+def test_the_page_names_files_that_exist() -> None:
+    named = set(
+        re.findall(r"`((?:vidcls|tests|docs)/[\w/.-]*|[A-Z]+\.md)`", PAGE.read_text(encoding="utf-8"))
+    )
+    assert len(named) > 15
+    assert [name for name in sorted(named) if not (PACKAGE.parent / name).exists()] == []
+
+
+def test_the_page_names_every_room() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules <= {"errors", "paths"}, "a loose module at the top of the package"
+    assert rooms | modules == {name for floor in LAYERS for name in floor}
