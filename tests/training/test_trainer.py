@@ -22,7 +22,7 @@ from vidcls.checkpoints import load_checkpoint, read_checkpoint
 from vidcls.errors import DeviceError, OutputError, UsageError
 from vidcls.training import checkpointing
 from vidcls.training.logs import read_metrics
-from vidcls.training.recipe_file import recipe_text
+from vidcls.training.recipe_file import plan_run, recipe_text
 from vidcls.training.runtime import TrainingError
 from vidcls.training.trainer import Trainer, train
 
@@ -222,8 +222,40 @@ def test_a_set_of_bad_clips_only_is_an_error(recipe: Any, tmp_path: Path) -> Non
 
 def test_a_run_is_not_overwritten(recipe: Any, tmp_path: Path) -> None:
     train(recipe(schedule={"epochs": 1}), tmp_path / "run", device="cpu", quiet=True)
-    with pytest.raises(UsageError, match="holds a run already; go on with --resume"):
+    with pytest.raises(UsageError, match="already holds a run; continue it with --resume"):
         train(recipe(schedule={"epochs": 1}), tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_a_finished_run_says_so_and_can_be_lengthened(
+    recipe: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    config = tmp_path / "recipe.yaml"
+    config.write_text(recipe_text(recipe(val=str(folder), schedule={"epochs": 1})))
+    first = train(plan_run(out, str(config), {}, [], False)[0], out, device="cpu", quiet=True)
+    weights = load_file(first.weights)
+    capsys.readouterr()
+    again = train(plan_run(out, None, {}, [], True)[0], out, resume=True, device="cpu")
+    assert (
+        "already finished (1 of 1 epochs); train further with --resume --epochs 2" in capsys.readouterr().err
+    )
+    assert (again.steps, again.scores) == (first.steps, first.scores)
+    assert all(torch.equal(weights[key], value) for key, value in load_file(again.weights).items())
+    longer, resuming = plan_run(out, None, {"schedule": {"epochs": 3}}, [], True)
+    assert resuming
+    assert train(longer, out, resume=True, device="cpu", quiet=True).steps == 3 * first.steps
+    assert plan_run(out, None, {}, [], True)[0].schedule.epochs == 3
+    assert [row["epoch"] for row in figures(out)] == [1, 2, 3]
+
+
+def test_a_run_that_lost_patience_says_so(
+    recipe: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = recipe(val=str(folder), schedule={"epochs": 9}, patience=1, optimizer={"name": "sgd", "lr": 1e-30})
+    assert train(plan, tmp_path / "run", device="cpu").steps == 6
+    assert "stopping early: no better validation in the last 1 epochs" in capsys.readouterr().err
+    assert train(plan, tmp_path / "run", resume=True, device="cpu").steps == 6
+    assert "train further with --set patience=N" in capsys.readouterr().err
 
 
 def test_fine_tuning_says_that_the_head_is_new(

@@ -188,10 +188,11 @@ def train(
     from vidcls.training.recipe_file import plan_run
 
     recipe, resuming = plan_run(out, config, overrides, settings or [], resume)
-    from vidcls.training.trainer import Trainer, train
+    from vidcls.training.prepare import Prepared
+    from vidcls.training.trainer import train
 
     if check:
-        Trainer(recipe, out, resume=resuming, device=device, quiet=quiet, dry=True)
+        Prepared(recipe, device, quiet)
         return
     result = train(recipe, out, resume=resuming, device=device, tensorboard=tensorboard, quiet=quiet)
     if result.main:

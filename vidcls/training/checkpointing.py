@@ -8,33 +8,50 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from vidcls.errors import CheckpointError, OutputError
+from vidcls.checkpoints.native import save_checkpoint
+from vidcls.config import InputSpec
+from vidcls.errors import CheckpointError, OutputError, UsageError
 from vidcls.paths import replacing
+from vidcls.training.recipe_file import RECIPE
 
 STATE = "state.pt"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
-VERSION = 1
+LABELS = "labels.txt"
+VERSION = 2
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path``, and put it in its place when it is safe on the disk.
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a file to write beside ``path``, which takes its place when it is safe on the disk.
 
     Raises:
         OutputError: It cannot be written; what was at ``path`` is untouched.
     """
     try:
         with replacing(path, alone=True) as partial:
-            write(partial)
+            yield partial
     except (OSError, RuntimeError) as error:
         raise output_error(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def output_error(path: Path, error: Exception) -> OutputError:
@@ -46,7 +63,9 @@ def output_error(path: Path, error: Exception) -> OutputError:
         "the disk is full" if full else f"cannot be written ({getattr(error, 'strerror', None) or error})"
     )
     kept = " (the last good one is in place)" if path.exists() else ""
-    remedy = "make room, then go on with --resume" if full else "check the folder, then go on with --resume"
+    remedy = (
+        "make room, then continue with --resume" if full else "check the folder, then continue with --resume"
+    )
     return OutputError(str(path), reason + kept, remedy)
 
 
@@ -82,13 +101,52 @@ def restore_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
+def prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
+    """Make a run's folder, or read the state of the run that is in it.
+
+    Raises:
+        UsageError: It holds a run that is not to be resumed.
+        OutputError: It cannot be made.
+        CheckpointError: The run's state is damaged.
+    """
+    if not resume and ((out / STATE).exists() or (out / RECIPE).exists()):
+        raise UsageError(
+            str(out), "already holds a run", "continue it with --resume, or name another --output"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(str(out), f"cannot be made ({error.strerror})", "name another --output") from None
+    return load_state(out) if resume else None
+
+
+def save_weights(
+    path: Path, model: nn.Module, view: InputSpec, labels: Sequence[str], extra: dict[str, Any]
+) -> None:
+    """Write a self-describing checkpoint of a model that is being trained.
+
+    Raises:
+        OutputError: It cannot be written; the one before it is untouched.
+    """
+    training = model.training
+    model.eval()
+    try:
+        save_checkpoint(model, path, labels=labels, input=view.model_dump(mode="json"), extra=extra)
+    except OutputError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise output_error(path, cause) from error
+    finally:
+        model.train(training)
+
+
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write the run's state.
 
     Raises:
         OutputError: It cannot be written; the one before it is untouched.
     """
-    write_atomically(folder / STATE, lambda path: torch.save({**state, "version": VERSION}, path))
+    with replaced(folder / STATE) as path:
+        torch.save({**state, "version": VERSION}, path)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:

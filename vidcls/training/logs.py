@@ -6,13 +6,15 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vidcls.errors import DependencyError
 from vidcls.output.progress import ProgressBar
-from vidcls.training.checkpointing import output_error, write_atomically
+from vidcls.training.checkpointing import output_error, replaced, write_text
 
+T = TypeVar("T")
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 BAD_CLIPS = "bad-clips.csv"
@@ -37,7 +39,7 @@ class MetricsFile:
         self.path = path
         self.rows = [row for row in read_metrics(path) if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(path, lambda partial: write_text(partial, text))
+        write_text(path, text)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row.
@@ -51,11 +53,6 @@ class MetricsFile:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise output_error(self.path, error) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text."""
-    path.write_text(text, encoding="utf-8")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -94,10 +91,7 @@ class BadClips:
         for path, reason in new.items():
             say(f"skipped {path}: {reason}")
         self.reasons.update(new)
-        write_atomically(self.path, self._write)
-
-    def _write(self, partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with replaced(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "reason"))
             writer.writerows(self.reasons.items())
@@ -190,7 +184,8 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
             axes.set_ylim(0, 1.02)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-    write_atomically(path, lambda partial: figure.savefig(partial, format="png", dpi=120))
+    with replaced(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
 
 
 def figures_line(means: dict[str, float], speed: dict[str, float]) -> str:
@@ -212,3 +207,25 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     if row["bad_clips"]:
         parts.append(f"{row['bad_clips']} bad clips skipped")
     return "; ".join(parts)
+
+
+class Stopwatch:
+    """How fast an epoch goes, and how long it waited for data."""
+
+    def __init__(self) -> None:
+        self.begun, self.waited, self.clips = time.perf_counter(), 0.0, 0
+
+    def waits(self, groups: Iterator[T]) -> Iterator[T]:
+        """Pass batches on, counting the time until each was there."""
+        while True:
+            before = time.perf_counter()
+            group = next(groups, None)
+            self.waited += time.perf_counter() - before
+            if group is None:
+                return
+            yield group
+
+    def speed(self) -> dict[str, float]:
+        """Clips a second, and the share of the time that was spent waiting."""
+        elapsed = max(1e-9, time.perf_counter() - self.begun)
+        return {"clips_per_s": self.clips / elapsed, "data_wait": self.waited / elapsed}

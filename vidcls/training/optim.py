@@ -131,13 +131,13 @@ def parameter_groups(model: nn.Module, settings: Optimizer) -> list[dict[str, An
 
 
 def make_optimizer(
-    model: nn.Module, settings: Optimizer, teacher: nn.Module | None = None
+    model: nn.Module, settings: Optimizer, extra: nn.Module | None = None
 ) -> torch.optim.Optimizer:
-    """Build the optimizer over the parameters that are not frozen, and over those of a teacher."""
+    """Build the optimizer over the parameters that are not frozen, and over those of an extra loss."""
     groups = parameter_groups(model, settings)
-    if teacher is not None:
+    if extra is not None:
         plain = settings.model_copy(update={"rates": {}, "no_decay": (), "layer_decay": 1.0})
-        groups += parameter_groups(teacher, plain)
+        groups += parameter_groups(extra, plain)
     if settings.name == "sgd":
         return torch.optim.SGD(
             groups,

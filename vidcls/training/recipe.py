@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from vidcls.config import InputSpec, Spec, nearest
+from vidcls.training.camera_motion.settings import Synthetic
 
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -173,29 +174,6 @@ class Augment(Spec):
         if self.scale_jitter and self.short_side:
             raise ValueError("give scale_jitter or short_side, not both")
         return self
-
-
-class Synthetic(Spec):
-    """Clips that are made on the fly (``data: synthetic:camera-motion``).
-
-    Attributes:
-        repeats: Symmetric images (mirrored, turned, backwards) that are used of each clip made.
-        images: Folder of pictures to film, besides textures made by rule.
-        videos: Folder of footage to film.
-        val_clips: Clips of the validation set; they come from a seed of their own.
-        plain_steps: Steps over which plain clips, in which nothing but the camera moves, give way to all variety.
-        lively_steps: Step from which on half of the clips are lively: hand-held, and crowded; null is never.
-        teaching: Weight in the loss of the motion itself, which is known of clips that were made: linear maps from
-            the spatial encoder guess it, and are thrown away after the training. 0 is off.
-    """
-
-    repeats: int = Field(1, ge=1, le=16)
-    images: str | None = None
-    videos: str | None = None
-    val_clips: int = Field(480, ge=1)
-    plain_steps: int = Field(0, ge=0)
-    lively_steps: int | None = Field(None, ge=0)
-    teaching: float = Field(0.0, ge=0)
 
 
 class Recipe(Spec):

@@ -20,8 +20,8 @@ from vidcls.training.recipe import Recipe
 RECIPE = "recipe.yaml"
 """A run's recipe in its folder."""
 
-MAY_CHANGE = ("workers", "save_every", "description")
-"""Keys of a recipe that a resumed run may change, since the result does not hang on them."""
+MAY_CHANGE = ("workers", "save_every", "description", "patience", "schedule.epochs")
+"""Keys of a recipe that a resumed run may change: the result does not depend on them, or they set its length."""
 
 RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that ship with vidcls."""
@@ -164,15 +164,23 @@ def plan_run(
         return begun, True
     base = merge(begun.model_dump(mode="json", by_alias=True), _read_with_base(config, ()) if config else {})
     wanted = with_absolute_paths(Recipe.model_validate(merge(base, given)))
-    changed = [
-        key
-        for key in Recipe.model_fields
-        if key not in MAY_CHANGE and getattr(wanted, key) != getattr(begun, key)
-    ]
+    changed = _changed(begun, wanted)
     if changed:
         raise UsageError(
             str(out),
             f"the run was begun with another {', '.join(changed)}",
-            "leave the change out, or start a new run with --out",
+            "leave the change out, or start a new run with --output",
         )
     return wanted, True
+
+
+def _changed(begun: Recipe, wanted: Recipe) -> list[str]:
+    """Keys in which two recipes differ, but for those of `MAY_CHANGE`."""
+    before, after = (recipe.model_dump(mode="json", by_alias=True) for recipe in (begun, wanted))
+    for key in MAY_CHANGE:
+        *path, last = key.split(".")
+        for record in (before, after):
+            for name in path:
+                record = record[name]
+            record.pop(last)
+    return [key for key in before if before[key] != after[key]]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from vidcls.errors import DependencyError
 from vidcls.training.data.dataset import Loader
+from vidcls.training.losses import class_loss
 
 
 @dataclass(frozen=True)
@@ -75,38 +76,45 @@ def validate(
         accelerator: Devices, precision, and how many processes there are.
         uses_indices: Whether the model is told the frames' numbers.
     """
-    from torchmetrics import MeanMetric
-
-    device = accelerator.device
-    sizes = [len(names) for names in classes]
-    metrics = [make_metrics(size).to(device) for size in sizes]
-    loss, both = MeanMetric().to(device), MeanMetric().to(device)
+    scorer = _Scorer([len(names) for names in classes], accelerator.device)
     bad: list[tuple[str, str]] = []
     training = model.training
     model.eval()
-    for group in loader.epoch(0):
-        for part in group:
-            bad.extend(part.bad)
-            if part.error is not None:
-                raise part.error
-            if not len(part):
-                continue
-            part = part.to(device)
-            with accelerator.autocast():
-                logits = model(part.views, part.indices) if uses_indices else model(part.views)
-            right = torch.ones(len(part), device=device)
-            parts = []
-            for head, scores in enumerate(logits.float().split(sizes, dim=1)):
-                ids = part.labels[:, head]
-                metrics[head].update(scores, ids)
-                parts.append(cross_entropy(scores, ids))
-                right *= (scores.argmax(1) == ids).float()
-            loss.update(torch.stack(parts).mean(), weight=len(part))
-            both.update(right)
+    for part in itertools.chain.from_iterable(loader.epoch(0)):
+        bad.extend(part.bad)
+        if part.error is not None:
+            raise part.error
+        if not len(part):
+            continue
+        part = part.to(accelerator.device)
+        with accelerator.autocast():
+            logits = model(part.views, part.indices) if uses_indices else model(part.views)
+        scorer.add(logits.float(), part.labels)
     model.train(training)
-    values = {name: float(value) for name, value in metrics[0].compute().items()}
-    values["loss"] = float(loss.compute())
-    if len(sizes) > 1:
-        values.update({f"head{i}_top1": float(m.compute()["top1"]) for i, m in enumerate(metrics)})
-        values["top1"] = float(both.compute())
-    return Scores(values, tuple(bad))
+    return Scores(scorer.values(), tuple(bad))
+
+
+class _Scorer:
+    """Loss and accuracies of heads of the given sizes, over all processes."""
+
+    def __init__(self, sizes: list[int], device: torch.device) -> None:
+        from torchmetrics import MeanMetric
+
+        self.sizes = sizes
+        self.heads = [make_metrics(size).to(device) for size in sizes]
+        self.loss, self.right = MeanMetric().to(device), MeanMetric().to(device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        for head, scores in enumerate(logits.split_with_sizes(self.sizes, dim=1)):
+            self.heads[head].update(scores, labels[:, head])
+        loss, right = class_loss(logits, labels, self.sizes)
+        self.loss.update(loss, weight=len(labels))
+        self.right.update(right)
+
+    def values(self) -> dict[str, float]:
+        values = {name: float(value) for name, value in self.heads[0].compute().items()}
+        values["loss"] = float(self.loss.compute())
+        if len(self.sizes) > 1:
+            values.update({f"head{i}_top1": float(m.compute()["top1"]) for i, m in enumerate(self.heads)})
+            values["top1"] = float(self.right.compute())
+        return values

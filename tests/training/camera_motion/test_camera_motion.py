@@ -17,8 +17,8 @@ from vidcls.models import build
 from vidcls.training.camera_motion import synthesize as files
 from vidcls.training.camera_motion.camera import LABELS
 from vidcls.training.camera_motion.degradations import encode
+from vidcls.training.camera_motion.motion_loss import motion_targets
 from vidcls.training.camera_motion.motion_start import fill_positions, sine_positions, whitened_patch_filters
-from vidcls.training.camera_motion.motion_teacher import motion_targets
 from vidcls.training.recipe_file import read_recipe
 from vidcls.training.trainer import train
 
@@ -126,7 +126,7 @@ def test_the_bundled_model_can_be_trained_further(tmp_path):
         "workers": 0,
     }
     recipe = read_recipe("camera-motion-further", {**changes, "schedule": {"epochs": 1}})
-    assert recipe.synthetic.lively_steps == 0
+    assert recipe.synthetic.busy_steps == 0
     assert recipe.init.sines is None
     result = train(recipe, tmp_path / "run", quiet=True)
     assert result.scores is not None

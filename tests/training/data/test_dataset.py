@@ -14,9 +14,10 @@ from tests.clips import make_clip, read_numbers
 from vidcls.config import InputSpec
 from vidcls.errors import UsageError
 from vidcls.training import setup
-from vidcls.training.data import listing
+from vidcls.training.camera_motion.loader import SyntheticLoader
+from vidcls.training.data import listing, sets
 from vidcls.training.data.clips import Resize, random_clip
-from vidcls.training.data.dataset import Batch, ClipDataset, ClipLoader, EpochSampler, SyntheticLoader
+from vidcls.training.data.dataset import Batch, ClipDataset, ClipLoader, EpochSampler
 from vidcls.training.data.listing import find_problems, make_classes, read_listing, unknown_labels
 from vidcls.training.recipe import Augment
 
@@ -128,7 +129,7 @@ def test_everything_wrong_is_said_at_once(folder: Path, tmp_path: Path, recipe: 
     plan = recipe(data=str(train), val=str(val))
     spec = setup.find_model(plan)
     with pytest.raises(UsageError) as error:
-        setup.load_data(plan, spec)
+        sets.load_data(plan, spec)
     text = str(error.value)
     assert "2 files are missing and 1 mistake" in text
     assert "val.csv:1: label 'lft' (1 clips) is none of the 3 classes, did you mean 'left'?" in text
@@ -136,7 +137,7 @@ def test_everything_wrong_is_said_at_once(folder: Path, tmp_path: Path, recipe: 
     assert f"no such file: {tmp_path / 'lost.mp4'}" in text
     assert "--skip-missing" in text
     write(val, f"{good[0]},down\nlost.mp4,left\n")
-    data = setup.load_data(plan.model_copy(update={"skip_missing": True}), spec)
+    data = sets.load_data(plan.model_copy(update={"skip_missing": True}), spec)
     assert data.train is not None
     assert data.val is not None
     assert (len(data.train[0]), len(data.val[0])) == (12, 1)
@@ -325,7 +326,7 @@ def test_camera_motion_is_trained_from_clips_made_on_the_fly(recipe: Any, tmp_pa
         config={"image_size": 16, "tubelet_size": [2, 8, 8], "depth": 2, "pool": "gap"},
         input={"num_frames": 8, "stride": 8, "fps": 25},
         init={"from": "none", "whiten": 8},
-        synthetic={"teaching": 1.0, "plain_steps": 1},
+        synthetic={"motion_loss": 1.0, "plain_steps": 1},
         clips_per_epoch=16,
         batch_size=8,
         ema=0.9,

@@ -240,14 +240,14 @@ def _hand(rng: Rng, most: float) -> tuple[Wobble, ...]:
     return (make_wobble(rng, rng.uniform(0.05, 1.0) * most, (0.6, 7.0), channels),)
 
 
-def make_path(rng: Rng, label: str, duration: float, lively: bool = False) -> CameraPath:
+def make_path(rng: Rng, label: str, duration: float, busy: bool = False) -> CameraPath:
     """Draw a camera path.
 
     Args:
         rng: Source of randomness.
         label: One of `LABELS`.
         duration: Length of the clip in seconds.
-        lively: Let the hand that makes a large movement be as unsteady as in hand-held footage.
+        busy: Let the hand that makes a large movement be as unsteady as in hand-held footage.
 
     Raises:
         KeyError: The label is none of `LABELS`.
@@ -272,7 +272,7 @@ def make_path(rng: Rng, label: str, duration: float, lively: bool = False) -> Ca
     side = _cross_talk(rng, channel, amount) if rng.random() < 0.6 else none
     # A hand shakes less than the movement it makes.
     hand = _hand(rng, min(JITTER_RMS * 1.6, 0.12 * amount))
-    if lively and rng.random() < 0.6:
+    if busy and rng.random() < 0.6:
         reach = amount if channel < 2 else amount * 0.5
         channels = np.array([1.0, rng.uniform(0.5, 1.8), rng.uniform(0, 0.3), rng.uniform(0, 0.6)])
         hand = (make_wobble(rng, rng.uniform(0.1, 1.0) * min(0.04, 0.2 * reach), (0.6, 6.0), channels),)

@@ -153,7 +153,7 @@ def make_scene(
     side: float,
     backgrounds: Backgrounds,
     path: CameraPath | None = None,
-    lively: bool = False,
+    busy: bool = False,
 ) -> Scene:
     """Put a background and things that move in front of a camera.
 
@@ -164,9 +164,9 @@ def make_scene(
         side: Short side of the frame in pixels.
         backgrounds: Where the pictures come from.
         path: The camera's path; drawn when None.
-        lively: More and larger things move, and the camera is held less steadily.
+        busy: More and larger things move, and the camera is held less steadily.
     """
-    path = path or make_path(rng, label, duration, lively)
+    path = path or make_path(rng, label, duration, busy)
     background = backgrounds.draw(rng)
     layers = [
         Layer(
@@ -176,17 +176,15 @@ def make_scene(
     ]
     if not path.perspective and rng.random() < 0.12:
         layers.append(_near_layer(rng, backgrounds.draw(rng), side))
-    return Scene(path, tuple(layers), _movers(rng, label, duration, backgrounds, lively))
+    return Scene(path, tuple(layers), _movers(rng, label, duration, backgrounds, busy))
 
 
-def _movers(
-    rng: Rng, label: str, duration: float, backgrounds: Backgrounds, lively: bool
-) -> tuple[Mover, ...]:
+def _movers(rng: Rng, label: str, duration: float, backgrounds: Backgrounds, busy: bool) -> tuple[Mover, ...]:
     """Objects in half of the clips, more often before a still camera, where they could be taken for its motion."""
-    if rng.random() > (0.75 if lively else 0.65 if label in ("static", "shake") else 0.45):
+    if rng.random() > (0.75 if busy else 0.65 if label in ("static", "shake") else 0.45):
         return ()
     count = int(rng.choice([1, 2, 3, 5], p=[0.5, 0.25, 0.15, 0.1]))
-    largest = (0.45, 0.35, 0.28, 0.28, 0.2)[count - 1] * (1.5 if lively else 1.0)
+    largest = (0.45, 0.35, 0.28, 0.28, 0.2)[count - 1] * (1.5 if busy else 1.0)
     movers = []
     for _ in range(count):
         texture = backgrounds.draw(rng).still if rng.random() < 0.5 else None
@@ -246,7 +244,7 @@ def make_plain_clip(
 
 
 def make_clip(
-    rng: Rng, label: str, spec: ClipSpec, backgrounds: Backgrounds, lively: bool = False
+    rng: Rng, label: str, spec: ClipSpec, backgrounds: Backgrounds, busy: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make one training clip.
 
@@ -255,14 +253,14 @@ def make_clip(
         label: One of `LABELS`.
         spec: Shape of the clip.
         backgrounds: Where the pictures come from.
-        lively: As in `make_scene`.
+        busy: As in `make_scene`.
 
     Returns:
         Frames (num_frames, side, side, 3) uint8 RGB, and the camera's steps (see `Item`).
     """
     times, duration = sample_times(rng, spec)
     drawn = max(spec.side, int(spec.side * rng.choice([1.0, 1.5, 2.0], p=[0.15, 0.55, 0.3])) // 2 * 2)
-    scene = make_scene(rng, label, duration, drawn, backgrounds, lively=lively)
+    scene = make_scene(rng, label, duration, drawn, backgrounds, busy=busy)
     if rng.random() < 0.08:
         scene = with_cut(rng, scene, drawn, backgrounds)
     blurred = rng.random() < 0.25
@@ -290,7 +288,7 @@ class CameraMotionDataset:
         backgrounds: Where the pictures come from; textures by rule when None.
         plain_items: While the item's number is below this, a share of the clips is plain: all of them at first,
             falling linearly to none. Without such a start the loss stays at chance for tens of thousands of clips.
-        lively_items: From this item on, half of the clips are lively (see `make_scene`); None for never.
+        busy_items: From this item on, half of the clips are busy (see `make_scene`); None for never.
     """
 
     block = 48
@@ -304,10 +302,10 @@ class CameraMotionDataset:
         repeats: int = 1,
         backgrounds: Backgrounds | None = None,
         plain_items: int = 0,
-        lively_items: int | None = None,
+        busy_items: int | None = None,
     ) -> None:
         self.seed, self.length, self.repeats = seed, length, repeats
-        self.plain_items, self.lively_items = plain_items, lively_items
+        self.plain_items, self.busy_items = plain_items, busy_items
         self.spec = spec or ClipSpec()
         self.backgrounds = backgrounds
         self._cache: tuple[int, list[Item]] | None = None
@@ -321,7 +319,7 @@ class CameraMotionDataset:
         rng = np.random.default_rng([self.seed, number])
         backgrounds = self.backgrounds or TextureBackgrounds(rng, count=10)
         begins = number * self.block * self.repeats
-        lively = self.lively_items is not None and begins >= self.lively_items
+        busy = self.busy_items is not None and begins >= self.busy_items
         plain = 1 - number * self.block * self.repeats / self.plain_items if self.plain_items else 0.0
         labels = np.arange(self.block) + int(rng.integers(len(LABELS)))
         items: list[Item] = []
@@ -330,7 +328,7 @@ class CameraMotionDataset:
                 frames, steps = make_plain_clip(rng, LABELS[label], self.spec, backgrounds)
             else:
                 frames, steps = make_clip(
-                    rng, LABELS[label], self.spec, backgrounds, lively and rng.random() < 0.5
+                    rng, LABELS[label], self.spec, backgrounds, busy and rng.random() < 0.5
                 )
             # A transposed landscape is rarer in the background than a mirrored one.
             for _ in range(self.repeats):

@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidcls.config import InputSpec
 from vidcls.errors import ConfigError
+from vidcls.training.data.dataset import Batch, Loader
+from vidcls.training.recipe import Initialize
 
+LONGEST = {1: 32.0, 2: 24.0, 3: 24.0}
+"""Longest wavelength in tokens, by the number of axes."""
 LUMA = (0.299, 0.587, 0.114)
+
+
+def set_start(model: nn.Module, init: Initialize, loader: Loader, view: InputSpec, unused_epoch: int) -> None:
+    """Whiten the tubelet filters and fill the positions of a model where the recipe says so, in place.
+
+    Args:
+        model: The model.
+        init: The recipe's ``init``.
+        loader: Training clips.
+        view: How the model sees a video.
+        unused_epoch: An epoch that training does not reach: clips of the full variety, which no step learns from.
+
+    Raises:
+        ConfigError: The model does not fit.
+    """
+    if init.whiten:
+        groups = loader.epoch(unused_epoch)
+        whiten(model, pixels_of(itertools.chain.from_iterable(groups), view, init.whiten), view)
+    if init.sines:
+        fill_positions(model, init.sines)
+
+
+def pixels_of(batches: Iterable[Batch], view: InputSpec, count: int) -> np.ndarray:
+    """The pixels (n, t, h, w, 3) uint8 of at least ``count`` clips, back from normalized views."""
+    clips: list[np.ndarray] = []
+    for batch in batches:
+        pixels = (batch.views - view.offset) / view.scale
+        clips.extend(pixels.permute(0, 2, 3, 4, 1).round().clamp(0, 255).to(torch.uint8).numpy())
+        if len(clips) >= count:
+            break
+    return np.stack(clips)
+
+
+def whiten(model: nn.Module, clips: np.ndarray, view: InputSpec) -> None:
+    """Set a ViViT's tubelet filters to PCA whitening of the tubelets of ``clips`` (n, t, h, w, 3) uint8.
+
+    Raises:
+        ConfigError: The model has no tubelet filters, or takes other pixels than -1..1.
+    """
+    embedding = next((m for m in model.modules() if isinstance(m, nn.Conv3d)), None)
+    if embedding is None:
+        raise ConfigError("init.whiten", "this model has no tubelet filters", "set it to 0")
+    if view.mean is not None or abs(view.scale - 2 / 255) > 1e-9 or view.offset != -1:
+        raise ConfigError(
+            "init.whiten", "needs pixels in -1..1", "leave scale, offset, mean and std unchanged"
+        )
+    t, h, w = embedding.kernel_size
+    kernels, bias = whitened_patch_filters(clips, (t, h, w), embedding.out_channels)
+    with torch.no_grad():
+        embedding.weight.copy_(kernels)
+        if embedding.bias is not None:
+            embedding.bias.copy_(bias)
 
 
 def whitened_patch_filters(
@@ -95,7 +153,3 @@ def fill_positions(model: nn.Module, amplitudes: Mapping[str, float]) -> None:
             )
         with torch.no_grad():
             weight.copy_(sine_positions(grid, weight.shape[2], LONGEST[len(grid)])[None] * amplitude)
-
-
-LONGEST = {1: 32.0, 2: 24.0, 3: 24.0}
-"""Longest wavelength in tokens, by the number of axes."""

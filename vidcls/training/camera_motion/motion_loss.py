@@ -1,4 +1,4 @@
-"""What the camera-motion model is shown in training besides labels: what moves, and where to."""
+"""Loss on the motion itself, which is known of synthetic clips besides their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAGNIFIED = 4.0
-"""Factor on the motion that zoom and roll make, where it is taught."""
+"""Factor on the motion that zoom and roll make in the loss."""
 
 
 def _compressed(pixels: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ def motion_targets(steps: Tensor, size: int, tubelet_size: tuple[int, int, int])
     return tokens, _compressed(inside * torch.tensor([1.0, 1.0, MAGNIFIED / 2, MAGNIFIED / 2]) * size)
 
 
-class MotionTeacher(nn.Module):
-    """Shows the spatial encoder, in training only, what moves.
+class MotionLoss(nn.Module):
+    """Loss on what moves, from linear maps on the spatial encoder that exist in training only.
 
     The ten labels alone say so little about what to look for that the loss stays at chance for very long. Two linear
     maps break the deadlock: one from every token after the second block to its motion in the picture, one from every

@@ -1,0 +1,168 @@
+"""The clips of a run: lists read and checked before any work, and the loaders over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidcls.config import ModelSpec
+from vidcls.errors import UsageError
+from vidcls.training import synthetic
+from vidcls.training.data import listing
+from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader
+from vidcls.training.data.listing import Sample
+from vidcls.training.recipe import Recipe
+
+
+@dataclass
+class Data:
+    """The clips of a run, checked.
+
+    Attributes:
+        classes: Class names of each head, in the order of their ids.
+        train: Training clips and their ids; None where they are made on the fly.
+        val: Validation clips; None for none, or where they are made on the fly.
+        notes: What a person should know.
+    """
+
+    classes: tuple[tuple[str, ...], ...]
+    train: tuple[list[Sample], list[tuple[int, ...]]] | None = None
+    val: tuple[list[Sample], list[tuple[int, ...]]] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One name for each logit; with several heads, one head after the other."""
+        return tuple(name for head in self.classes for name in head)
+
+
+def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
+    """Read and check all lists before any work.
+
+    Raises:
+        UsageError: With all missing files and label mistakes of all lists together.
+    """
+    if recipe.data is None:
+        raise UsageError(
+            "--data", "no training clips are named", "give a CSV, a list, or a folder of classes"
+        )
+    if synthetic.is_synthetic(recipe.data):
+        return Data((synthetic.load_task(recipe.data).labels,))
+    heads = tuple(recipe.heads) if recipe.heads else ("label",)
+    train = listing.read_listing(recipe.data, recipe.videos, heads)
+    val = listing.read_listing(recipe.val, recipe.videos, heads) if recipe.val else None
+    classes = _classes(recipe, spec, train)
+    sets = [train] if val is None else [train, val]
+    mistakes: list[str] = []
+    missing: list[Sample] = []
+    for one in sets:
+        found, absent = listing.find_problems(one)
+        mistakes += found + listing.unknown_labels(one, classes)
+        missing += absent
+    if mistakes or (missing and not recipe.skip_missing):
+        remedy = "mend the list" + (", or leave missing clips out with --skip-missing" if missing else "")
+        raise listing.report(recipe.data, mistakes, [] if recipe.skip_missing else missing, remedy)
+    data = Data(classes)
+    if missing:
+        data.notes.append(f"{len(missing)} missing files are left out (first: {missing[0].path})")
+    absent_paths = {sample.path for sample in missing}
+    data.train = _numbered(train, classes, absent_paths)
+    data.val = _numbered(val, classes, absent_paths) if val else None
+    if not data.train[0] or (data.val is not None and not data.val[0]):
+        raise UsageError(
+            recipe.data, "no clip of the list exists", "check the paths, or give --videos FOLDER"
+        )
+    data.notes += _doubts(data)
+    return data
+
+
+def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[tuple[str, ...], ...]:
+    from vidcls.zoo.labels import load_labels
+
+    if not train.samples:
+        raise listing.report(train.source, train.problems, [], "mend the list")
+    if recipe.heads:
+        found = listing.make_classes(train)
+        for (name, size), names in zip(recipe.heads.items(), found, strict=True):
+            if len(names) > size:
+                raise UsageError(
+                    train.source, f"{len(names)} classes of {name}, not {size}", "correct heads:"
+                )
+        return tuple(
+            (*names, *(f"{name} {i}" for i in range(len(names), size)))
+            for (name, size), names in zip(recipe.heads.items(), found, strict=True)
+        )
+    if recipe.labels is not None:
+        return (load_labels(recipe.labels),)
+    known = None
+    if spec.labels is not None:
+        known = load_labels(spec.labels)
+    return listing.make_classes(train, known)
+
+
+def _numbered(
+    source: listing.Listing, classes: Sequence[Sequence[str]], missing: set[str]
+) -> tuple[list[Sample], list[tuple[int, ...]]]:
+    lookup = [{name: i for i, name in enumerate(names)} for names in classes]
+    samples = [sample for sample in source.samples if sample.path not in missing]
+    return samples, [listing.label_ids(sample, classes, lookup) for sample in samples]
+
+
+def _doubts(data: Data) -> list[str]:
+    """What may be meant, but is worth saying: classes without clips, clips in both sets."""
+    notes = []
+    assert data.train is not None
+    seen = [{ids[head] for ids in data.train[1]} for head in range(len(data.classes))]
+    for names, used in zip(data.classes, seen, strict=True):
+        empty = [name for i, name in enumerate(names) if i not in used]
+        if empty:
+            notes.append(f"{len(empty)} of {len(names)} classes have no training clip (first: {empty[0]!r})")
+    if data.val is not None:
+        both = {os.path.realpath(s.path) for s in data.train[0]} & {
+            os.path.realpath(s.path) for s in data.val[0]
+        }
+        if both:
+            notes.append(
+                f"{len(both)} clips are both trained on and validated with: accuracy will look too good"
+            )
+    return notes
+
+
+def make_loaders(
+    recipe: Recipe, spec: ModelSpec, data: Data, *, rank: int = 0, world_size: int = 1, pin: bool = False
+) -> tuple[Loader, Loader | None]:
+    """The training and validation loaders of one process.
+
+    Raises:
+        UsageError: The batch cannot be shared by the processes, or an epoch has no length.
+    """
+    if recipe.batch_size % world_size:
+        raise UsageError(
+            "--batch-size", f"{recipe.batch_size} clips cannot be shared by {world_size} devices", "change it"
+        )
+    workers = spare_cores() if recipe.workers is None else recipe.workers
+    share: dict[str, Any] = {"micro_batch": recipe.micro_batch, "rank": rank, "world_size": world_size}
+    if recipe.data is not None and synthetic.is_synthetic(recipe.data):
+        return synthetic.load_task(recipe.data).make_loaders(
+            recipe, spec.input, {**share, "workers": workers}
+        )
+    assert data.train is not None
+    dataset = ClipDataset(*data.train, spec.input, recipe.augment, recipe.seed)
+    sampler = EpochSampler(
+        len(dataset), recipe.batch_size, seed=recipe.seed, limit=recipe.clips_per_epoch, **share
+    )
+    train = ClipLoader(dataset, sampler, workers, pin)
+    if data.val is None:
+        return train, None
+    test = ClipDataset(*data.val, spec.input, None, recipe.seed)
+    share["micro_batch"] = None
+    order = EpochSampler(len(test), recipe.micro_batch or recipe.batch_size, shuffle=False, **share)
+    return train, ClipLoader(test, order, workers, pin)
+
+
+def spare_cores() -> int:
+    """Processes to read clips with: all cores but one, 8 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores - 1))

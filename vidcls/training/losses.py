@@ -1,0 +1,56 @@
+"""The classification loss over one or several heads, and running means of an epoch's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidcls.training.data.augment import mix, soft_targets
+
+
+@dataclass
+class Sums:
+    """Running sums of an epoch's training figures; part of the saved state."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    clips: int = 0
+
+    def add(self, loss: float, right: float, clips: int) -> None:
+        """Count a batch: its mean loss, and how many of its clips are right."""
+        self.loss += loss * clips
+        self.right += right
+        self.clips += clips
+
+    def means(self) -> dict[str, float]:
+        """Mean loss and accuracy."""
+        count = max(1, self.clips)
+        return {"train_loss": self.loss / count, "train_top1": self.right / count}
+
+
+def class_loss(
+    logits: Tensor, labels: Tensor, sizes: Sequence[int], smoothing: float = 0.0, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, the mean over heads and clips, and which clips are right in all heads.
+
+    Args:
+        logits: (b, k), the heads' side by side.
+        labels: (b, heads) ids.
+        sizes: Classes of each head.
+        smoothing: Label smoothing.
+        share: Mixup's share of the batch; the rest is the batch in reverse order.
+
+    Returns:
+        The loss, and (b,) 1 for right and 0 for wrong; under mixup the shares of the labels that are right.
+    """
+    losses, right = [], torch.ones(len(labels), device=logits.device)
+    for head, scores in enumerate(logits.float().split_with_sizes(list(sizes), dim=1)):
+        ids = labels[:, head]
+        losses.append(F.cross_entropy(scores, mix(soft_targets(ids, sizes[head], smoothing), share)))
+        best = scores.argmax(1)
+        right = right * (share * (best == ids) + (1.0 - share) * (best == ids.flip(0)))
+    return torch.stack(losses).mean(), right
