@@ -8,7 +8,9 @@ the architecture's hyperparameters, and `load_state` copies them into a model or
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,7 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from vidcls.errors import CheckpointError
+from vidcls.errors import CheckpointError, VidclsError
 
 MAX_DESCRIBED = 200  # entries of one list in an error; a whole model of 12 layers folds to some 20
 
@@ -73,6 +75,34 @@ class Checkpoint:
     input: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a foreign decoder raises or warns of into one error about the file.
+
+    The decoders let through what a damaged byte happens to lead to (struct.error, TokenError, zlib.error,
+    AttributeError, ...), so there is no list to name here; the cause stays chained.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (VidclsError, MemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(str(path), f"damaged {what} ({first_line(error)})", "fetch it again") from error
+
+
+def first_line(error: object) -> str:
+    """The first line of an error's text, cut to a length that can be read; its class where the text is no use.
+
+    torch answers what its safe mode refuses with advice to switch that off, which is never passed on.
+    """
+    text = str(error)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    advice = "weights_only" in text or "weights only" in text.lower()
+    return type(error).__name__ if advice or not line else line[:200]
 
 
 class Format(Protocol):
