@@ -104,6 +104,10 @@ def test_layers_point_down() -> None:
         ("import vidcls.cli.app", "numpy torch pydantic av decord huggingface_hub transformers"),
         ("import vidcls.config", "torch numpy av decord rich typer"),
         (
+            "import vidcls.engines.cache, vidcls.zoo.facts, vidcls.zoo.weights, vidcls.video.sources, vidcls.cli.app",
+            "urllib.request http.client ssl filelock",
+        ),
+        (
             "import vidcls.video.reader, vidcls.views.transform, vidcls.output.writers, vidcls.zoo.weights",
             "torch transformers",
         ),

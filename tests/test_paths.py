@@ -1,15 +1,17 @@
-"""Files are there whole or not at all."""
+"""Where caches and settings are; files are there whole or not at all; the one file lock."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from vidcls import paths
-from vidcls.paths import replacing, temporary_path, write_text
+from vidcls.paths import cache_dir, locked, replacing, temporary_path, user_config_dir, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -83,3 +85,37 @@ def test_long_names_and_strange_text(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 250)
     write_text(target, "a\udcff\n")
     assert target.read_bytes() == b"a\\udcff\n"
+
+
+def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VIDCLS_CACHE")
+    assert cache_dir() == platformdirs.user_cache_path("vidcls", appauthor=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert cache_dir() == tmp_path / "vidcls"
+    monkeypatch.setenv("VIDCLS_CACHE", str(tmp_path / "mine"))
+    assert cache_dir() == tmp_path / "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG is Linux's custom")
+def test_place_of_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert user_config_dir() == tmp_path / "vidcls"
+
+
+def test_a_lock_makes_others_wait(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from vidcls.paths import locked\n"
+        "with locked(Path(sys.argv[1])): print('in')"
+    )
+    with locked(tmp_path / "thing"):
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "thing")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert other.stderr is not None
+        assert other.stderr.readline() == "waiting for another process that works on thing\n"
+        assert other.poll() is None
+    assert other.communicate(timeout=30)[0] == "in\n"

@@ -1,15 +1,64 @@
-"""Files written whole or not at all: the one place that does so for every command."""
+"""Where vidcls keeps things on this machine; files written whole or not at all; locks. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST = 200  # characters of a name that are kept in that of its temporary file; most file systems take 255
+
+
+def cache_dir() -> Path:
+    """Return the folder for downloaded and derived files: ``$VIDCLS_CACHE``, else the system's place for caches."""
+    if chosen := os.environ.get("VIDCLS_CACHE"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("vidcls", appauthor=False))
+
+
+def user_config_dir() -> Path:
+    """Return the folder for the user's own models.yaml, by each system's custom."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("vidcls", appauthor=False, roaming=True))
+
+
+def hugging_face_cache() -> Path:
+    """Return Hugging Face's folder for downloads, by its own rules, without importing its library."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if chosen := os.environ.get(name):
+            return Path(chosen).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "huggingface" / "hub"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time work on a file or folder; the others wait, say so, and find it done.
+
+    Raises:
+        OSError: The lock beside it, ``PATH.lock``, cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print(f"waiting for another process that works on {path.name}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

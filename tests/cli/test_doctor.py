@@ -20,7 +20,7 @@ from vidcls.cli import guard
 from vidcls.doctor import imports as probes
 from vidcls.doctor import report as environment
 from vidcls.doctor.report import Report, Row, Section
-from vidcls.zoo import weights
+from vidcls.paths import hugging_face_cache
 
 
 @pytest.fixture(autouse=True)
@@ -284,11 +284,11 @@ def test_caches(tmp_path: Path) -> None:
 
 
 def test_hugging_face_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert weights.hugging_face_cache() == tmp_path / "cache" / "huggingface" / "hub"
+    assert hugging_face_cache() == tmp_path / "cache" / "huggingface" / "hub"
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    assert weights.hugging_face_cache() == tmp_path / "home" / "hub"
+    assert hugging_face_cache() == tmp_path / "home" / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert weights.hugging_face_cache() == tmp_path / "hub"
+    assert hugging_face_cache() == tmp_path / "hub"
 
 
 def test_devices_of_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_files_are_laid_over_each_other(tmp_path: Path, monkeypatch: pytest.Monk
     )
     here = write(Path("models.yaml"), "models: {mine: {base: mine, input: {num_views: 2}}}")
     extra = write(tmp_path / "x.yaml", "default: mine\nmodels: {yours: {base: mine, weights: {path: w.bin}}}")
-    monkeypatch.setattr("vidcls.config.user_config_dir", lambda: user.parent)
+    monkeypatch.setattr("vidcls.config.registry.user_config_dir", lambda: user.parent)
     assert [p.resolve() for p in registry_paths(extra)[1:]] == [p.resolve() for p in (user, here, extra)]
     registry = load_registry(extra)
     assert registry.default == "mine"

@@ -71,7 +71,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(expand(["-"])) == [Source("-", b"abc")]
     monkeypatch.setattr("sys.stdin", Pipe(b""))
     assert names("-") == ["!empty"]
-    monkeypatch.setattr("vidcls.video.sources.MAX_CLIP_BYTES", 2)
+    monkeypatch.setattr("vidcls.video.sources.MAX_STDIN_BYTES", 2)
     monkeypatch.setattr("sys.stdin", Pipe(b"abc"))
     assert names("-") == ["!too_large"]
 
@@ -131,6 +131,7 @@ def test_addresses_that_fail(
     server: str, path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("vidcls.video.http.WAITS", (0.0,))
     failed = fetch(Source(server + path, None))
     assert failed.error is not None
     assert message in str(failed.error)

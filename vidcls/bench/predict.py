@@ -43,7 +43,7 @@ def whole(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -> list[
 
 def _link_downloads(folder: str) -> None:
     """Let the empty cache have the weights that were fetched: the network is not what is measured."""
-    from vidcls.zoo.weights import cache_dir
+    from vidcls.paths import cache_dir
 
     downloads = cache_dir()
     if downloads.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -52,8 +53,14 @@ for command in (predict, score, merge, models, train, evaluate, synthesize, conv
     app.command()(guard(command))
 
 
+def _terminate(number: int, frame: object) -> NoReturn:
+    """End as Ctrl-C does, so that temporary files are deleted."""
+    raise KeyboardInterrupt
+
+
 def main() -> NoReturn:
     """Run the ``vidcls`` command and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="vidcls")
     except KeyboardInterrupt:

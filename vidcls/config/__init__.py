@@ -15,7 +15,6 @@ from vidcls.config.registry import (
     problems,
     read_yaml,
     registry_paths,
-    user_config_dir,
 )
 
 __all__ = [
@@ -33,5 +32,4 @@ __all__ = [
     "problems",
     "read_yaml",
     "registry_paths",
-    "user_config_dir",
 ]

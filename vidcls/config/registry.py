@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +25,7 @@ from pydantic import (
 
 from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.errors import ConfigError, UsageError
+from vidcls.paths import user_config_dir
 
 MAX_YAML_BYTES = 4 * 1024**2
 MAX_YAML_DEPTH = 64
@@ -348,17 +348,6 @@ def builtin_registry_path() -> Path:
     """Return the models.yaml that ships with vidcls: inside the wheel, or at the checkout's top level."""
     inside = Path(__file__).parents[1] / "models.yaml"
     return inside if inside.is_file() else Path(__file__).parents[2] / "models.yaml"
-
-
-def user_config_dir() -> Path:
-    """Return the folder for the user's own models.yaml, by each system's custom."""
-    if sys.platform == "win32":
-        base = os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "vidcls"
 
 
 def registry_paths(extra: str | os.PathLike[str] | None = None) -> list[Path]:

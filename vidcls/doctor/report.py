@@ -325,7 +325,7 @@ def _models() -> tuple[Row, ...]:
 
 
 def _caches() -> tuple[Row, ...]:
-    from vidcls.zoo.weights import cache_dir, hugging_face_cache
+    from vidcls.paths import cache_dir, hugging_face_cache
 
     return _cache("vidcls", cache_dir()), _cache("hugging face", hugging_face_cache())
 

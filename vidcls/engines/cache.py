@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
-from vidcls.zoo.weights import cache_dir
+from vidcls.paths import cache_dir
 
 META = "meta.json"
 DEFAULT_LIMIT = 8.0  # GiB

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -241,10 +243,15 @@ class Classifier:
             clip if isinstance(clip, sources.Source) else sources.Source(os.fspath(clip), os.fspath(clip))
             for clip in clips
         )
-        with ThreadPoolExecutor(1, thread_name_prefix="vidcls-read") as pool:
+        stop = threading.Event()
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="vidcls-read") as pool,
+            contextlib.ExitStack() as ending,
+        ):
+            ending.callback(stop.set)  # an interrupted download ends at once
             ahead: Future[tuple[sources.Source, Clip | VidclsError, float]] | None = None
             for source in queue:
-                behind, ahead = ahead, pool.submit(self._read_source, source)
+                behind, ahead = ahead, pool.submit(self._read_source, source, stop)
                 if behind is None:
                     # While the first clip is decoded: this may import torch, load weights and compile.
                     self.engine.prepare(self._pixel_type, pixel_scale_shift(self.spec.input))
@@ -257,11 +264,13 @@ class Classifier:
         """Return the result of a clip that could not be scored."""
         return Prediction(self._row(name) | {"error": str(error)}, error=error)
 
-    def _read_source(self, source: sources.Source) -> tuple[sources.Source, Clip | VidclsError, float]:
+    def _read_source(
+        self, source: sources.Source, stop: threading.Event
+    ) -> tuple[sources.Source, Clip | VidclsError, float]:
         start = time.perf_counter()
         try:
             if source.is_url:
-                source = sources.fetch(source)
+                source = sources.fetch(source, stop)
             if source.error is not None:
                 return source, source.error, start
             if source.clip is None:

@@ -22,8 +22,8 @@ from vidcls.engines import Engine, LazyEngine, check_names, numpy_vivit, unit_fr
 from vidcls.engines.select import EngineRequest, cached_engine, make_engine_for, numpy_engine
 from vidcls.errors import CheckpointError, UsageError, WeightsError
 from vidcls.inference.classifier import Classifier, Fps
-from vidcls.video import sources
 from vidcls.video.reader import VideoReader
+from vidcls.video.urls import is_url
 from vidcls.zoo.facts import CheckpointFacts, plain_config, recall, remember, request_key
 from vidcls.zoo.labels import check_labels, load_labels
 
@@ -207,7 +207,7 @@ def _name_and_weights(
     text = os.fspath(model)
     if text in known:
         return text, given
-    if given is None and (sources.is_url(text) or text.startswith("hub:") or os.path.exists(text)):
+    if given is None and (is_url(text) or text.startswith("hub:") or os.path.exists(text)):
         return None, text
     known[text]  # raises with the nearest name
     raise AssertionError("unreachable")

@@ -21,7 +21,8 @@ from vidcls.config import nearest
 from vidcls.errors import DependencyError, InputError, OutputError, UsageError
 from vidcls.output.writers import ROW_KEYS
 from vidcls.score import object_store
-from vidcls.video.sources import is_url, is_video_name
+from vidcls.video.sources import is_video_name
+from vidcls.video.urls import is_url
 
 # Columns of the results; a manifest's own column of such a name is carried under another.
 KEYS = (*ROW_KEYS, "predictions", "warnings", "error", "error_kind", "seconds", "scores")

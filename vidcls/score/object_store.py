@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 from vidcls.errors import DependencyError, InputError
 from vidcls.video import sources
-from vidcls.video.sources import MAX_CLIP_BYTES, is_url, is_video_name
+from vidcls.video.sources import MAX_CLIP_BYTES, MAX_FETCH_SECONDS, is_video_name
+from vidcls.video.urls import is_url, scheme_of
 
 COPY_BLOCK = 1 << 20  # bytes
 
 
 def is_remote(path: str) -> bool:
     """Whether ``path`` is an address for fsspec; http and https are read without it."""
-    return "://" in path and not is_url(path) and urlsplit(path).scheme.isalnum()
+    return scheme_of(path).isalnum() and not is_url(path)
 
 
 def filesystem(path: str) -> tuple[Any, str]:
@@ -28,7 +29,7 @@ def filesystem(path: str) -> tuple[Any, str]:
     Raises:
         DependencyError: fsspec, or its part for this kind of address, is not installed.
     """
-    scheme = urlsplit(path).scheme
+    scheme = scheme_of(path)
     try:
         import fsspec
 
@@ -96,14 +97,18 @@ def state(location: str) -> tuple[int | None, int | None]:
 
 
 @contextlib.contextmanager
-def local_copy(location: str) -> Iterator[str]:
+def local_copy(location: str, stop: threading.Event | None = None) -> Iterator[str]:
     """Give the path of a clip on this machine; what had to be fetched for that is deleted afterwards.
+
+    Args:
+        location: A path or an address.
+        stop: Ends the fetching when set, from any thread.
 
     Raises:
         InputError: It cannot be fetched.
     """
     if is_url(location):
-        source = sources.fetch(sources.Source(location, None))
+        source = sources.fetch(sources.Source(location, None), stop)
         if source.error is not None:
             raise source.error
         try:
@@ -111,7 +116,7 @@ def local_copy(location: str) -> Iterator[str]:
         finally:
             sources.discard(source)
     elif is_remote(location):
-        path = _fetch(location)
+        path = _fetch(location, stop)
         try:
             yield str(path)
         finally:
@@ -120,29 +125,25 @@ def local_copy(location: str) -> Iterator[str]:
         yield location
 
 
-def _fetch(location: str) -> Path:
+def _fetch(location: str, stop: threading.Event | None) -> Path:
     system, name = filesystem(location)
-    handle, path = tempfile.mkstemp(prefix="vidcls-", suffix=Path(name).suffix[:8])
     try:
-        with os.fdopen(handle, "wb") as file, system.open(name, "rb") as stream:
-            received = 0
+        with sources.temporary_file(name) as path, path.open("wb") as file, system.open(name, "rb") as stream:
+            received, end = 0, time.monotonic() + MAX_FETCH_SECONDS
             while block := stream.read(COPY_BLOCK):
                 received += len(block)
                 if received > MAX_CLIP_BYTES:
                     raise InputError(location, f"is larger than {MAX_CLIP_BYTES >> 30} GiB", kind="too_large")
+                if time.monotonic() > end or (stop is not None and stop.is_set()):
+                    raise InputError(location, "took too long to fetch, or was stopped", kind="fetch")
                 file.write(block)
+        return path
     except FileNotFoundError:
-        os.unlink(path)
         raise InputError(location, "no such file", "check the address", kind="not_found") from None
     except OSError as error:
-        os.unlink(path)
         raise InputError(
             location, f"cannot be fetched ({error})", "check the address", kind="fetch"
         ) from None
-    except InputError:
-        os.unlink(path)
-        raise
-    return Path(path)
 
 
 def upload(path: Path, address: str) -> None:

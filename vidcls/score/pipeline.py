@@ -284,7 +284,7 @@ class _Flow:
         if item.error is not None:
             raise item.error
         try:
-            with object_store.local_copy(item.location) as path:
+            with object_store.local_copy(item.location, self._stop) as path:
                 clip = self._pipe._classifier.read(path, reader)
             model = self._pipe._classifier
             return prepare(item, clip, model.engine.unit_frames, model.uses_frame_indices, start)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from vidcls.errors import InputError
+from vidcls.video.urls import is_url
 
 # Suffixes by which a folder's videos are told from its other files; a file named outright may be called anything.
 VIDEO_SUFFIXES = frozenset(
@@ -23,7 +25,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 MAX_LIST_BYTES = 256 * 1024**2
 MAX_CLIP_BYTES = 8 * 1024**3
-FETCH_TIMEOUT = 30.0  # seconds without a byte before a server counts as dead
+MAX_FETCH_SECONDS = 3600.0  # of one clip, all attempts together
+MAX_STDIN_BYTES = 2 * 1024**3
+STDIN_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,6 @@ class Source:
     def is_url(self) -> bool:
         """Whether the clip has yet to be fetched, with ``fetch``."""
         return is_url(self.name) and self.clip is None and self.error is None
-
-
-def is_url(text: str) -> bool:
-    """Tell whether ``text`` is an http or https address."""
-    return urlsplit(text).scheme in ("http", "https") if "://" in text else False
 
 
 def is_video_name(path: str | os.PathLike[str]) -> bool:
@@ -156,55 +155,58 @@ def _list_file(path: str, recursive: bool) -> Iterator[Source]:
 def _stdin_clip() -> Source:
     if sys.stdin is None or sys.stdin.isatty():
         return _failed("-", "standard input is a terminal", "pipe one clip's bytes into it", "empty")
-    data = sys.stdin.buffer.read(MAX_CLIP_BYTES + 1)
-    if len(data) > MAX_CLIP_BYTES:
-        return _failed(
-            "-", f"more than {MAX_CLIP_BYTES >> 30} GiB", "save it to a file and name that", "too_large"
-        )
+    data = bytearray()
+    while block := sys.stdin.buffer.read(min(STDIN_BLOCK, MAX_STDIN_BYTES + 1 - len(data))):
+        data += block
+        if len(data) > MAX_STDIN_BYTES:
+            problem = f"more than {MAX_STDIN_BYTES / 2**30:.3g} GiB"
+            return _failed("-", problem, "save it to a file and name that", "too_large")
     if not data:
         return _failed("-", "standard input is empty", "pipe one clip's bytes in", "empty")
-    return Source("-", data)
+    return Source("-", bytes(data))
 
 
-def fetch(source: Source) -> Source:
+def fetch(source: Source, stop: threading.Event | None = None) -> Source:
     """Download a clip from its address to a temporary file, which the caller deletes.
+
+    Args:
+        source: What to fetch.
+        stop: Ends it when set, from any thread.
 
     Returns:
         The same source with ``clip`` set to the file's path, or with ``error`` set.
     """
-    # Not at the top: these and ssl take 15 ms of every start.
-    import http.client
-    import urllib.error
-    import urllib.request
+    from vidcls.video.exchange import FetchError
+    from vidcls.video.http import Bounds, download
 
-    suffix = Path(urlsplit(source.name).path).suffix[:8]
-    handle, path = tempfile.mkstemp(prefix="vidcls-", suffix=suffix)
+    bounds = Bounds(MAX_CLIP_BYTES, MAX_FETCH_SECONDS, "TMPDIR")
     try:
-        with os.fdopen(handle, "wb") as file:
-            request = urllib.request.Request(source.name, headers={"User-Agent": "vidcls"})
-            with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT) as response:
-                expected = int(response.headers.get("Content-Length") or 0)
-                if expected > MAX_CLIP_BYTES:
-                    raise ValueError(f"larger than {MAX_CLIP_BYTES >> 30} GiB")
-                received = 0
-                while block := response.read(1 << 20):
-                    received += len(block)
-                    if received > MAX_CLIP_BYTES:
-                        raise ValueError(f"larger than {MAX_CLIP_BYTES >> 30} GiB")
-                    file.write(block)
-                if received < expected:
-                    raise ValueError(f"the connection broke after {received} of {expected} bytes")
-    except urllib.error.HTTPError as error:
-        os.unlink(path)
-        answer = f"the server answered {error.code} {error.reason}"
-        return _failed(source.name, answer, "check the address", "fetch")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        os.unlink(path)
-        reason = getattr(error, "reason", None) or error
-        return _failed(
-            source.name, f"cannot be fetched ({reason})", "check the address and the network", "fetch"
-        )
-    return Source(source.name, path)
+        with temporary_file(source.name) as path:
+            download(source.name, path, bounds, stop=stop)
+            return Source(source.name, str(path))
+    except FetchError as error:
+        return _failed(source.name, error.problem, error.remedy, error.kind)
+    except OSError as error:
+        problem = f"cannot be saved in {tempfile.gettempdir()} ({error.strerror or error})"
+        return _failed(source.name, problem, "make room there, or let TMPDIR name another folder", "fetch")
+
+
+@contextlib.contextmanager
+def temporary_file(name: str) -> Iterator[Path]:
+    """Make an empty file for the bytes of a clip that is elsewhere; it is deleted where filling it fails.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    suffix = re.search(r"\.[A-Za-z0-9]{1,7}(?=$|[?#])", name)  # decoders look at it
+    handle, place = tempfile.mkstemp(prefix="vidcls-", suffix=suffix[0] if suffix else "")
+    os.close(handle)
+    path = Path(place)
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def discard(source: Source) -> None:

@@ -20,8 +20,7 @@ from pydantic import ValidationError
 
 from vidcls.config import InputSpec, ModelSpec, Registry, WeightsSpec
 from vidcls.engines.cache import Recipe, code_digest
-from vidcls.paths import write_text
-from vidcls.zoo.weights import cache_dir
+from vidcls.paths import cache_dir, write_text
 
 MAX_FILES = 512
 MAX_RECORDS = 256

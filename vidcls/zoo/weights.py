@@ -18,29 +18,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from vidcls.errors import WeightsError
-from vidcls.paths import write_text
-from vidcls.video.http import direct_url, download, progress_bar, sha256_of, shown_url
+from vidcls.paths import cache_dir, hugging_face_cache, locked, write_text
+from vidcls.video.urls import direct_url, is_url, shown_url
 
 if TYPE_CHECKING:
     from vidcls.config import WeightsSpec
+    from vidcls.video.http import Progress
+
+MAX_BYTES = 32 * 1024**3
+MAX_SECONDS = 24 * 3600.0  # of one download, all attempts together
 
 HUB_FILES = ["*.json", "*.safetensors"]
 HUB_OLD_FILES = ["*.json", "pytorch_model*.bin"]  # repositories from before safetensors
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _BUNDLED = Path(__file__).with_name("bundled")
-
-
-def cache_dir() -> Path:
-    """Return the folder for downloaded files: ``$VIDCLS_CACHE``, else ``vidcls`` in the system's place for caches."""
-    if chosen := os.environ.get("VIDCLS_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vidcls"
 
 
 def is_offline() -> bool:
@@ -62,7 +53,7 @@ def resolve(wanted: str | WeightsSpec, *, offline: bool = False, progress: bool 
     """
     source, sha256 = _source(wanted)
     offline = offline or is_offline()
-    if source.startswith(("http://", "https://")):
+    if is_url(source):
         return _from_url(source, sha256, offline, progress)
     if source.startswith("hub:"):
         return _from_hub(source.removeprefix("hub:"), sha256, offline, progress)
@@ -72,7 +63,7 @@ def resolve(wanted: str | WeightsSpec, *, offline: bool = False, progress: bool 
 def is_present(wanted: str | WeightsSpec) -> bool:
     """Whether the weights are on this machine; looks at names only, without network or heavy imports."""
     source, _ = _source(wanted)
-    if source.startswith(("http://", "https://")):
+    if is_url(source):
         return _cache_path(source).is_file()
     if source.startswith("hub:"):
         return _hub_snapshot(source.removeprefix("hub:")) is not None
@@ -89,16 +80,24 @@ def checksum(path: str | os.PathLike[str]) -> str:
     try:
         if not path.is_dir():
             record = _read_record(path)
-            return str(record["sha256"]) if _unchanged(path, record) else sha256_of(path)
+            return str(record["sha256"]) if _unchanged(path, record) else _sha256(path)
         files = sorted(
             p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file()
         )
-        listing = "".join(f"{sha256_of(file)} {file.name}\n" for file in files)
+        listing = "".join(f"{_sha256(file)} {file.name}\n" for file in files)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
     except OSError as error:
         raise WeightsError(
             str(path), f"cannot be read ({error.strerror or error})", "check the path"
         ) from None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _source(wanted: str | WeightsSpec) -> tuple[str, str | None]:
@@ -123,7 +122,7 @@ def _from_path(source: str, sha256: str | None) -> Path:
     try:
         exists = path.exists()
     except (OSError, ValueError) as error:
-        raise WeightsError(repr(source), f"is no path ({error})", "correct it") from None
+        raise WeightsError(repr(source), f"is not a valid path ({error})", "correct it") from None
     if not exists:
         scheme = source.partition(":")[0].lower()
         if "://" in source:
@@ -159,7 +158,7 @@ def _from_url(url: str, sha256: str | None, offline: bool, progress: bool | None
     try:
         path = _cache_path(url)
     except ValueError as error:
-        raise WeightsError(url, f"is no address ({error})", "correct it") from None
+        raise WeightsError(url, f"is not a valid address ({error})", "correct it") from None
     if path.is_file() and _unchanged(path, record := _read_record(path)):
         _check(path, str(record["sha256"]), sha256 or str(record["sha256"]), "delete it to download it again")
         return path
@@ -171,7 +170,7 @@ def _from_url(url: str, sha256: str | None, offline: bool, progress: bool | None
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with locked(path):
             return _under_lock(path, url, sha256, progress)
     except OSError as error:
         raise WeightsError(
@@ -185,11 +184,11 @@ def _under_lock(path: Path, url: str, sha256: str | None, progress: bool | None)
     """Look again, now that nobody else is at it, and fetch what is missing."""
     if not path.is_file():
         with progress_bar(path.name, progress) as told:
-            found, version = download(url, path, sha256, told)
+            found, version = _download(url, path, sha256, told)
         _write_record(path, url, found, version)
         return path
     record = _read_record(path)
-    found = sha256_of(path)
+    found = _sha256(path)
     expected = sha256 or record.get("sha256")
     if expected is not None:
         _check(
@@ -200,21 +199,28 @@ def _under_lock(path: Path, url: str, sha256: str | None, progress: bool | None)
     return path
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a file of the cache; the others wait, and find it done."""
-    from filelock import FileLock, Timeout
+def _download(url: str, path: Path, sha256: str | None, progress: Progress) -> tuple[str, dict[str, str]]:
+    """Fetch a file by way of ``PATH.part`` → its checksum and what the server said of its version."""
+    from vidcls.video.exchange import FetchError
+    from vidcls.video.http import Bounds, download, forget
 
-    lock = FileLock(path.with_name(path.name + ".lock"))
+    part = path.with_name(path.name + ".part")
+    bounds = Bounds(MAX_BYTES, MAX_SECONDS, "VIDCLS_CACHE")
     try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        print(f"waiting for another process that downloads {path.name}", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        version = download(url, part, bounds, pinned=sha256 is not None, keep=True, progress=progress)
+        found = _sha256(part)
+        if sha256 is not None and found != sha256:
+            forget(part)
+            problem = f"has the checksum {found}, not {sha256}"
+            remedy = "it was damaged on its way or replaced by its owner; try again, or correct sha256 in models.yaml"
+            raise WeightsError(shown_url(url), problem, remedy)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except FetchError as error:
+        raise WeightsError(error.subject, error.problem, error.remedy) from None
+    forget(part)
+    return found, version
 
 
 def _record_path(path: Path) -> Path:
@@ -249,18 +255,23 @@ def _write_record(path: Path, url: str, sha256: str, version: dict[str, str]) ->
     write_text(_record_path(path), json.dumps(record, indent=2) + "\n")
 
 
+@contextlib.contextmanager
+def progress_bar(name: str, show: bool | None) -> Iterator[Progress]:
+    """Show a bar on stderr where that is a terminal, else one line; nothing when ``show`` is False."""
+    if show is False:
+        yield lambda done, total: None
+        return
+    if not sys.stderr.isatty():
+        print(f"downloading {name}", file=sys.stderr, flush=True)
+        yield lambda done, total: None
+        return
+    from vidcls.output.progress import BYTES, ProgressBar
+
+    with ProgressBar(name, unit=BYTES) as bar:
+        yield bar.update
+
+
 # The hub
-
-
-def hugging_face_cache() -> Path:
-    """Return Hugging Face's folder for downloads, by its own rules, without importing its library."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if chosen := os.environ.get(name):
-            return Path(chosen).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "huggingface" / "hub"
 
 
 def _hub_snapshot(name: str) -> Path | None:
@@ -287,7 +298,7 @@ def _from_hub(name: str, sha256: str | None, offline: bool, progress: bool | Non
     repository, _, revision = name.partition("@")
     if not _HUB_ID.fullmatch(name) or ".." in name:
         raise WeightsError(
-            subject, "is no repository's name", "write hub:owner/name or hub:owner/name@revision"
+            subject, "is not the name of a repository", "write hub:owner/name or hub:owner/name@revision"
         )
     folder = _hub_snapshot(name)
     if folder is None:

@@ -1,0 +1,59 @@
+"""Addresses as text: what kind they are, and how they are shown and sent. Imports nothing that fetches."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_RESERVED = "%/:=&?~#+!$,;'@()*[]"
+
+
+def scheme_of(text: str) -> str:
+    """Return the scheme of an address in lower case; empty for a path."""
+    found = _SCHEME.match(text)
+    return found[1].lower() if found else ""
+
+
+def is_url(text: str) -> bool:
+    """Whether ``text`` is meant as an http or https address, a valid one or not."""
+    return scheme_of(text) in ("http", "https")
+
+
+def shown_url(url: str) -> str:
+    """Return an address without the name and password that it may hold, for messages and records."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url, count=1)
+
+
+def credentials(url: str) -> str | None:
+    """Return the ``name:password`` that an address holds, decoded."""
+    name, at, _ = urlsplit(url).netloc.rpartition("@")
+    return unquote(name) if at else None
+
+
+def ascii_url(url: str) -> str:
+    """Return an address as it is sent: percent-encoded, the host's name in IDNA, without name and password.
+
+    Raises:
+        ValueError: It is not a valid address.
+    """
+    if any(ord(c) < 32 or ord(c) == 127 for c in url):
+        raise ValueError("it holds a control character")
+    parts = urlsplit(url)
+    if not parts.hostname or " " in parts.hostname:
+        raise ValueError("it names no host")
+    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+    host = f"[{host}]" if ":" in host else host
+    port = f":{parts.port}" if parts.port is not None else ""
+    path, query = (quote(p, safe=_RESERVED, errors="surrogateescape") for p in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, host + port, path, query, ""))
+
+
+def direct_url(url: str) -> str:
+    """Return the address of the file itself where the given one shows a web page about it (Dropbox)."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    if host == "dropbox.com" or host.endswith(".dropbox.com"):
+        query = [(key, value) for key, value in parse_qsl(parts.query) if key != "dl"]
+        return urlunsplit(parts._replace(query=urlencode([*query, ("dl", "1")])))
+    return url
