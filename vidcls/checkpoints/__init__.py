@@ -15,6 +15,7 @@ from torch import nn
 from vidcls.checkpoints import (
     google_npz,
     hf_timesformer,
+    hf_videomae,
     hf_vit,
     hf_vivit,
     native,
@@ -22,6 +23,7 @@ from vidcls.checkpoints import (
     scenic_vit,
     timesformer_fb,
     timm_vit,
+    videomae,
     vtn_slowfast,
 )
 from vidcls.checkpoints.base import Checkpoint, Format, Raw, check_state, describe_keys, load_state
@@ -50,6 +52,8 @@ FORMATS: dict[str, Format] = {
     scenic.NAME: scenic,
     vtn_slowfast.NAME: vtn_slowfast,
     hf_timesformer.NAME: hf_timesformer,
+    hf_videomae.NAME: hf_videomae,
+    videomae.NAME: videomae,
     timesformer_fb.NAME: timesformer_fb,
     hf_vit.NAME: hf_vit,
     google_npz.NAME: google_npz,
@@ -179,9 +183,12 @@ def build_model(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Mo
         model = make()
     check_state(model, checkpoint.state, subject)
     persistent = set(model.state_dict())
-    if any(name not in persistent for name, _ in model.named_buffers()):
+    computed = any(name not in persistent for name, _ in model.named_buffers())
+    if computed and not hasattr(model, "compute_buffers"):
         model = make()  # a buffer that no checkpoint holds is computed when the model is built
     else:
         model.to_empty(device="cpu")
+    if computed and hasattr(model, "compute_buffers"):
+        model.compute_buffers()
     load_state(model, checkpoint.state, subject)
     return model.eval()

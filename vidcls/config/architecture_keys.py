@@ -36,6 +36,11 @@ ARCHITECTURE_KEYS: dict[str, frozenset[str]] = {
         "timesformer-space": _TIMESFORMER,
         "timesformer-local-global": _TIMESFORMER,
         "timesformer-axial": _TIMESFORMER,
+        "videomae": (
+            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads mlp_ratio qv_bias "
+            "pool activation norm_eps head_norm_eps dropout attn_dropout head_dropout drop_path_rate "
+            "any_size"
+        ),
         "vtn": (
             "backbone image_size in_channels num_classes num_frames temporal_depth "
             "temporal_num_heads temporal_mlp_dim attention_window max_positions mlp_dim dropout "

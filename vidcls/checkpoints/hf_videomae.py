@@ -1,0 +1,139 @@
+"""Hugging Face folders of ``VideoMAEForVideoClassification``: the authors' weights under other names.
+
+transformers, ``models/videomae/modeling_videomae.py``. Two things differ from the authors' code and are followed
+here: the blocks' LayerNorm epsilon is the configuration's (1e-12), and that of ``fc_norm`` always 1e-5. The biases of
+queries and values are spelled ``q_bias`` and ``v_bias`` on disk, or ``query.bias`` and ``value.bias``; both are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from vidcls.checkpoints import hf_config
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename
+from vidcls.checkpoints.videomae import HEADS, found_sizes
+from vidcls.checkpoints.vit_tensors import settle
+from vidcls.checkpoints.vivit_tensors import cat
+
+NAME = "hf_videomae"
+ARCHITECTURE = "videomae"
+
+LAYER = "videomae.encoder.layer"
+BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+FC_NORM_EPS = 1e-5  # torch's default; transformers does not hand its own to this one
+
+
+def matches(raw: Raw) -> bool:
+    """Whether the folder's configuration says that it is a VideoMAE, or one of OpenGVLab's feature encoders."""
+    return raw.kind == "hf" and str(raw.meta["config"].get("model_type")).lower().startswith("videomae")
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a VideoMAE, with its labels and its preprocessing.
+
+    Args:
+        raw: The folder.
+        architecture: ``videomae`` or None.
+        config: ``num_heads`` to correct the folder's, ``num_frames`` and ``image_size`` for another size of views; any
+            other keyword of the architecture.
+
+    Raises:
+        CheckpointError: It has no classifier, is incomplete, or contradicts a keyword.
+    """
+    if raw.meta["config"].get("model_type") != "videomae":
+        raise raw.error(
+            "is a VideoMAEv2 encoder with code of its own, for features: it has no classifier",
+            "choose a fine-tuned checkpoint, such as videomae-b-k400",
+        )
+    if architecture not in (None, ARCHITECTURE):
+        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
+    if "classifier.weight" not in raw.tensors:
+        raise raw.error(
+            "has no classifier",
+            "give a folder saved from VideoMAEForVideoClassification, not from VideoMAEModel or ForPreTraining",
+        )
+    tensors = {name: t for name, t in raw.tensors.items() if not name.startswith(("decoder.", "mask_token"))}
+    state = rename(tensors, _renames(raw, tensors), raw.path, ARCHITECTURE)
+    found = {**found_sizes(raw, state), "activation": hf_config.activation(raw)}
+    heads, notes = _heads(raw, found["embed_dim"], config)
+    eps = hf_config.number(raw, "layer_norm_eps", 1e-12)
+    chosen = {
+        "num_heads": heads,
+        "num_frames": hf_config.whole(raw, "num_frames", 16),
+        "image_size": hf_config.sides(raw, "image_size", 224),
+        "norm_eps": eps,
+        "head_norm_eps": FC_NORM_EPS if found["pool"] == "mean" else eps,
+        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+    }
+    settled = {**chosen, **settle(raw, found, config)}
+    return Checkpoint(
+        NAME,
+        ARCHITECTURE,
+        settled,
+        state,
+        labels=hf_config.labels(raw, found["num_classes"]),
+        input=_input(raw, settled, config),
+        notes=notes,
+    )
+
+
+def _heads(raw: Raw, width: int, config: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
+    """The folder's number of heads, or the caller's: of one released model the two are known to disagree."""
+    stored = hf_config.whole(raw, "num_attention_heads", 12)
+    given = config.get("num_heads")
+    if given is not None and given != stored:
+        return int(given), (f"config.json says {stored} heads; {given} were asked for",)
+    if HEADS.get(width, stored) == stored:
+        return stored, ()
+    note = (
+        f"config.json says {stored} heads, the authors' model of width {width} has {HEADS[width]}; computed as "
+        f"transformers does (num_heads={HEADS[width]} computes the authors')"
+    )
+    return stored, (note,)
+
+
+def _input(raw: Raw, settled: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    seen = {**hf_config.preprocessing(raw), "num_frames": settled["num_frames"]}
+    if "image_size" in config:
+        seen |= {"image_size": settled["image_size"], "resize": min(settled["image_size"])}
+    return seen
+
+
+def _renames(raw: Raw, tensors: dict[str, Tensor]) -> Iterator[Rename]:
+    embeddings = "videomae.embeddings.patch_embeddings.projection"
+    yield from _layer("patch_embed.proj", embeddings)
+    for i in range(count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("videomae.", r"videomae\.", 1), raw.path)):
+        ours, theirs = f"blocks.{i}", f"{LAYER}.{i}"
+        attention = f"{theirs}.attention.attention"
+        yield Rename(
+            f"{ours}.attn.qkv.weight",
+            tuple(f"{attention}.{role}.weight" for role in ("query", "key", "value")),
+            cat,
+        )
+        for short, role in (("q_bias", "query"), ("v_bias", "value")):
+            names = (f"{attention}.{short}", f"{attention}.{role}.bias")
+            stored = next((name for name in names if name in tensors), None)
+            if stored is not None:
+                yield Rename(f"{ours}.attn.{short}", (stored,))
+        for our_part, their_part in BLOCK.items():
+            yield from _layer(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+    if "fc_norm.weight" in tensors:
+        yield from _layer("fc_norm", "fc_norm")
+    else:
+        yield from _layer("norm", "videomae.layernorm")
+    yield from _layer("head", "classifier")
+
+
+def _layer(ours: str, theirs: str) -> Iterator[Rename]:
+    for part in ("weight", "bias"):
+        yield Rename(f"{ours}.{part}", (f"{theirs}.{part}",))

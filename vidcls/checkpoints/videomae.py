@@ -1,0 +1,155 @@
+"""VideoMAE's classifiers as their authors save them: ``.pth`` files of MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2.
+
+Weights lie under ``model`` or, where DeepSpeed saved the file, under ``module``. The file holds neither the number of
+heads nor the size of the views: the heads follow from the width by the authors' table, the views are 16 frames of
+224 pixels unless the caller says otherwise, and the position table is computed for whatever they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
+from vidcls.checkpoints.vit_tensors import ROOTS, settle
+from vidcls.models.layers import pair
+from vidcls.models.videomae_config import VideoMAEConfig
+
+NAME = "videomae"
+
+# Width → heads, of all released models (S, B, L, H, g): neither 64 channels a head nor any other rule.
+HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+INNER = ("", "backbone.", "encoder.")
+KINETICS_VIEWS: dict[str, Any] = {"sampling": "videomae", "stride": 4, "num_views": 5}
+SSV2_VIEWS: dict[str, Any] = {"sampling": "videomae-sparse", "stride": 1, "num_views": 2}
+SSV2_CLASSES = 174
+
+
+def matches(raw: Raw) -> bool:
+    """Whether there is a video ViT of timm's names with no positions and no bias on its keys."""
+    return raw.kind in ("torch", "safetensors") and find_root(raw) is not None
+
+
+def find_root(raw: Raw) -> str | None:
+    """Return the prefix of VideoMAE's names in the file, None where there is no VideoMAE."""
+    for root in (outer + inner for outer in ROOTS for inner in INNER):
+        kernel = raw.tensors.get(f"{root}patch_embed.proj.weight")
+        foreign = ("pos_embed", "cls_token", "blocks.0.attn.qkv.bias")
+        if kernel is None or kernel.ndim != 5 or any(root + name in raw.tensors for name in foreign):
+            continue
+        if f"{root}blocks.0.attn.qkv.weight" in raw.tensors:
+            return root
+    return None
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a VideoMAE of the authors' names.
+
+    Args:
+        raw: The file.
+        architecture: ``videomae`` or None.
+        config: ``num_heads`` where the width is none of the released models'; ``num_frames`` and ``image_size`` where
+            the views are not 16 frames of 224 pixels; any other keyword of the architecture.
+
+    Raises:
+        CheckpointError: It is a pre-trained model without a classifier, is incomplete, uses cosine attention, or
+            contradicts a keyword.
+    """
+    root = find_root(raw)
+    if root is None:
+        raise raw.error("holds no VideoMAE of its authors' names", "try without format=")
+    if architecture not in (None, NAME):
+        raise raw.error(f"holds {NAME}, not {architecture}", f"load it as {NAME}")
+    state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
+    refuse_unfit(raw, state)
+    found = found_sizes(raw, state)
+    notes = []
+    if "num_heads" not in config:
+        config = {**config, "num_heads": _heads(raw, found["embed_dim"])}
+        notes.append(
+            f"the file does not say how many heads it has; {config['num_heads']} as in the authors' model of "
+            f"width {found['embed_dim']}"
+        )
+    sized = "num_frames" in config or "image_size" in config
+    settled = {"any_size": not sized, **settle(raw, found, config)}
+    size = pair(settled.get("image_size", VideoMAEConfig.image_size))
+    return Checkpoint(
+        NAME,
+        NAME,
+        settled,
+        state,
+        input=authors_input(size, found["num_classes"]),
+        notes=tuple(notes),
+    )
+
+
+def refuse_unfit(raw: Raw, state: dict[str, Tensor]) -> None:
+    """Refuse what is a VideoMAE, but not a classifier of the published form.
+
+    Raises:
+        CheckpointError: See above.
+    """
+    if "blocks.0.attn.scale" in state:
+        raise raw.error(
+            "uses VideoMAE V2's optional cosine attention (blocks.0.attn.scale), which no released classifier has "
+            "and vidcls does not implement",
+            "choose another checkpoint",
+        )
+    if "head.weight" not in state:
+        raise raw.error(
+            "is a VideoMAE without a classifier: a pre-trained encoder",
+            "fine-tune it first, or choose a fine-tuned checkpoint (`vidcls models`)",
+        )
+
+
+def found_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
+    """What the tensors under our names determine of a `VideoMAEConfig`.
+
+    Raises:
+        CheckpointError: A tensor is missing or has an impossible shape.
+    """
+    kernel = take(state, "patch_embed.proj.weight", raw.path)
+    hidden = take(state, "blocks.0.mlp.fc1.weight", raw.path)
+    if kernel.ndim != 5 or hidden.ndim != 2 or 0 in (*kernel.shape, *hidden.shape):
+        raise raw.error(f"its projection has the shape {tuple(kernel.shape)}", "it is not a VideoMAE's")
+    return {
+        "tubelet_size": tuple(kernel.shape[2:]),
+        "in_channels": kernel.shape[1],
+        "embed_dim": kernel.shape[0],
+        "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
+        "mlp_ratio": hidden.shape[0] / kernel.shape[0],
+        "num_classes": take(state, "head.weight", raw.path).shape[0],
+        "qv_bias": "blocks.0.attn.q_bias" in state,
+        "pool": "mean" if "fc_norm.weight" in state else "token",
+    }
+
+
+def _heads(raw: Raw, width: int) -> int:
+    if width not in HEADS:
+        known = ", ".join(map(str, HEADS))
+        raise raw.error(
+            f"does not say how many attention heads its {width} channels make (known widths: {known})",
+            "give num_heads= as it was trained",
+        )
+    return HEADS[width]
+
+
+def authors_input(size: tuple[int, int], num_classes: int) -> dict[str, Any]:
+    """How the authors test: fields of `vidcls.config.InputSpec`; Something-Something is told by its 174 classes."""
+    views = SSV2_VIEWS if num_classes == SSV2_CLASSES else KINETICS_VIEWS
+    return {
+        **views,
+        "fps": None,
+        "num_crops": 3,
+        "three_crops": "floor",
+        "image_size": size,
+        "resize": min(size),
+        "resize_rule": "opencv",
+        "center_crop": "floor",
+        "scale": 1 / 255,
+        "offset": 0.0,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "average": "probs",
+    }
