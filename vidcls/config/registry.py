@@ -59,17 +59,23 @@ class InputSpec(Spec):
         num_crops: Crops in space of each clip, 1 (center) or 3 (along the longer side).
         sampling: Rule by which clips are placed in time; see ``vidcls.views.transform``.
         image_size: Height and width of a crop in pixels.
-        resize: Length of the short side in pixels before the crop, or exact (h, w), or None.
+        resize: Length of one side in pixels before the crop, or exact (h, w), or None.
+        resize_side: Which side ``resize`` is: ``short``, or ``long`` (timm's ``border``), which leaves room to be padded.
         resize_rule: ``truncate`` (bilinear without antialias, cut to whole gray levels: scenic), ``round``
             (antialiased, rounded: PIL, HF), ``torchvision`` (the same with coarser weights: HF since v5),
-            or ``float`` (bilinear without antialias, on floats: SlowFast).
+            ``float`` (bilinear without antialias, on floats: SlowFast), or ``opencv`` (bilinear without antialias
+            in whole numbers: VideoMAE).
         interpolation: Kernel of the resize.
-        center_crop: Rounding of the single center crop's offset.
+        center_crop: Rounding of the single center crop's offset; ``round`` goes to the even neighbor.
+        three_crops: Where the middle one of three crops starts, and with ``steps`` the last: see
+            `vidcls.views.transform.crop_offsets`.
+        fill: Color of padding where a picture is smaller than the crop: ``black``, or ``mean`` as ``mean`` says.
         scale: A pixel x in 0..255 becomes ``x * scale + offset``.
         offset: See ``scale``.
         mean: Taken from each channel after ``scale`` and ``offset``; None takes nothing.
         std: Divides each channel after ``mean``.
         channels: Order of the color channels.
+        average: What is averaged over the views, ``logits`` or ``probs`` (their softmax).
     """
 
     num_frames: int = Field(32, ge=1, le=65536)
@@ -77,17 +83,23 @@ class InputSpec(Spec):
     fps: float | None = Field(None, gt=0, le=1000)
     num_views: int = Field(4, ge=1, le=1024)
     num_crops: Literal[1, 3] = 1
-    sampling: Literal["vivit", "timesformer", "vtn", "segments", "uniform"] = "vivit"
+    sampling: Literal[
+        "vivit", "timesformer", "vtn", "segments", "uniform", "videomae", "videomae-sparse", "vjepa2"
+    ] = "vivit"
     image_size: Pair = (224, 224)
     resize: Annotated[int, Field(ge=1, le=8192)] | Pair | None = 256
-    resize_rule: Literal["truncate", "round", "torchvision", "float"] = "truncate"
+    resize_side: Literal["short", "long"] = "short"
+    resize_rule: Literal["truncate", "round", "torchvision", "float", "opencv"] = "truncate"
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
-    center_crop: Literal["floor", "ceil"] = "floor"
+    center_crop: Literal["floor", "ceil", "round"] = "floor"
+    three_crops: Literal["ceil", "floor", "steps"] = "ceil"
+    fill: Literal["black", "mean"] = "black"
     scale: float = 2 / 255
     offset: float = -1.0
     mean: Triple | None = None
     std: Triple | None = None
     channels: Literal["rgb", "bgr"] = "rgb"
+    average: Literal["logits", "probs"] = "logits"
 
     @model_validator(mode="after")
     def _mean_with_std(self) -> InputSpec:

@@ -101,7 +101,7 @@ class Classifier:
         weights: Where the weights come from, as it is written into results.
         fps: ``auto`` spaces frames in time as at the training clips' rate, ``native`` takes frames as they are
             counted in the file, a number is a rate in 1/s.
-        average: Average the views' ``logits``, or their ``probs``.
+        average: Average the views' ``logits``, or their ``probs``; None does as ``spec`` says.
         reader: Reads the clips; by default one of its own.
         uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
         warnings: Printed with every result.
@@ -116,7 +116,7 @@ class Classifier:
         *,
         weights: str,
         fps: Fps = "auto",
-        average: Literal["logits", "probs"] = "logits",
+        average: Literal["logits", "probs"] | None = None,
         reader: VideoReader | None = None,
         uses_frame_indices: bool = False,
         warnings: tuple[str, ...] = (),
@@ -127,7 +127,7 @@ class Classifier:
         self.labels = labels
         self.weights = weights
         self.fps = fps
-        self.average = average
+        self.average = average or spec.input.average
         self.uses_frame_indices = uses_frame_indices
         self.warnings = warnings
         self.notes = notes
@@ -187,8 +187,8 @@ class Classifier:
     def scores(self, logits: Floats) -> Floats:
         """Average the logits (v, k) of one clip's views into scores (k,) that sum to one.
 
-        Scenic and TimeSformer average logits (a sum of logits ranks the same); averaging the views' softmax
-        instead is ``average="probs"``.
+        Scenic and TimeSformer average logits (a sum of logits ranks the same); VideoMAE averages the views' softmax,
+        ``average="probs"``.
         """
         if self.average == "probs":
             mean: Floats = softmax(logits).mean(axis=0)

@@ -47,7 +47,7 @@ def load(
     frames: int | None = None,
     stride: int | None = None,
     fps: Fps = "auto",
-    average: Literal["logits", "probs"] = "logits",
+    average: Literal["logits", "probs"] | None = None,
     decoder: str = "auto",
     decode_timeout: float = 60.0,
     registry: str | os.PathLike[str] | Registry | None = None,
@@ -70,7 +70,7 @@ def load(
         frames: Frames of a clip.
         stride: Frames from one to the next.
         fps: ``auto``, ``native`` or a rate in 1/s; see ``Classifier``.
-        average: ``logits`` or ``probs``.
+        average: ``logits`` or ``probs``; None does as the model's authors do.
         decoder: ``auto``, ``decord`` or ``pyav``.
         decode_timeout: Seconds after which a decoder is killed.
         registry: A registry, or a file that is laid over the one that ships with vidcls.

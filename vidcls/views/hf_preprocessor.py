@@ -32,6 +32,8 @@ class _Defaults:
     offset: bool = False
     mean: tuple[float, float, float] = _HALF
     std: tuple[float, float, float] = _HALF
+    crop_size: int = 224
+    size_from_crop: bool = False  # the class sets ``size`` itself, whatever the file says
 
 
 # transformers 5.23; the classes of 4.x assume the same.
@@ -41,10 +43,25 @@ _DEFAULTS = {
     "timesformer": _Defaults(
         {"shortest_edge": 224}, crop=True, square=False, mean=_IMAGENET_MEAN, std=_IMAGENET_STD
     ),
+    "vjepa2": _Defaults(
+        {"shortest_edge": 292},
+        crop=True,
+        square=False,
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        crop_size=256,
+        size_from_crop=True,
+    ),
     "vit": _Defaults({"height": 224, "width": 224}, crop=False, square=True),
 }
 # Which processor goes with a model whose file does not name one.
-_BY_MODEL = {"vivit": "vivit", "timesformer": "videomae", "videomae": "videomae", "vit": "vit"}
+_BY_MODEL = {
+    "vivit": "vivit",
+    "timesformer": "videomae",
+    "videomae": "videomae",
+    "vjepa2": "vjepa2",
+    "vit": "vit",
+}
 _SUFFIXES = (
     "ImageProcessorFast",
     "ImageProcessorPil",
@@ -107,7 +124,7 @@ def _family(data: dict[str, Any], config: dict[str, Any]) -> tuple[str, str]:
         if stem.lower() in _DEFAULTS:
             return str(name), stem.lower()
         raise _bad(
-            key, f"{_show(name)} is not known", "known are those of ViViT, TimeSformer, VideoMAE and ViT"
+            key, f"{_show(name)} is not known", "known are those of ViViT, TimeSformer, VideoMAE, V-JEPA 2 and ViT"
         )
     model = config.get("model_type")
     if isinstance(model, str) and model in _BY_MODEL:
@@ -121,9 +138,10 @@ def _geometry(
     resize: int | tuple[int, int] | None = None
     if _flag(data, "do_resize", True):
         resize = _size(data.get("size"), "size", defaults)
+    if defaults.size_from_crop and resize is not None:
+        resize = int(_crop(data, defaults)[0] * 256 / 224)
     if _flag(data, "do_center_crop", defaults.crop):
-        crop = data.get("crop_size")
-        image_size = (224, 224) if crop is None else _height_width(crop, f"{FILE}: crop_size")
+        image_size = _crop(data, defaults)
     elif isinstance(resize, tuple):
         image_size = resize
     elif model_size is not None:
@@ -134,6 +152,11 @@ def _geometry(
     else:
         raise _bad("size", "neither resizes nor crops, and config.json names no image_size", "name a size")
     return {"resize": resize, "image_size": image_size}
+
+
+def _crop(data: dict[str, Any], defaults: _Defaults) -> tuple[int, int]:
+    given = data.get("crop_size")
+    return _height_width(defaults.crop_size if given is None else given, f"{FILE}: crop_size")
 
 
 def _size(value: Any, key: str, defaults: _Defaults) -> int | tuple[int, int]:

@@ -7,6 +7,7 @@ its re-implementation, so that each checkpoint keeps its own:
 ``round``        Pillow: the kernel widens with the reduction (antialias); rounded to whole gray levels.
 ``torchvision``  The same kernel, its weights rounded to 15 bits and the sum shifted, as torch does on uint8.
 ``float``        ``torch.nn.functional.interpolate``: bilinear, no antialias; stays a float.
+``opencv``       ``cv2.resize`` on uint8: bilinear, no antialias, weights of 11 bits; rounded to whole gray levels.
 """
 
 from __future__ import annotations
@@ -37,14 +38,17 @@ _PIL = {
 }
 
 
-def resized_size(height: int, width: int, resize: int | tuple[int, int] | None, rule: str) -> tuple[int, int]:
+def resized_size(
+    height: int, width: int, resize: int | tuple[int, int] | None, rule: str, side: str = "short"
+) -> tuple[int, int]:
     """Return the size (h, w) that a picture gets.
 
     Args:
         height: Of the picture, in pixels.
         width: Of the picture, in pixels.
-        resize: Length of the short side, an exact (h, w), or None for no change.
+        resize: Length of one side, an exact (h, w), or None for no change.
         rule: The resize rule; it decides how the long side is rounded down.
+        side: Which side ``resize`` is, ``short`` or ``long``; the short one is rounded to the nearest.
 
     Raises:
         VideoError: The picture would become too large.
@@ -54,6 +58,9 @@ def resized_size(height: int, width: int, resize: int | tuple[int, int] | None, 
     if not isinstance(resize, int):
         return resize
     short, long = min(height, width), max(height, width)
+    if side == "long":
+        sizes = [max(1, round(length * resize / long)) for length in (height, width)]
+        return sizes[0], sizes[1]
     if short == resize:
         return height, width
     if rule == "truncate":
@@ -77,6 +84,7 @@ def check_kernel(rule: str, interpolation: str) -> None:
     known = {
         "truncate": ("bilinear", "nearest"),
         "float": ("bilinear", "nearest"),
+        "opencv": ("bilinear",),
         "torchvision": ("bilinear", "bicubic", "nearest"),
         "round": tuple(_PIL),
     }[rule]
@@ -94,7 +102,7 @@ def resize_frame(frame: Frame, size: tuple[int, int], rule: str, interpolation: 
     Args:
         frame: (h, w, 3) uint8.
         size: Height and width of the whole resized picture.
-        rule: One of this module's four rules.
+        rule: One of this module's rules.
         interpolation: ``bilinear``, ``bicubic``, ``nearest`` or ``lanczos``, as far as the rule has it.
         window: Which part of the resized picture to return.
 
@@ -117,6 +125,8 @@ def resize_frame(frame: Frame, size: tuple[int, int], rule: str, interpolation: 
         rows = _nearest(frame.shape[0], size[0])[top:bottom]
         columns = _nearest(frame.shape[1], size[1])[left:right]
         result = frame[rows[:, None], columns]
+    elif rule == "opencv":
+        result = _fixed_point(frame, size, window)
     elif rule == "torchvision":
         result = _antialiased(frame, size, interpolation, window)
     else:
@@ -170,6 +180,34 @@ def _bilinear(frame: Frame, size: tuple[int, int], window: Window, fused: bool) 
     lower *= weight_y[:, None, None]
     upper += lower
     result: NDArray[np.float32] = upper
+    return result
+
+
+@lru_cache(maxsize=64)
+def _fixed_point_table(
+    before: int, after: int, start: int, stop: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Both neighbors of pixels start..stop and their weights in 2048ths, as OpenCV's ``resizeGeneric_`` has them."""
+    position = ((np.arange(start, stop) + 0.5) * (before / after) - 0.5).astype(np.float32)
+    lower = np.floor(position).astype(np.int64)
+    share = position - lower.astype(np.float32)
+    share[(lower < 0) | (lower >= before - 1)] = 0.0
+    lower = np.clip(lower, 0, before - 1)
+    first, second = (np.rint(part * np.float32(2048)).astype(np.int32) for part in (1 - share, share))
+    return lower, np.minimum(lower + 1, before - 1), first, second
+
+
+def _fixed_point(frame: Frame, size: tuple[int, int], window: Window) -> NDArray[np.uint8]:
+    """Bilinear without antialias in OpenCV's integers: 11 bits of weight, the last bits of each pass dropped."""
+    top, bottom, left, right = window
+    above, under, weight_above, weight_under = _fixed_point_table(frame.shape[0], size[0], top, bottom)
+    before, after, weight_before, weight_after = _fixed_point_table(frame.shape[1], size[1], left, right)
+    rows, place = np.unique(np.concatenate([above, under]), return_inverse=True)
+    picked = frame[rows].astype(np.int32)
+    lines = (picked[:, before] * weight_before[:, None] + picked[:, after] * weight_after[:, None]) >> 4
+    upper = (lines[place[: len(above)]] * weight_above[:, None, None]) >> 16
+    lower = (lines[place[len(above) :]] * weight_under[:, None, None]) >> 16
+    result: NDArray[np.uint8] = ((upper + lower + 2) >> 2).astype(np.uint8)
     return result
 
 

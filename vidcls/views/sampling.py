@@ -1,9 +1,8 @@
 """Which frames of a file make up the clips: the published rules. Imports no torch.
 
-Frame-count rules (``vivit``, ``segments``, ``uniform``) count frames at the rate of the training clips; where a
+The other rules, but for ``timesformer`` and ``vtn``, count frames at the rate of the training clips; where a
 file runs at another rate, or at none that is constant, they are worked out on a timeline of evenly spaced
-moments, and each moment becomes the frame that is on the screen then. ``timesformer`` and ``vtn`` measure a
-clip in seconds themselves.
+moments, and each moment becomes the frame that is on the screen then. Those two measure a clip in seconds themselves.
 """
 
 from __future__ import annotations
@@ -97,6 +96,14 @@ def plan_clips(
         ``datasets/ssv2.py``); further views divide each segment evenly.
     ``uniform``: ``num_frames`` frames spread evenly over the whole file (ViViT, section 3.2, "uniform frame
         sampling"): of each of ``num_frames`` equal parts the frame in its middle; further views divide each part.
+
+    ``videomae``: every ``stride``-th frame of the file, and of those ``num_views`` runs of ``num_frames`` from the
+        first to the last; where there are fewer, the last one stays (VideoMAE's ``kinetics.py``).
+    ``videomae-sparse``: one frame out of each of ``num_frames`` equal parts, the first one in view 0, and later ones
+        by equal steps in further views (VideoMAE's ``ssv2.py``).
+    ``vjepa2``: clips of ``num_frames * stride`` frames at the start of each of ``num_views`` equal parts of the file;
+        where the parts are shorter than that, spread over the file and overlapping (V-JEPA 2's
+        ``video_dataset.py``, which draws the starts by chance in longer parts).
 
     Args:
         spec: What the checkpoint wants.
@@ -233,6 +240,36 @@ def _uniform(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
     return place * length // (2 * views * frames), _repeats(spec, length)
 
 
+def _videomae(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    kept = np.arange(0, length, spec.stride, dtype=np.int64)
+    room = max(len(kept) - spec.num_frames, 0)
+    steps = room / max(spec.num_views - 1, 1)
+    starts = [int(view * steps) for view in range(spec.num_views)] if spec.num_views > 1 else [room // 2]
+    places = np.array(starts, dtype=np.int64)[:, None] + np.arange(spec.num_frames, dtype=np.int64)
+    span = (spec.num_frames - 1) * spec.stride + 1
+    notice = _too_short(length, span, "its last frame stays") if len(kept) < spec.num_frames else ""
+    return kept[np.minimum(places, len(kept) - 1)], notice
+
+
+def _videomae_sparse(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    tick = length / spec.num_frames
+    start = np.arange(spec.num_views)[:, None] * tick / spec.num_views
+    return (start + tick * np.arange(spec.num_frames)).astype(np.int64), _repeats(spec, length)
+
+
+def _vjepa2(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    size, views = spec.num_frames * spec.stride, spec.num_views
+    if length // views > size:
+        clip = np.minimum(np.linspace(0, size, spec.num_frames), size - 1)
+        return clip.astype(np.int64) + np.arange(views)[:, None] * (length // views), ""
+    last = min(size, length) - 1
+    clip = np.full(spec.num_frames, float(last))
+    clip[: last // spec.stride] = np.linspace(0, last, last // spec.stride)
+    step = max(length - size, 0) // max(views - 1, 1)
+    moments = np.clip(clip, 0, max(last - 1, 0)).astype(np.int64) + np.arange(views)[:, None] * step
+    return moments, _too_short(length, size, "its last frame stays") if length < size else ""
+
+
 def whole_file(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
     """Take every ``stride``-th moment of the whole timeline as one clip; a `Rule` for `plan_clips`.
 
@@ -259,4 +296,7 @@ _RULES: dict[str, Rule] = {
     "vtn": _vtn,
     "segments": _segments,
     "uniform": _uniform,
+    "videomae": _videomae,
+    "videomae-sparse": _videomae_sparse,
+    "vjepa2": _vjepa2,
 }

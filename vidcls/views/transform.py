@@ -47,7 +47,9 @@ class FrameTransform:
         resize: Length of the short side in pixels, an exact (h, w), or None.
         rule: See ``vidcls.views.resize``.
         interpolation: Kernel of the resize.
-        center: Rounding of a single crop's offset, ``floor`` or ``ceil``.
+        center: Rounding of the middle crop's offset, see `crop_offsets`.
+        side: Which side ``resize`` is, ``short`` or ``long``.
+        fill: RGB of padding in 0..255.
     """
 
     crop: tuple[int, int]
@@ -56,6 +58,8 @@ class FrameTransform:
     rule: str
     interpolation: str
     center: str
+    side: str = "short"
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, frame: NDArray[np.uint8]) -> Frame:
         """Resize and cut one frame (h, w, 3) uint8.
@@ -66,15 +70,19 @@ class FrameTransform:
         Raises:
             VideoError: The frame's sides are too unequal.
         """
-        height, width = resized_size(frame.shape[0], frame.shape[1], self.resize, self.rule)
+        height, width = resized_size(*frame.shape[:2], self.resize, self.rule, self.side)
         offsets = crop_offsets(height, width, self.crop, self.num_crops, self.center)
         top, left = min(y for y, _ in offsets), min(x for _, x in offsets)
         bottom = max(y for y, _ in offsets) + self.crop[0]
         right = max(x for _, x in offsets) + self.crop[1]
         inside = (max(top, 0), min(bottom, height), max(left, 0), min(right, width))
         cut = resize_frame(frame, (height, width), self.rule, self.interpolation, inside)
-        border = ((inside[0] - top, bottom - inside[1]), (inside[2] - left, right - inside[3]), (0, 0))
-        return np.pad(cut, border) if np.any(border) else np.ascontiguousarray(cut)
+        if cut.shape[:2] == (bottom - top, right - left):
+            return np.ascontiguousarray(cut)
+        padded = np.empty((bottom - top, right - left, 3), cut.dtype)
+        padded[:] = self.fill
+        padded[inside[0] - top : inside[1] - top, inside[2] - left : inside[3] - left] = cut
+        return padded
 
 
 def frame_transform(spec: InputSpec) -> FrameTransform:
@@ -84,13 +92,18 @@ def frame_transform(spec: InputSpec) -> FrameTransform:
         ConfigError: The resize rule has no such kernel.
     """
     check_kernel(spec.resize_rule, spec.interpolation)
+    red, green, blue = spec.mean if spec.fill == "mean" and spec.mean else (0.0, 0.0, 0.0)
+    if spec.channels == "bgr":
+        red, blue = blue, red
     return FrameTransform(
         crop=spec.image_size,
         num_crops=spec.num_crops,
         resize=spec.resize,
         rule=spec.resize_rule,
         interpolation=spec.interpolation,
-        center=spec.center_crop,
+        center=_rounding(spec),
+        side=spec.resize_side,
+        fill=(round(255 * red), round(255 * green), round(255 * blue)),
     )
 
 
@@ -101,13 +114,14 @@ def apply_transform(frames: NDArray[np.uint8], spec: InputSpec) -> Frame:
 
 
 def crop_offsets(
-    height: int, width: int, crop: tuple[int, int], num_crops: int, center: str = "floor"
+    height: int, width: int, crop: tuple[int, int], num_crops: int, center: str | None = None
 ) -> list[tuple[int, int]]:
     """Top left corners (y, x) of the crops in a picture.
 
     Three crops lie at the start, in the middle and at the end of the longer side, centered across it; a square
-    counts as wide. Their middles are rounded up in scenic and in the SlowFast family alike. A single crop is
-    centered, its offset rounded as ``center`` says. A corner is negative where the picture is smaller than the
+    counts as wide. Their middles are rounded up in scenic and in the SlowFast family alike, down in VideoMAE; with
+    ``steps`` they are rounded down and the last crop is as far from the middle as the first (V-JEPA 2). A single crop
+    is centered. A corner is negative where the picture is smaller than the
     crop and must be padded; the larger part of the padding then goes below and to the right, as TensorFlow's
     ``resize_with_crop_or_pad`` and torchvision have it.
 
@@ -116,21 +130,26 @@ def crop_offsets(
         width: Of the picture, in pixels.
         crop: Height and width of a crop in pixels.
         num_crops: 1 or 3.
-        center: ``floor`` or ``ceil``.
+        center: Rounding of the middle: ``floor``, ``ceil``, ``round`` (to the even neighbor), or for three crops
+            ``steps``; None for ``floor`` of one crop and ``ceil`` of three.
     """
-    up = num_crops == 3 or center == "ceil"
-    y, x = _middle(height, crop[0], up), _middle(width, crop[1], up)
+    rounding = center or ("ceil" if num_crops == 3 else "floor")
+    y, x = _middle(height, crop[0], rounding), _middle(width, crop[1], rounding)
     if num_crops == 1:
         return [(y, x)]
     if max(height, crop[0]) > max(width, crop[1]):
-        return [(min(y, 0), x), (y, x), (max(height - crop[0], y), x)]
-    return [(y, min(x, 0)), (y, x), (y, max(width - crop[1], x))]
+        last = 2 * y if rounding == "steps" else height - crop[0]
+        return [(min(y, 0), x), (y, x), (max(last, y), x)]
+    last = 2 * x if rounding == "steps" else width - crop[1]
+    return [(y, min(x, 0)), (y, x), (y, max(last, x))]
 
 
-def _middle(length: int, crop: int, up: bool) -> int:
+def _middle(length: int, crop: int, rounding: str) -> int:
     if length < crop:
         return -((crop - length) // 2)
-    return (length - crop + up) // 2
+    if rounding == "round":
+        return round((length - crop) / 2)
+    return (length - crop + (rounding == "ceil")) // 2
 
 
 def pixel_views(frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec) -> Frame:
@@ -217,7 +236,11 @@ def _corners(frames: Frame, spec: InputSpec) -> list[tuple[int, int]]:
     height, width = frames.shape[1:3]
     if height < spec.image_size[0] or width < spec.image_size[1]:
         raise ValueError(f"frames of {width}x{height} pixels were not prepared by frame_transform")
-    return crop_offsets(height, width, spec.image_size, spec.num_crops, spec.center_crop)
+    return crop_offsets(height, width, spec.image_size, spec.num_crops, _rounding(spec))
+
+
+def _rounding(spec: InputSpec) -> str:
+    return spec.three_crops if spec.num_crops == 3 else spec.center_crop
 
 
 def _channel_order(spec: InputSpec) -> slice:
