@@ -27,6 +27,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "timesformer-space": {**VIT, "patch_size": 8},
     "timesformer-local-global": {**VIT, "patch_size": 8},
     "timesformer-axial": {**VIT, "patch_size": 8},
+    "videomae": VIVIT,
     "vtn": {
         "backbone": {**VIT, "patch_size": 8},
         "attention_window": 2,
@@ -148,7 +149,7 @@ def test_no_architecture_is_left_out() -> None:
     assert set(CONFIGS) == set(ARCHITECTURES)
 
 
-TOKENLESS = ("vivit-fsa", "vivit-fdp", "vt-frames")  # pooled over all tokens: nothing goes unread
+TOKENLESS = ("vivit-fsa", "vivit-fdp", "videomae", "vt-frames")  # pooled over all tokens: nothing goes unread
 
 
 @every_architecture

@@ -15,7 +15,13 @@ from tests.conftest import golden_dirs
 from vidcls.config import InputSpec
 from vidcls.errors import ConfigError
 from vidcls.views.resize import resize_frame
-from vidcls.views.transform import apply_transform, crop_offsets, input_from_preprocessor, make_views, plan_clips
+from vidcls.views.transform import (
+    apply_transform,
+    crop_offsets,
+    input_from_preprocessor,
+    make_views,
+    plan_clips,
+)
 
 IMAGENET: dict[str, Any] = {
     "scale": 1 / 255,
@@ -101,7 +107,13 @@ def test_videomae_pixels(folder: Path, side: str) -> None:
         views = cut(video, InputSpec(**{**two, **fields}))
         np.testing.assert_allclose(views[0].transpose(1, 0, 2, 3), io[f"hf_{side}"], atol=1e-5)
         spec = InputSpec(
-            **two, **IMAGENET, num_crops=3, three_crops="floor", image_size=32, resize=32, resize_rule="opencv"
+            **two,
+            **IMAGENET,
+            num_crops=3,
+            three_crops="floor",
+            image_size=32,
+            resize=32,
+            resize_rule="opencv",
         )
         np.testing.assert_allclose(cut(video, spec), io[f"original_3crops_{side}"], atol=1e-5)
 

@@ -7,6 +7,7 @@ and one line in `FORMATS`. Formats are told apart by the names of their tensors 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -183,12 +184,13 @@ def build_model(checkpoint: Checkpoint, subject: object = "checkpoint") -> nn.Mo
         model = make()
     check_state(model, checkpoint.state, subject)
     persistent = set(model.state_dict())
-    computed = any(name not in persistent for name, _ in model.named_buffers())
-    if computed and not hasattr(model, "compute_buffers"):
+    compute_buffers: Callable[[], None] | None = getattr(model, "compute_buffers", None)
+    if compute_buffers is not None:
+        model.to_empty(device="cpu")
+        compute_buffers()
+    elif any(name not in persistent for name, _ in model.named_buffers()):
         model = make()  # a buffer that no checkpoint holds is computed when the model is built
     else:
         model.to_empty(device="cpu")
-    if computed and hasattr(model, "compute_buffers"):
-        model.compute_buffers()
     load_state(model, checkpoint.state, subject)
     return model.eval()

@@ -112,7 +112,9 @@ def _input(raw: Raw, settled: dict[str, Any], config: dict[str, Any]) -> dict[st
 def _renames(raw: Raw, tensors: dict[str, Tensor]) -> Iterator[Rename]:
     embeddings = "videomae.embeddings.patch_embeddings.projection"
     yield from _layer("patch_embed.proj", embeddings)
-    for i in range(count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("videomae.", r"videomae\.", 1), raw.path)):
+    for i in range(
+        count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("videomae.", r"videomae\.", 1), raw.path)
+    ):
         ours, theirs = f"blocks.{i}", f"{LAYER}.{i}"
         attention = f"{theirs}.attention.attention"
         yield Rename(

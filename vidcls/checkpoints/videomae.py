@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, take
-from vidcls.checkpoints.vit_tensors import ROOTS, settle
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.vit_tensors import settle
 from vidcls.models.layers import pair
 from vidcls.models.videomae_config import VideoMAEConfig
 
@@ -20,7 +20,6 @@ NAME = "videomae"
 
 # Width → heads, of all released models (S, B, L, H, g): neither 64 channels a head nor any other rule.
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-INNER = ("", "backbone.", "encoder.")
 KINETICS_VIEWS: dict[str, Any] = {"sampling": "videomae", "stride": 4, "num_views": 5}
 SSV2_VIEWS: dict[str, Any] = {"sampling": "videomae-sparse", "stride": 1, "num_views": 2}
 SSV2_CLASSES = 174
@@ -32,8 +31,8 @@ def matches(raw: Raw) -> bool:
 
 
 def find_root(raw: Raw) -> str | None:
-    """Return the prefix of VideoMAE's names in the file, None where there is no VideoMAE."""
-    for root in (outer + inner for outer in ROOTS for inner in INNER):
+    """Return what is before VideoMAE's names, ``encoder.`` in pre-trained files; None where there is no VideoMAE."""
+    for root in ("", "encoder."):
         kernel = raw.tensors.get(f"{root}patch_embed.proj.weight")
         foreign = ("pos_embed", "cls_token", "blocks.0.attn.qkv.bias")
         if kernel is None or kernel.ndim != 5 or any(root + name in raw.tensors for name in foreign):
@@ -109,17 +108,15 @@ def found_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
     Raises:
         CheckpointError: A tensor is missing or has an impossible shape.
     """
-    kernel = take(state, "patch_embed.proj.weight", raw.path)
-    hidden = take(state, "blocks.0.mlp.fc1.weight", raw.path)
-    if kernel.ndim != 5 or hidden.ndim != 2 or 0 in (*kernel.shape, *hidden.shape):
-        raise raw.error(f"its projection has the shape {tuple(kernel.shape)}", "it is not a VideoMAE's")
+    kernel = require_tensor(state, "patch_embed.proj.weight", raw.path, 5)
+    hidden = require_tensor(state, "blocks.0.mlp.fc1.weight", raw.path, 2)
     return {
         "tubelet_size": tuple(kernel.shape[2:]),
         "in_channels": kernel.shape[1],
         "embed_dim": kernel.shape[0],
         "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
         "mlp_ratio": hidden.shape[0] / kernel.shape[0],
-        "num_classes": take(state, "head.weight", raw.path).shape[0],
+        "num_classes": require_tensor(state, "head.weight", raw.path, 2).shape[0],
         "qv_bias": "blocks.0.attn.q_bias" in state,
         "pool": "mean" if "fc_norm.weight" in state else "token",
     }

@@ -60,7 +60,7 @@ class InputSpec(Spec):
         sampling: Rule by which clips are placed in time; see ``vidcls.views.transform``.
         image_size: Height and width of a crop in pixels.
         resize: Length of one side in pixels before the crop, or exact (h, w), or None.
-        resize_side: Which side ``resize`` is: ``short``, or ``long`` (timm's ``border``), which leaves room to be padded.
+        resize_side: Which side ``resize`` is: ``short``, or ``long`` (timm's ``border``), to be padded.
         resize_rule: ``truncate`` (bilinear without antialias, cut to whole gray levels: scenic), ``round``
             (antialiased, rounded: PIL, HF), ``torchvision`` (the same with coarser weights: HF since v5),
             ``float`` (bilinear without antialias, on floats: SlowFast), or ``opencv`` (bilinear without antialias

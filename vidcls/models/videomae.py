@@ -39,9 +39,7 @@ class QVAttention(Attention):
     """Self-attention with biases on queries and values and none on keys; (b, n, d) → (b, n, d)."""
 
     def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__(
-            config.embed_dim, config.num_heads, False, config.dropout, config.attn_dropout
-        )
+        super().__init__(config.embed_dim, config.num_heads, False, config.dropout, config.attn_dropout)
         self.q_bias = nn.Parameter(torch.zeros(config.embed_dim)) if config.qv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(config.embed_dim)) if config.qv_bias else None
 
@@ -50,7 +48,7 @@ class QVAttention(Attention):
         bias = None
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        qkv = torch.unflatten(F.linear(x, self.qkv.weight, bias), -1, (3, self.num_heads, -1))
         q, k, v = qkv.unbind(-3)  # (b, n, heads, hd) each
         return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
 

@@ -124,7 +124,9 @@ def _family(data: dict[str, Any], config: dict[str, Any]) -> tuple[str, str]:
         if stem.lower() in _DEFAULTS:
             return str(name), stem.lower()
         raise _bad(
-            key, f"{_show(name)} is not known", "known are those of ViViT, TimeSformer, VideoMAE, V-JEPA 2 and ViT"
+            key,
+            f"{_show(name)} is not known",
+            "known are those of ViViT, TimeSformer, VideoMAE, V-JEPA 2 and ViT",
         )
     model = config.get("model_type")
     if isinstance(model, str) and model in _BY_MODEL:

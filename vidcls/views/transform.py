@@ -70,7 +70,7 @@ class FrameTransform:
         Raises:
             VideoError: The frame's sides are too unequal.
         """
-        height, width = resized_size(*frame.shape[:2], self.resize, self.rule, self.side)
+        height, width = resized_size(frame.shape[0], frame.shape[1], self.resize, self.rule, self.side)
         offsets = crop_offsets(height, width, self.crop, self.num_crops, self.center)
         top, left = min(y for y, _ in offsets), min(x for _, x in offsets)
         bottom = max(y for y, _ in offsets) + self.crop[0]
