@@ -16,6 +16,7 @@ COUNTS = {
     "kinetics400": 400,
     "kinetics600": 600,
     "kinetics700": 700,
+    "kinetics710": 710,
     "moments-in-time": 339,
     "something-something-v2": 174,
 }
