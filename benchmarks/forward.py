@@ -62,7 +62,7 @@ def main() -> int:
 
 def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str) -> list[dict[str, Any]]:
     """Run every program once in each round."""
-    plain: dict[str, Any] = {"engine": "eager", "device": "cpu", "precision": "fp32", "frames": frames}
+    plain: dict[str, Any] = {"engine": "eager", "device": "cpu", "precision": "fp32", "num_frames": frames}
     classifier = load(name, random_weights=True, **plain)
     comparable = classifier.spec.architecture in COMPARABLE
     if comparable:

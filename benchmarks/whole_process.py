@@ -61,7 +61,7 @@ print(json.dumps([{"score": s, "label": model.config.id2label[i]} for i, s in en
 # The same frames and the same processor for both, so that logits can be compared.
 LOGITS = """
 import sys, json, numpy as np, torch, transformers, vidcls
-clip = vidcls.load(sys.argv[1], views=1, fps="native", engine="eager").read(sys.argv[2])
+clip = vidcls.load(sys.argv[1], num_views=1, fps="native", engine="eager").read(sys.argv[2])
 model = transformers.VivitForVideoClassification.from_pretrained(sys.argv[1]).eval()
 with torch.inference_mode():
     print(json.dumps(model(torch.from_numpy(clip.views).transpose(1, 2)).logits[0].tolist()))

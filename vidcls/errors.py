@@ -2,6 +2,9 @@
 
 The text of each reads *subject: what is wrong; what to do*, and each class knows the exit code of a command
 that ends with it: 1 some inputs failed, 2 usage, 3 model or environment.
+
+The library speaks of parameters, and ``cli/`` turns them into flags: a `UsageError`'s subject may be a parameter's
+name, and any text may hold one with a value as Python writes it, such as ``engine="eager"`` or ``offline=True``.
 """
 
 from __future__ import annotations

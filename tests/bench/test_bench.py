@@ -172,8 +172,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--batch", "0"],
-        ["--batch", "two"],
+        ["--batch-size", "0"],
+        ["--batch-size", "two"],
         ["--compare", "keras"],
         ["fly", "clip.mp4"],
         ["decode"],

@@ -96,7 +96,7 @@ def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:
         (["source", "nowhere/out"], 3, "cannot be written"),
         (["source", "out", "--format", "onnx"], 2, "choose one of"),
         (["source", "out", "--architecture", "vivit-st"], 3, "holds vivit-fe"),
-        (["source", "out", "--image-size", "big"], 2, "is no size"),
+        (["source", "out", "--image-size", "big"], 2, "is not a valid size"),
         (["source", "out", "--heads", "3"], 3, "has num_heads 2"),
         (["source", "out", "--labels", "kinetics400"], 3, "400"),
         (["text", "out"], 3, "not a checkpoint of a known kind"),
@@ -120,5 +120,5 @@ def test_sizes() -> None:
     assert parse_size("224") == (224, 224)
     assert parse_size("224x320") == parse_size("224×320") == (224, 320)
     for text in ("", "0", "-1", "1x2x3", "x2", "99999999", "٣"):
-        with pytest.raises(UsageError, match="is no size"):
+        with pytest.raises(UsageError, match="is not a valid size"):
             parse_size(text)

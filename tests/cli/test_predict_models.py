@@ -208,10 +208,10 @@ def test_whole_video_of_bad_and_good_clips(vtn: Path, clip: Path, tmp_path: Path
 
 def test_usage_of_whole_videos(vtn: Path, clip: Path) -> None:
     for options, words in [
-        (("--weights", str(vtn), "--frames", "most"), "'most' is no number of frames"),
+        (("--weights", str(vtn), "--frames", "most"), "'most' is not a valid number of frames"),
         (("--weights", str(vtn), "--frames", "0"), "give 1 to 65536, or all"),
         (("--weights", str(vtn), "--frames", "all", "--views", "2"), "contradicts --frames all"),
-        (("--weights", str(vtn), "--frames", "all", "--engine", "openvino"), "clips of one length"),
+        (("--weights", str(vtn), "--frames", "all", "--engine", "openvino"), "clips of a fixed length"),
         (("-m", "vivit-fe-tiny", "--random-weights", "--frames", "all"), "choose a model of vtn, vit-frames"),
         (("-m", "timesformer-tiny", "--random-weights", "--features", "x"), "no features of single frames"),
     ]:

@@ -26,8 +26,8 @@ def test_usage_errors(tmp_path: Path) -> None:
         (("score", str(tmp_path), "-o", out, "--shard", "0/4"), 2, "count from 1"),
         (("score", str(tmp_path), "-o", out, "--ray-actors", "2"), 2, "--runner ray"),
         (("score", str(tmp_path)), 2, "--output"),
-        (("merge", out, str(tmp_path / "none.jsonl")), 2, "no such file"),
-        (("merge", str(tmp_path / "there.jsonl"), out), 2, "is there already"),
+        (("merge", str(tmp_path / "none.jsonl"), "-o", out), 2, "no such file"),
+        (("merge", out, "-o", str(tmp_path / "there.jsonl")), 2, "is there already"),
     ]:
         done = vidcls(*arguments, env={"NO_COLOR": "1", "TERM": "dumb"})
         text = done.stderr.decode()

@@ -114,7 +114,9 @@ class NumpyViViTEngine:
 
 
 def works_of(folder: Path, count: int) -> Any:
-    with load(weights=folder / "vivit-st.safetensors", views=4, device="cpu", engine="eager") as classifier:
+    with load(
+        weights=folder / "vivit-st.safetensors", num_views=4, device="cpu", engine="eager"
+    ) as classifier:
         item = items_of(folder)[0]
         clip = classifier.read(item.path)
     return [batching.prepare(item, clip, 0, False, 0.0) for _ in range(count)]

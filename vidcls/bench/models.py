@@ -30,9 +30,9 @@ class Plan:
         batches: Views that go through together.
         device: As in `vidcls.inference.load.load`.
         weights: A checkpoint for the one model; None takes the registry's where it is on this machine, else random.
-        views: Clips in time; None leaves it, like the next two, to the model's entry.
-        crops: Crops in space.
-        frames: Frames of a clip.
+        num_views: Temporal views; None leaves it, like the next two, to the model's entry.
+        num_crops: Spatial crops per view.
+        num_frames: Frames per view.
         compare: Whether to measure transformers' model too.
         spread: Spread of the median to reach; see `vidcls.bench.timing.measure`.
         seconds: Time for one figure.
@@ -45,9 +45,9 @@ class Plan:
     batches: tuple[int, ...] = (1,)
     device: str = "auto"
     weights: str | None = None
-    views: int | None = None
-    crops: int | None = None
-    frames: int | None = None
+    num_views: int | None = None
+    num_crops: int | None = None
+    num_frames: int | None = None
     compare: bool = False
     spread: float = 0.05
     seconds: float = 20.0
@@ -130,7 +130,7 @@ def _weights(plan: Plan, spec: ModelSpec, folder: str, say: Say) -> tuple[str | 
     say(f"{spec.name}: random weights")
     if not plan.compare:
         return "random", None
-    config = {**spec.config} | ({"num_frames": plan.frames} if plan.frames else {})
+    config = {**spec.config} | ({"num_frames": plan.num_frames} if plan.num_frames else {})
     task = {"do": "reference", "architecture": spec.architecture, "config": config, "folder": folder}
     answer = worker.run(task)
     if "failed" in answer:
@@ -145,9 +145,9 @@ def _task(plan: Plan, spec: ModelSpec, weights: str | None, engine: str, precisi
         "engine": engine,
         "precision": precision,
         "device": "cpu" if engine == "openvino" else plan.device,
-        "views": plan.views,
-        "crops": plan.crops,
-        "frames": plan.frames,
+        "num_views": plan.num_views,
+        "num_crops": plan.num_crops,
+        "num_frames": plan.num_frames,
         "registry": plan.registry,
     }
     load |= {"random_weights": True} if weights == "random" else {"weights": weights}

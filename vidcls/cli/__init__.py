@@ -10,31 +10,42 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import VidclsError
+from vidcls.output.text import printable
+
+if TYPE_CHECKING:
+    from vidcls.cli.groups import Flags
 
 EXIT_INTERRUPTED = 130
 
+_flags: Flags | None = None  # of the command that runs
+
 
 def guard(command: Callable[..., Any]) -> Callable[..., None]:
-    """Wrap a command so that it ends with the right exit code and never with a traceback that helps nobody.
+    """Make a function a command of Typer: its options expanded, and any error a line on stderr and an exit code.
 
-    The command may return its exit code; None is 0.
+    The function may return its exit code; None is 0.
     """
+    from vidcls.cli.groups import expand
 
-    @functools.wraps(command)
+    run, flags = expand(command)
+
+    @functools.wraps(run)
     def guarded(*args: Any, **kwargs: Any) -> None:
+        global _flags
+        _flags = flags
         code = 0
         try:
-            result = command(*args, **kwargs)
+            result = run(*args, **kwargs)
             code = result if isinstance(result, int) else 0
             sys.stdout.flush()
         except VidclsError as error:
-            say(f"vidcls: {error}")
+            print_error(error)
             code = error.exit_code
         except KeyboardInterrupt:
-            say("vidcls: interrupted")
+            print_message("vidcls: interrupted")
             code = EXIT_INTERRUPTED
         except BrokenPipeError:
             # Whoever read our output has had enough; Python must not complain of it again while it shuts down.
@@ -44,10 +55,16 @@ def guard(command: Callable[..., Any]) -> Callable[..., None]:
 
             raise typer.Exit(code)
 
+    guarded.flags = flags  # type: ignore[attr-defined]
     return guarded
 
 
-def say(text: str) -> None:
-    """Print one line of talk on stderr; control characters of foreign names are shown, not obeyed."""
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+def print_message(text: str) -> None:
+    """Print a message on stderr; control characters of foreign names are shown, not obeyed."""
+    shown = "\n".join(map(printable, text.split("\n")))
     print(shown.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr, flush=True)
+
+
+def print_error(error: VidclsError) -> None:
+    """Print an error on stderr; parameters that the library names become flags of the command that runs."""
+    print_message(f"vidcls: {error if _flags is None else _flags.translate(error)}")

@@ -1,130 +1,168 @@
-"""``vidcls bench``: how fast models, decoders, the command and the batch pipeline are here."""
+"""Measure how fast models, decoders, the whole command and the batch pipeline are on this machine."""
 
 from __future__ import annotations
 
 import json as json_module
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from vidcls.cli import options as o
-from vidcls.cli import say
+from vidcls.cli import print_message
+from vidcls.cli.groups import Choices, Options, arguments
 from vidcls.errors import UsageError
 
 if TYPE_CHECKING:
     from vidcls.config import Registry
 
-MODES = ("models", "decode", "predict", "score")
+MAX_BATCH = 4096
+Clip = Annotated[str, Argument(metavar="CLIP", help="A video file.")]
 
 
-def bench(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[decode CLIP | predict CLIP | score CLIP...]",
-            help="Decoders, the whole command, or the batch pipeline; without it, models' forward passes.",
-        ),
-    ] = None,
+@dataclass(frozen=True)
+class TimingOptions(Options):
+    """How long something is measured."""
+
+    seconds: Annotated[
+        float, Option(min=0.0, max=3600.0, help="Time for one figure, beyond its first three calls.")
+    ] = 20.0
+    spread: Annotated[
+        float, Option(min=0.0, max=1.0, help="Relative spread at which a figure is good enough.")
+    ] = 0.05
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """Where the figures go."""
+
+    json: o.JsonOption = False
+    output: Annotated[
+        Path | None, Option("--output", "-o", metavar="FILE", help="Write everything as JSON to this file.")
+    ] = None
+    quiet: o.QuietOption = False
+
+
+@dataclass(frozen=True)
+class ModelsOptions(Options):
+    """Which models are measured, each in every engine, precision and batch size."""
+
     model: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--model",
             "-m",
             autocompletion=o.complete_models,
             metavar="NAME",
-            help="Name in the registry; may be given several times. `all`: all with a published accuracy.",
+            help="Model name, or all: every model with a published accuracy. Repeatable.",
         ),
-    ] = None,
-    weights: o.WeightsOption = None,
+    ] = None
     engine: Annotated[
-        list[o.EngineName] | None,
-        typer.Option(
-            help="May be given several times.  [default: eager, and openvino where it is installed]"
-        ),
-    ] = None,
+        list[str] | None,
+        Option(help="Repeatable.  [default: eager, and openvino where it is installed]"),
+        Choices("vidcls.engines:ENGINES"),
+    ] = None
     precision: Annotated[
-        list[o.Precision] | None,
-        typer.Option(help="May be given several times.  [default: fp32 and bf16]"),
-    ] = None,
-    batch: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Views that go through the model together.")
-    ] = "1",
-    views: o.ViewsOption = None,
-    crops: o.CropsOption = None,
-    frames: o.FramesOption = None,
-    device: o.DeviceOption = "auto",
+        list[str] | None,
+        Option(help="Repeatable.  [default: fp32 and bf16]"),
+        Choices("vidcls.engines:PRECISIONS"),
+    ] = None
+    batch_size: Annotated[str, Option(metavar="N,N,...", help="Views in one forward pass.")] = "1"
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where the model runs.")] = "auto"
+    weights: Annotated[
+        str | None, Option(metavar="PATH|URL|hub:ID", help="Checkpoint to use instead of the model's own.")
+    ] = None
     compare: Annotated[
         str | None,
-        typer.Option(metavar="transformers", help="Measure transformers' model of the same weights too."),
-    ] = None,
-    seconds: Annotated[
-        float, typer.Option(min=0.0, max=3600.0, help="Time for one figure, beyond its first three calls.")
-    ] = 20.0,
-    spread: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Spread at which a figure is good enough.")
-    ] = 0.05,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON on stdout.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write everything as JSON here.")
-    ] = None,
+        Option(help="Measure the same weights in another library too."),
+        Choices(("transformers",)),
+    ] = None
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Plot accuracy against speed, as .png, .svg or .pdf.")
-    ] = None,
-    registry: o.RegistryOption = None,
-    quiet: o.QuietOption = False,
-) -> int:
-    """Measure speed, and check every answer against eager fp32 while at it.
+        Path | None, Option(metavar="FILE", help="Plot accuracy against speed, as .png, .svg or .pdf.")
+    ] = None
+    registry: o.RegistryOption = None
 
-    Models without weights on this machine run with random ones: speed does not depend on them, and it is said.
+
+def models(
+    measured: ModelsOptions, views: o.ViewOptions, timing: TimingOptions, report: ReportOptions
+) -> int:
+    """Measure models' forward passes, and check every answer against eager fp32.
+
+    Models without weights on this machine run with random ones, which does not change the speed; the output says so.
     """
-    if compare not in (None, "transformers"):
-        raise UsageError("--compare", f"cannot compare with {compare!r}", "use --compare transformers")
+    from vidcls.bench.models import Plan, measure
+    from vidcls.bench.report import HEADINGS, cells, notes, plot
+    from vidcls.config import load_registry
+    from vidcls.engines import has_openvino
+
+    known = load_registry(measured.registry)
+    engines = measured.engine or ["eager", *(["openvino"] if has_openvino() else [])]
+    precisions = measured.precision or ["fp32", "bf16"]
+    if "auto" in engines or "auto" in precisions:
+        raise UsageError("bench", "measures engines and precisions by name", "name them instead of auto")
+    plan = Plan(
+        models=_models(measured.model, known),
+        engines=tuple(dict.fromkeys(engines)),
+        precisions=tuple(dict.fromkeys(precisions)),
+        batches=_batches(measured.batch_size),
+        device=measured.device,
+        weights=measured.weights,
+        num_views=views.num_views,
+        num_crops=views.num_crops,
+        num_frames=views.num_frames,
+        compare=measured.compare is not None,
+        spread=timing.spread,
+        seconds=timing.seconds,
+        registry=None if measured.registry is None else str(measured.registry),
+    )
+    rows = list(measure(plan, known, (lambda text: None) if report.quiet else print_message))
+    if measured.plot is not None:
+        plot(measured.plot, rows)
+    _write("models", rows, HEADINGS, [cells(row) for row in rows], report, notes(rows))
+    return 1 if any(row["failed"] for row in rows) else 0
+
+
+def decode(
+    clip: Clip,
+    timing: TimingOptions,
+    report: ReportOptions,
+    model: o.ModelOption = None,
+    registry: o.RegistryOption = None,
+) -> None:
+    """Measure how fast each decoder reads the frames that a model needs of a clip."""
+    from vidcls.bench import decode as bench
     from vidcls.config import load_registry
 
     known = load_registry(registry)
-    mode, *clips = what or ["models"]
-    if mode not in MODES or (mode == "models") == bool(clips):
-        raise UsageError(
-            mode, "no such thing to measure", "use decode CLIP, predict CLIP, score CLIP..., or none"
-        )
-    talk = (lambda text: None) if quiet else say
-    if mode != "models":
-        if mode != "score" and len(clips) != 1:
-            raise UsageError(mode, f"takes one clip, not {len(clips)}", "name one")
-        options = _shared_options(model, weights, engine, precision, views, crops, frames, device, registry)
-        headings, rows, lines = _other(mode, clips, known, model, options, spread, seconds)
-        return _write({"mode": mode, "rows": rows}, headings, lines, [], json, output, talk)
-    from vidcls.bench.models import Plan, measure
-    from vidcls.bench.report import HEADINGS, cells, notes
-    from vidcls.bench.report import plot as make_plot
-    from vidcls.engines import has_openvino
+    (name,) = _models(None if model is None else [model], known)
+    rows = bench.decode(clip, known[name].input, spread=timing.spread, seconds=timing.seconds)
+    _write("decode", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
-    engines = [e.value for e in engine or []] or ["eager", *(["openvino"] if has_openvino() else [])]
-    plan = Plan(
-        models=_models(model, known),
-        engines=tuple(dict.fromkeys(engines)),
-        precisions=tuple(dict.fromkeys(p.value for p in precision or [o.Precision.fp32, o.Precision.bf16])),
-        batches=_batches(batch),
-        device=device,
-        weights=weights,
-        views=views,
-        crops=crops,
-        frames=frames,
-        compare=compare is not None,
-        spread=spread,
-        seconds=seconds,
-        registry=None if registry is None else str(registry),
-    )
-    if "auto" in plan.engines or "auto" in plan.precisions:
-        raise UsageError("bench", "measures engines and precisions by name", "name them instead of auto")
-    rows = list(measure(plan, known, talk))
-    if plot is not None:
-        make_plot(plot, rows)
-    table = [cells(row) for row in rows]
-    code = _write({"mode": "models", "rows": rows}, HEADINGS, table, notes(rows), json, output, talk)
-    return code or (1 if any(row["failed"] for row in rows) else 0)
+
+def predict(
+    clip: Clip, model: o.ModelOptions, views: o.ViewOptions, machine: o.MachineOptions, report: ReportOptions
+) -> None:
+    """Measure the whole command `vidcls predict CLIP`, start-up and imports included."""
+    from vidcls.bench import predict as bench
+
+    rows = bench.whole(clip, arguments(model, views, machine))
+    _write("predict", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
+
+
+def score(
+    clip: Annotated[list[str], Argument(metavar="CLIP...", help="Sources, as `vidcls score` takes them.")],
+    model: o.ModelOptions,
+    views: o.ViewOptions,
+    machine: o.MachineOptions,
+    report: ReportOptions,
+) -> None:
+    """Measure how busy `vidcls score` keeps the model."""
+    from vidcls.bench import score as bench
+
+    row = bench.pipeline(clip, arguments(model, views, machine))
+    _write("score", [row], bench.HEADINGS, [bench.cells(row)], report)
 
 
 def _models(names: list[str] | None, known: Registry) -> tuple[str, ...]:
@@ -134,91 +172,33 @@ def _models(names: list[str] | None, known: Registry) -> tuple[str, ...]:
 
 
 def _batches(text: str) -> tuple[int, ...]:
-    try:
-        batches = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        batches = (0,)
-    if not all(1 <= batch <= 4096 for batch in batches):
+    parts = text.split(",")
+    if not all(p.isascii() and p.isdigit() and 1 <= int(p[:9]) <= MAX_BATCH for p in parts):
         raise UsageError(
-            "--batch", f"{text!r} is no list of sizes", "give numbers from 1 to 4096, such as 1,4,8"
+            "batch_size",
+            f"{text!r} is not a list of sizes",
+            f"give numbers from 1 to {MAX_BATCH}, as in 1,4,8",
         )
-    return batches
-
-
-def _shared_options(
-    model: list[str] | None,
-    weights: str | None,
-    engine: list[o.EngineName] | None,
-    precision: list[o.Precision] | None,
-    views: int | None,
-    crops: int | None,
-    frames: int | None,
-    device: str,
-    registry: Path | None,
-) -> list[str]:
-    """Options for ``predict`` and ``score``, which take one of each."""
-    for name, values in (("--model", model), ("--engine", engine), ("--precision", precision)):
-        if values is not None and len(values) > 1:
-            raise UsageError(name, "is given several times", "give it once here")
-    given: dict[str, Any] = {
-        "--model": model[0] if model else None,
-        "--weights": weights,
-        "--engine": engine[0].value if engine else None,
-        "--precision": precision[0].value if precision else None,
-        "--views": views,
-        "--crops": crops,
-        "--frames": frames,
-        "--device": device,
-        "--registry": registry,
-    }
-    return [part for key, value in given.items() if value is not None for part in (key, str(value))]
-
-
-def _other(
-    mode: str,
-    clips: list[str],
-    known: Registry,
-    model: list[str] | None,
-    options: list[str],
-    spread: float,
-    seconds: float,
-) -> tuple[tuple[str, ...], list[dict[str, Any]], list[tuple[str, ...]]]:
-    """Measure something other than models → headings, rows, and the rows as text."""
-    if mode == "decode":
-        from vidcls.bench import decode as module
-
-        rows = module.decode(clips[0], known[_models(model, known)[0]].input, spread=spread, seconds=seconds)
-        return module.HEADINGS, rows, [module.cells(row) for row in rows]
-    if mode == "predict":
-        from vidcls.bench import predict
-
-        rows = predict.whole(clips[0], options)
-        return predict.HEADINGS, rows, [predict.cells(row) for row in rows]
-    from vidcls.bench import score
-
-    row = score.pipeline(clips, options)
-    return score.HEADINGS, [row], [score.cells(row)]
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def _write(
-    record: dict[str, Any],
+    mode: str,
+    rows: list[dict[str, Any]],
     headings: tuple[str, ...],
     table: list[tuple[str, ...]],
-    notes: list[str],
-    json: bool,
-    output: Path | None,
-    talk: Any,
-) -> int:
+    report: ReportOptions,
+    notes: list[str] | None = None,
+) -> None:
     from vidcls.bench.machine import describe
     from vidcls.bench.report import print_table, write_json
 
-    record = {"machine": describe(), **record}
-    if output is not None:
-        write_json(output, record)
-    if json:
+    record = {"machine": describe(), "mode": mode, "rows": rows}
+    if report.output is not None:
+        write_json(report.output, record)
+    if report.json:
         print(json_module.dumps(record, indent=2))
-    else:
-        print_table(headings, table, sys.stdout.isatty())
-        for line in notes:
-            talk(line)
-    return 0
+        return
+    print_table(headings, table, sys.stdout.isatty())
+    for line in (notes or []) if not report.quiet else []:
+        print_message(line)

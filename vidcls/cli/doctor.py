@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from vidcls.cli import options as o
+from vidcls.output.text import printable
 
 if TYPE_CHECKING:
     from vidcls.doctor.report import Report, Row
@@ -17,9 +20,9 @@ EXIT_CANNOT_PREDICT = 3
 
 def doctor(
     context: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    json: o.JsonOption = False,
 ) -> int:
-    """Look at versions, decoders, devices and caches, and say what is missing and how to get it.
+    """Check versions, decoders, devices and caches; say what is missing and how to install it.
 
     Exit code 0 when clips can be classified here, 3 when they cannot.
     """
@@ -53,14 +56,9 @@ def verdict(found: Report) -> str:
     return f"No clip can be classified here: see {', '.join(row.name for row in found.problems)}."
 
 
-def _printable(text: str) -> str:
-    # Values come from the environment and from other programs' messages.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _cells(row: Row) -> tuple[str, str, str]:
     remedy = f"{row.status}: {row.remedy}" if row.remedy else "" if row.status == "ok" else row.status
-    return _printable(row.name), _printable(row.value), _printable(remedy)
+    return printable(row.name), printable(row.value), printable(remedy)
 
 
 def _plain(found: Report) -> str:

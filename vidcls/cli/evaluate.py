@@ -1,4 +1,4 @@
-"""``vidcls evaluate``: how good is a model on a labeled set?"""
+"""``vidcls evaluate``: measure a model on a labeled set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcls.cli import options as o
-from vidcls.cli import say
+from vidcls.cli import print_message
+from vidcls.cli.groups import keywords
 
 if TYPE_CHECKING:
     from vidcls.evaluation.evaluate import Report
@@ -21,14 +22,15 @@ def evaluate(
         str,
         typer.Option(
             metavar="LIST|FOLDER",
-            help="CSV or TSV with path,label; a Kinetics list; or a folder with labels.csv or one folder of clips a "
-            "class.",
+            help="CSV or TSV of path,label; a Kinetics list; or a folder with labels.csv or one subfolder of clips "
+            "per class.",
         ),
     ],
-    model: o.ModelOption = None,
-    weights: o.WeightsOption = None,
+    model: o.ModelOptions,
+    views: o.ViewOptions,
+    machine: o.MachineOptions,
     videos: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where a list's relative paths count from.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder that relative paths in a list start from.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -36,69 +38,37 @@ def evaluate(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Write the report here; the same call goes on where it was broken off.",
+            help="Write the report here; the same command resumes an interrupted run.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
-    worst: Annotated[
-        int, typer.Option(min=0, max=1000, help="How many of the most wrong clips to show.")
-    ] = 20,
-    views: o.ViewsOption = None,
-    crops: o.CropsOption = None,
-    frames: o.FramesOption = None,
-    stride: o.StrideOption = None,
-    fps: o.FpsOption = "auto",
-    average: o.AverageOption = o.Average.logits,
-    labels: o.LabelsOption = None,
-    decoder: o.DecoderOption = o.Decoder.auto,
-    decode_timeout: o.DecodeTimeoutOption = 60.0,
-    device: o.DeviceOption = "auto",
-    precision: o.PrecisionOption = o.Precision.auto,
-    registry: o.RegistryOption = None,
-    random_weights: o.RandomWeightsOption = False,
-    offline: o.OfflineOption = False,
+    json: o.JsonOption = False,
+    worst: Annotated[int, typer.Option(min=0, max=1000, help="Number of worst errors to show.")] = 20,
     quiet: o.QuietOption = False,
 ) -> int:
-    """Score a labeled set and say how often the model is right.
+    """Measure a model's accuracy on a labeled set.
 
-    Prints top-1, top-5, mean class accuracy and calibration error, and each class's share. With -o the folder gets
-    report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the most wrong clips.
+    Prints top-1, top-5, mean class accuracy, calibration error and the recall of each class. With -o the folder gets
+    report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the worst errors.
     """
-    rate = o.parse_fps(fps)
+    load_keywords = keywords(model, views, machine)
     from vidcls.video.reader import VideoReader
 
-    with VideoReader(decoder.value, decode_timeout) as reader:
+    with VideoReader(machine.decoder, machine.decode_timeout) as reader:
         reader.start()
         from vidcls.evaluation.evaluate import Journal, read_samples
         from vidcls.evaluation.evaluate import evaluate as run
         from vidcls.inference.load import load
 
-        classifier = load(
-            model,
-            weights=weights,
-            labels=labels,
-            device=device,
-            precision=precision.value,
-            views=views,
-            crops=crops,
-            frames=frames,
-            stride=stride,
-            fps=rate,
-            average=average.value,
-            registry=registry,
-            random_weights=random_weights,
-            offline=offline,
-            reader=reader,
-        )
+        classifier = load(**load_keywords, reader=reader)
         samples, ids = read_samples(data, classifier.labels, str(videos) if videos else None)
-        about = _about(classifier, data, average.value, rate)
+        about = _about(classifier, data)
         journal = Journal(output, about) if output is not None else None
         if journal is not None and journal.done and not quiet:
-            say(f"{len(journal.done)} clips were scored before")
+            print_message(f"{len(journal.done)} clips were scored before")
         with _Progress(len(samples) - (len(journal.done) if journal else 0), quiet) as progress:
             report = run(classifier, samples, ids, journal=journal, on_clip=progress.add, worst=worst)
         for scored in report.failures:
-            say(f"vidcls: {scored.error}")
+            print_message(f"vidcls: {scored.error}")
         if output is not None:
             from vidcls.evaluation.report import write_report
 
@@ -107,7 +77,7 @@ def evaluate(
     return 1 if report.failed else 0
 
 
-def _about(classifier: Classifier, data: str, average: str, fps: object) -> dict[str, Any]:
+def _about(classifier: Classifier, data: str) -> dict[str, Any]:
     """What the scores hang on; a journal is gone on with only if none of it has changed."""
     return {
         "model": classifier.spec.name,
@@ -115,8 +85,8 @@ def _about(classifier: Classifier, data: str, average: str, fps: object) -> dict
         "data": str(Path(data).absolute()),
         "input": classifier.spec.input.model_dump(mode="json"),
         "labels": list(classifier.labels),
-        "average": average,
-        "fps": fps,
+        "average": classifier.average,
+        "fps": classifier.fps,
     }
 
 
@@ -164,5 +134,5 @@ def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_js
     width = max(len(printable(c.label)) for c in report.classes)
     for c in report.classes:
         if c.clips and c.recall is not None:
-            taken = f"  mostly taken for {printable(c.mistaken_for)}" if c.mistaken_for else ""
+            taken = f"  mostly predicted as {printable(c.mistaken_for)}" if c.mistaken_for else ""
             print(f"{printable(c.label):<{width}} {c.recall:>7.1%} of {c.clips:>5}{taken}")

@@ -1,4 +1,4 @@
-"""``vidcls merge``: join what the parts of a job array scored."""
+"""``vidcls merge``: merge what a job array scored into one file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from typing import Annotated
 import typer
 
 from vidcls.cli import options as o
-from vidcls.cli import say
+from vidcls.cli import print_message
 
 
 def merge(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="The joined file: .jsonl, .csv or .parquet.")],
     part: Annotated[
         list[str],
         typer.Argument(metavar="PART...", help="What `vidcls score --shard I/N` wrote: .jsonl or .parquet."),
     ],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE", help="The merged file: .jsonl, .csv or .parquet."),
+    ],
     partial: Annotated[
-        bool, typer.Option("--partial", help="Join what there is, though parts are missing or not finished.")
+        bool, typer.Option("--partial", help="Merge what is there, even if parts are missing or unfinished.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    overwrite: o.OverwriteOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Join the outputs of `vidcls score --shard I/N`, each clip once.
+    """Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.
 
-    Parts must have been scored with the same settings, all of them, and to their end.
+    All parts must be there, finished, and scored with the same settings.
     """
     from vidcls.score.merge import merge as join
 
     rows = join(output, part, partial=partial, overwrite=overwrite)
     if not quiet:
-        say(f"vidcls: {output} has {rows:,} rows of {len(part)} parts")
+        print_message(f"vidcls: {output} has {rows:,} rows from {len(part)} parts")

@@ -23,12 +23,14 @@ MAX_CELL = 18  # characters of a license or data set in the table
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", autocompletion=o.complete_models, help="Show this model whole."),
+        typer.Argument(
+            metavar="[NAME]", autocompletion=o.complete_models, help="Show every detail of this model."
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    json: o.JsonOption = False,
     registry: o.RegistryOption = None,
 ) -> None:
-    """List the models that vidcls knows, or show one whole.
+    """List the models that vidcls knows, or show one in detail.
 
     Parameters and multiply-adds (10⁹, one view) are given as ours | published; top-1 is the authors' own.
     """
@@ -37,7 +39,9 @@ def models(
     known = load_registry(registry)
     if name is not None:
         spec = known[name]
-        print(json_module.dumps(entry(spec), indent=2) if json else _whole(spec, spec.name == known.default))
+        print(
+            json_module.dumps(entry(spec), indent=2) if json else _details(spec, spec.name == known.default)
+        )
     elif json:
         print(json_module.dumps([entry(spec) for spec in known.values()], indent=2))
     elif sys.stdout.isatty():
@@ -113,7 +117,7 @@ def _print_table(known: Registry) -> None:
     wider = f"; a wider terminal shows {', '.join(hidden)} too" if hidden else ""
     console.print(
         f"\nParameters (10⁶) and multiply-adds (10⁹, one view): ours | published{wider}.\n"
-        f"{len(known)} models; default: {known.default or 'none'}. `vidcls models NAME` shows one whole."
+        f"{len(known)} models; default: {known.default or 'none'}. `vidcls models NAME` shows one in detail."
     )
 
 
@@ -136,7 +140,7 @@ def _cut(cell: str) -> str:
     )
 
 
-def _whole(spec: ModelSpec, default: bool) -> str:
+def _details(spec: ModelSpec, default: bool) -> str:
     import yaml
 
     data = {key: value for key, value in entry(spec).items() if value not in (None, {}, [])}

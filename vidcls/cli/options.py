@@ -1,49 +1,19 @@
-"""Options that several commands share: one meaning, one help text, one environment variable each."""
+"""Options that several commands share, each declared once with one help text; see `vidcls.cli.groups`."""
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import typer
+from typer import Option
 
+from vidcls.cli.groups import Choices, Options
 from vidcls.errors import UsageError
 
-
-class Average(str, Enum):
-    """What is averaged over a clip's views."""
-
-    logits = "logits"
-    probs = "probs"
-
-
-class Decoder(str, Enum):
-    """What reads the video."""
-
-    auto = "auto"
-    decord = "decord"
-    pyav = "pyav"
-
-
-class Precision(str, Enum):
-    """Number format of the forward pass."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class EngineName(str, Enum):
-    """What runs the model."""
-
-    auto = "auto"
-    eager = "eager"
-    compile = "compile"
-    openvino = "openvino"
-    numpy = "numpy"
+MODEL, VIEWS, MACHINE = "Advanced: model", "Advanced: views", "Advanced: machine"
+ALL = "all"
+MAX_FRAMES = 65536
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -57,187 +27,210 @@ def complete_models(incomplete: str) -> list[str]:
         return []
 
 
-VIEWS = "Views"
-MODEL = "Model"
-MACHINE = "Machine"
-
 ModelOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--model",
         "-m",
-        envvar="VIDCLS_MODEL",
         autocompletion=complete_models,
-        rich_help_panel=MODEL,
         metavar="NAME",
-        help="Name in the registry, or a checkpoint; `vidcls models` lists the names.",
-    ),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="VIDCLS_WEIGHTS",
-        rich_help_panel=MODEL,
-        metavar="PATH|URL|hub:ID",
-        help="Checkpoint to use instead of the registry's.",
+        help="Model name or checkpoint; `vidcls models` lists the names.",
     ),
 ]
 RegistryOption = Annotated[
     Path | None,
-    typer.Option(
-        envvar="VIDCLS_REGISTRY",
+    Option(
         rich_help_panel=MODEL,
         metavar="FILE",
-        help="A models.yaml laid over the one that ships with vidcls.",
+        help="A models.yaml laid over the one that comes with vidcls.",
     ),
 ]
 LabelsOption = Annotated[
     str | None,
-    typer.Option(
-        envvar="VIDCLS_LABELS",
+    Option(
         rich_help_panel=MODEL,
         metavar="FILE",
-        help="One label a line, or the name of a list that ships with vidcls.",
-    ),
-]
-RandomWeightsOption = Annotated[
-    bool,
-    typer.Option(
-        "--random-weights",
-        envvar="VIDCLS_RANDOM_WEIGHTS",
-        rich_help_panel=MODEL,
-        help="Run the architecture untrained; every result says so.",
+        help="One label per line, or the name of a list that comes with vidcls.",
     ),
 ]
 OfflineOption = Annotated[
-    bool,
-    typer.Option(
-        "--offline", envvar="VIDCLS_OFFLINE", rich_help_panel=MODEL, help="Never use the network for weights."
-    ),
+    bool, Option("--offline", rich_help_panel=MODEL, help="Never use the network for weights.")
 ]
-TopKOption = Annotated[
-    int, typer.Option("--top-k", "-k", min=1, envvar="VIDCLS_TOP_K", help="Labels to give for each clip.")
-]
-ViewsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1024,
-        envvar="VIDCLS_VIEWS",
-        rich_help_panel=VIEWS,
-        help="Clips in time, averaged.  [default: the model's, mostly 4]",
-    ),
-]
-CropsOption = Annotated[
-    int | None,
-    typer.Option(
-        envvar="VIDCLS_CROPS",
-        rich_help_panel=VIEWS,
-        metavar="1|3",
-        help="Crops in space of each clip.  [default: the model's, mostly 1]",
-    ),
-]
-FramesOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=65536,
-        envvar="VIDCLS_FRAMES",
-        rich_help_panel=VIEWS,
-        help="Frames of a clip.  [default: the model's, mostly 32]",
-    ),
-]
-FramesOrAllOption = Annotated[
-    str | None,
-    typer.Option(
-        "--frames",
-        envvar="VIDCLS_FRAMES",
-        rich_help_panel=VIEWS,
-        metavar="N|all",
-        help="Frames of a clip; all: every frame of the file, for models that look at each frame first.  "
-        "[default: the model's, mostly 32]",
-    ),
-]
-FeaturesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--features",
-        envvar="VIDCLS_FEATURES",
-        rich_help_panel=VIEWS,
-        metavar="FOLDER",
-        help="Keep the frames' features here and use them again, for models that look at each frame first.",
-    ),
-]
-StrideOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=4096,
-        envvar="VIDCLS_STRIDE",
-        rich_help_panel=VIEWS,
-        help="Frames from one sampled frame to the next.  [default: the model's, mostly 2]",
-    ),
-]
-FpsOption = Annotated[
-    str,
-    typer.Option(
-        envvar="VIDCLS_FPS",
-        rich_help_panel=VIEWS,
-        metavar="auto|native|N",
-        help="auto: frames spaced in time as in training; native: as counted in the file; N: as at N per second.",
-    ),
-]
-AverageOption = Annotated[
-    Average,
-    typer.Option(
-        envvar="VIDCLS_AVERAGE", rich_help_panel=VIEWS, help="What is averaged over the views of a clip."
-    ),
-]
-DecoderOption = Annotated[
-    Decoder,
-    typer.Option(
-        envvar="VIDCLS_DECODER",
-        rich_help_panel=MACHINE,
-        help="auto: decord, and PyAV for what it cannot read.",
-    ),
-]
-DecodeTimeoutOption = Annotated[
-    float,
-    typer.Option(
-        "--decode-timeout",
-        min=0.1,
-        envvar="VIDCLS_DECODE_TIMEOUT",
-        rich_help_panel=MACHINE,
-        help="Seconds after which a decoder that hangs is killed.",
-    ),
-]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        envvar="VIDCLS_DEVICE",
-        rich_help_panel=MACHINE,
-        metavar="auto|cpu|cuda|mps",
-        help="Where the model runs.",
-    ),
-]
-PrecisionOption = Annotated[
-    Precision,
-    typer.Option(
-        envvar="VIDCLS_PRECISION",
-        rich_help_panel=MACHINE,
-        help="auto: fp32 on CPU, bf16 on a CUDA device; int8 wants `vidcls quantize` first.",
-    ),
-]
-EngineOption = Annotated[
-    EngineName,
-    typer.Option(
-        envvar="VIDCLS_ENGINE",
-        rich_help_panel=MACHINE,
-        help="auto: the fastest that does not change answers.",
-    ),
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
+TopKOption = Annotated[int, Option("--top-k", "-k", min=1, help="Number of labels to report per clip.")]
+JsonOption = Annotated[bool, Option("--json", help="Print everything as JSON.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print only errors on stderr.")]
+VerboseOption = Annotated[bool, Option("--verbose", "-v", help="Print details on stderr.")]
+OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """Which model, with which weights and labels; keywords of `vidcls.load`."""
+
+    model: ModelOption = None
+    weights: Annotated[
+        str | None,
+        Option(metavar="PATH|URL|hub:ID", help="Checkpoint to use instead of the model's own."),
+    ] = None
+    labels: LabelsOption = None
+    registry: RegistryOption = None
+    random_weights: Annotated[
+        bool,
+        Option(
+            "--random-weights",
+            rich_help_panel=MODEL,
+            help="Run the architecture untrained; every result says so.",
+        ),
+    ] = False
+    offline: OfflineOption = False
+
+
+@dataclass(frozen=True)
+class SamplingOptions(Options):
+    """How a clip is cut into views and how these are averaged; keywords of `vidcls.load`."""
+
+    num_views: Annotated[
+        int | None,
+        Option(
+            "--views",
+            min=1,
+            max=1024,
+            rich_help_panel=VIEWS,
+            help="Temporal views, averaged.  [default: the model's, usually 4]",
+        ),
+    ] = None
+    num_crops: Annotated[
+        int | None,
+        Option(
+            "--crops",
+            rich_help_panel=VIEWS,
+            metavar="1|3",
+            help="Spatial crops per view.  [default: the model's, usually 1]",
+        ),
+    ] = None
+    stride: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=4096,
+            rich_help_panel=VIEWS,
+            help="Distance between sampled frames.  [default: the model's, usually 2]",
+        ),
+    ] = None
+    fps: Annotated[
+        str,
+        Option(
+            rich_help_panel=VIEWS,
+            metavar="auto|native|N",
+            help="auto: space frames in time as in training; native: count the file's frames; "
+            "N: resample to N frames per second.",
+        ),
+    ] = "auto"
+    average: Annotated[
+        str, Option(rich_help_panel=VIEWS, help="What is averaged over views."), Choices(("logits", "probs"))
+    ] = "logits"
+
+    def keywords(self) -> dict[str, Any]:
+        return {**super().keywords(), "fps": parse_fps(self.fps)}
+
+
+@dataclass(frozen=True)
+class ViewOptions(SamplingOptions):
+    """`SamplingOptions` with a number of frames."""
+
+    num_frames: Annotated[
+        int | None,
+        Option(
+            "--frames",
+            min=1,
+            max=MAX_FRAMES,
+            rich_help_panel=VIEWS,
+            help="Frames per view.  [default: the model's, usually 32]",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class WholeVideoOptions(SamplingOptions):
+    """`SamplingOptions` for commands that may look at every frame, or keep the features of frames."""
+
+    num_frames: Annotated[
+        str | None,
+        Option(
+            "--frames",
+            rich_help_panel=VIEWS,
+            metavar="N|all",
+            help="Frames per view; all: every frame of the file, for models that encode each frame by itself.  "
+            "[default: the model's, usually 32]",
+        ),
+    ] = None
+    features: Annotated[
+        Path | None,
+        Option(
+            rich_help_panel=VIEWS,
+            metavar="FOLDER",
+            help="Store the features of frames here and reuse them, for models that encode each frame by itself.",
+        ),
+    ] = None
+
+    @property
+    def every_frame(self) -> bool:
+        """Whether every frame of the file is meant."""
+        return self.num_frames == ALL
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the keywords of `vidcls.load`.
+
+        Raises:
+            UsageError: The number of frames is not one, or several views of every frame are asked for.
+        """
+        shared = super().keywords()
+        del shared["features"]
+        if not self.every_frame:
+            return {**shared, "num_frames": _parse_frames(self.num_frames)}
+        if (self.num_views or 1) > 1:
+            raise UsageError(f"num_views={self.num_views}", "contradicts num_frames=all, which is one view")
+        return {**shared, "num_frames": None}
+
+
+@dataclass(frozen=True)
+class MachineOptions(Options):
+    """What decodes the clips and runs the model; keywords of `vidcls.load`."""
+
+    device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where the model runs.")] = "auto"
+    precision: Annotated[
+        str,
+        Option(rich_help_panel=MACHINE, help="auto: fp32 on CPU, bf16 on a CUDA device."),
+        Choices("vidcls.engines:PRECISIONS", also=("auto",)),
+    ] = "auto"
+    engine: Annotated[
+        str,
+        Option(rich_help_panel=MACHINE, help="auto: the fastest that does not change answers."),
+        Choices("vidcls.engines:ENGINES", also=("auto",)),
+    ] = "auto"
+    decoder: Annotated[
+        str,
+        Option(rich_help_panel=MACHINE, help="auto: decord, and PyAV for what it cannot read."),
+        Choices("vidcls.video.decoders:DECODERS", also=("auto",)),
+    ] = "auto"
+    decode_timeout: Annotated[
+        float,
+        Option(min=0.1, rich_help_panel=MACHINE, help="Seconds after which a decoder that hangs is killed."),
+    ] = 60.0
+
+
+@dataclass(frozen=True)
+class OutputOptions(Options):
+    """Where results go, in which format."""
+
+    output: Annotated[
+        Path | None, Option("--output", "-o", metavar="FILE", help="Write the results to this file.")
+    ] = None
+    format: Annotated[
+        str | None,
+        Option("--format", "-f", help="Format of the results.  [default: by the suffix of -o, else table]"),
+        Choices("vidcls.output.writers:FORMATS"),
+    ] = None
 
 
 def parse_fps(text: str) -> Literal["auto", "native"] | float:
@@ -255,5 +248,17 @@ def parse_fps(text: str) -> Literal["auto", "native"] | float:
     except ValueError:
         rate = 0.0
     if not 0 < rate <= 1000:
-        raise UsageError("--fps", f"{text!r} is no frame rate", "use auto, native or a number from 0 to 1000")
+        raise UsageError(
+            "fps", f"{text!r} is not a valid frame rate", "use auto, native or a number up to 1000"
+        )
     return rate
+
+
+def _parse_frames(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_FRAMES):
+        raise UsageError(
+            "num_frames", f"{text!r} is not a valid number of frames", f"give 1 to {MAX_FRAMES}, or all"
+        )
+    return int(text)

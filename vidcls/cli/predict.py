@@ -1,20 +1,25 @@
-"""``vidcls predict``: say what is in each clip."""
+"""``vidcls predict``: classify clips."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidcls.cli import options as o
-from vidcls.cli import say
+from vidcls.cli import print_error, print_message
+from vidcls.cli.groups import keywords
+from vidcls.cli.whole_video import engine_for_features, predict_by_features
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier, Prediction
-from vidcls.cli.whole import engine_for_features, parse_frames, predict_by_features
+    from vidcls.video.reader import VideoReader
+    from vidcls.video.sources import Source
+
+ANNOUNCED = 256  # clips that are counted beforehand, to choose an engine by
 
 
 def predict(
@@ -22,115 +27,87 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Files, folders, globs, http(s) addresses, @list.txt, or - for one clip's bytes on stdin.",
+            help="Files, folders, globs, http(s) URLs, @list.txt, or - for one clip on stdin.",
         ),
     ],
-    model: o.ModelOption = None,
-    weights: o.WeightsOption = None,
+    model: o.ModelOptions,
+    views: o.WholeVideoOptions,
+    machine: o.MachineOptions,
+    output: o.OutputOptions,
     top_k: o.TopKOption = 5,
-    views: o.ViewsOption = None,
-    crops: o.CropsOption = None,
-    frames: o.FramesOrAllOption = None,
-    stride: o.StrideOption = None,
-    fps: o.FpsOption = "auto",
-    features: o.FeaturesOption = None,
-    average: o.AverageOption = o.Average.logits,
-    labels: o.LabelsOption = None,
-    decoder: o.DecoderOption = o.Decoder.auto,
-    decode_timeout: o.DecodeTimeoutOption = 60.0,
-    device: o.DeviceOption = "auto",
-    precision: o.PrecisionOption = o.Precision.auto,
-    engine: o.EngineOption = o.EngineName.auto,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            envvar="VIDCLS_FORMAT",
-            metavar="table|json|jsonl|csv",
-            help="Form of the results.  [default: by -o's suffix, else table]",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", envvar="VIDCLS_OUTPUT", metavar="FILE", help="Write results here."),
-    ] = None,
-    registry: o.RegistryOption = None,
-    random_weights: o.RandomWeightsOption = False,
-    offline: o.OfflineOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> int:
-    """Say what is in each clip: its top labels and their scores.
+    """Classify clips: print the top labels of each and their scores.
 
     A clip that cannot be read gets one line on stderr and a row with its error; the others go on.
     """
-    rate = o.parse_fps(fps)
-    count, every_frame = parse_frames(frames, views)
-    by_features = every_frame or features is not None
+    load_keywords = keywords(model, views, machine)
+    if views.every_frame or views.features is not None:
+        load_keywords["engine"] = engine_for_features(machine.engine)
     # The decoding process starts first, so that it is ready when torch has been imported.
     from vidcls.video.reader import VideoReader
 
-    with VideoReader(decoder.value, decode_timeout) as reader:
+    with VideoReader(machine.decoder, machine.decode_timeout) as reader:
         reader.start()
-        from vidcls.inference.load import load, weights_file
+        from vidcls.inference.load import load
         from vidcls.output.writers import open_output
         from vidcls.video.sources import expand
 
         clips = expand(source)
         # How many there are decides whether a faster engine is worth making; a huge folder need not be listed for it.
-        ahead = list(islice(clips, 256))
-        classifier = load(
-            model,
-            weights=weights,
-            labels=labels,
-            device=device,
-            precision=precision.value,
-            engine=engine_for_features(engine.value) if by_features else engine.value,
-            clips=len(ahead),
-            views=views,
-            crops=crops,
-            frames=count,
-            stride=stride,
-            fps=rate,
-            average=average.value,
-            registry=registry,
-            random_weights=random_weights,
-            offline=offline,
-            reader=reader,
-        )
+        ahead = list(islice(clips, ANNOUNCED))
+        classifier = load(**load_keywords, clips=len(ahead), reader=reader)
         if not quiet:
             for note in classifier.notes:
-                say(f"{classifier.weights}: {note}")
-        predictions = classifier.predict_many(chain(ahead, clips), top_k)
-        if by_features:
-            found = weights_file(
-                model, weights=weights, registry=registry, random_weights=random_weights, offline=offline
-            )
-            predictions = predict_by_features(
-                classifier,
-                reader,
-                chain(ahead, clips),
-                top_k,
-                every_frame=every_frame,
-                features=features,
-                weights=found,
-                quiet=quiet,
-            )
+                print_message(f"{classifier.weights}: {note}")
+        predictions = _predictions(classifier, reader, chain(ahead, clips), model, views, top_k, quiet)
         failed = 0
-        with open_output(output, format, hint=classifier.spec.hint) as out:
+        with open_output(output.output, output.format, hint=classifier.spec.hint) as out:
             for prediction in predictions:
                 out.write(prediction.row, seconds=prediction.seconds)
-                if prediction.error is not None:
-                    failed += 1
-                    say(f"vidcls: {prediction.error}")
-                    continue
-                if not quiet and (output is not None or not sys.stdout.isatty()):
-                    for warning in prediction.row["warnings"]:
-                        say(f"{prediction.row['path']}: {warning}")
-                if verbose:
-                    say(f"{prediction.row['path']}: {_how(classifier, prediction)}")
+                failed += prediction.error is not None
+                seen = output.output is None and sys.stdout.isatty()
+                _comment(classifier, prediction, warnings=not quiet and not seen, details=verbose)
     return 1 if failed else 0
+
+
+def _predictions(
+    classifier: Classifier,
+    reader: VideoReader,
+    clips: Iterable[Source],
+    model: o.ModelOptions,
+    views: o.WholeVideoOptions,
+    top_k: int,
+    quiet: bool,
+) -> Iterator[Prediction]:
+    if not views.every_frame and views.features is None:
+        return classifier.predict_many(clips, top_k)
+    from vidcls.inference.load import weights_file
+
+    return predict_by_features(
+        classifier,
+        reader,
+        clips,
+        top_k,
+        every_frame=views.every_frame,
+        features=views.features,
+        weights=weights_file(**{k: v for k, v in model.keywords().items() if k != "labels"}),
+        quiet=quiet,
+    )
+
+
+def _comment(classifier: Classifier, prediction: Prediction, *, warnings: bool, details: bool) -> None:
+    """Print on stderr what a prediction's row does not show where it is written."""
+    if prediction.error is not None:
+        print_error(prediction.error)
+        return
+    path = prediction.row["path"]
+    if warnings:
+        for warning in prediction.row["warnings"]:
+            print_message(f"{path}: {warning}")
+    if details:
+        print_message(f"{path}: {_how(classifier, prediction)}")
 
 
 def _how(classifier: Classifier, prediction: Prediction) -> str:
@@ -141,4 +118,4 @@ def _how(classifier: Classifier, prediction: Prediction) -> str:
         return text
     units, encoded = prediction.units
     saved = 100 * (1 - encoded / units)
-    return f"{text}; of {units} frames or tubelets {encoded} were encoded ({saved:.0f} % saved by sharing)"
+    return f"{text}; {encoded} of {units} frames or tubelets were encoded ({saved:.0f} % saved by sharing)"

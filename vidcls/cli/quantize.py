@@ -9,28 +9,23 @@ from typing import Annotated
 import typer
 
 from vidcls.cli import options as o
-from vidcls.cli import say
+from vidcls.cli import print_message
+from vidcls.cli.groups import keywords
 
 
 def quantize(
     source: Annotated[
         list[str],
-        typer.Argument(metavar="CLIP...", help="Clips like those that will be classified; some tens do."),
+        typer.Argument(metavar="CLIP...", help="Clips like those to be classified; a few dozen suffice."),
     ],
-    model: o.ModelOption = None,
-    weights: o.WeightsOption = None,
-    views: o.ViewsOption = None,
-    crops: o.CropsOption = None,
-    frames: o.FramesOption = None,
-    stride: o.StrideOption = None,
+    model: o.ModelOptions,
+    views: o.ViewOptions,
     truth: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV of path,label: accuracy before and after is reported."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000, help="Clips to use at most.")] = 32,
-    registry: o.RegistryOption = None,
-    offline: o.OfflineOption = False,
-    json: Annotated[bool, typer.Option("--json", help="The report, as JSON.")] = False,
+    json: o.JsonOption = False,
 ) -> None:
     """Make the int8 engine that `--precision int8` runs, and say how much it changes on these clips.
 
@@ -43,15 +38,8 @@ def quantize(
         expand(source),
         limit=limit,
         truth=truth,
-        say=say,
-        model=model,
-        weights=weights,
-        views=views,
-        crops=crops,
-        frames=frames,
-        stride=stride,
-        registry=registry,
-        offline=offline,
+        say=print_message,
+        **keywords(model, views),
     )
     if json:
         print(json_module.dumps(report, indent=2))

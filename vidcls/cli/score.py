@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from vidcls.cli import EXIT_INTERRUPTED, say
+from vidcls.cli import EXIT_INTERRUPTED, print_message
 from vidcls.cli import options as o
+from vidcls.cli.groups import Choices, Options, keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,15 +19,133 @@ if TYPE_CHECKING:
     from vidcls.score.run import Job, Summary
     from vidcls.score.setup import Setup
 
-SCORING, INPUTS, CLUSTER = "Scoring", "Inputs", "Cluster"
+SCORING, INPUTS, CLUSTER = "Advanced: scoring", "Advanced: inputs", "Advanced: cluster"
 ANNOUNCED = 2000  # clips that are counted beforehand, to choose an engine by: with so many any one pays
 
 
-class Runner(str, Enum):
-    """Where the scoring is done."""
+@dataclass(frozen=True)
+class ManyDevices(o.MachineOptions):
+    """`MachineOptions` where several devices may share the work."""
 
-    local = "local"
-    ray = "ray"
+    device: Annotated[
+        str,
+        Option(
+            metavar="auto|cpu|cuda|mps|A,B",
+            help="Where the model runs; several, such as cuda:0,cuda:1, run one process each.",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class ScoringOptions(Options):
+    """How the work is done and what of it is written."""
+
+    all_scores: Annotated[bool, Option("--all-scores", help="Write the scores of all classes too.")] = False
+    retry_failed: Annotated[
+        bool, Option("--retry-failed", help="Try clips again that failed in an earlier run.")
+    ] = False
+    overwrite: o.OverwriteOption = False
+    workers: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=256,
+            rich_help_panel=SCORING,
+            help="Decoding processes per model.  [default: as many as keep the model busy]",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=4096,
+            rich_help_panel=SCORING,
+            help="Views in one forward pass; halved when memory runs out.  [default: by the device]",
+        ),
+    ] = None
+    log_json: Annotated[
+        bool,
+        Option("--log-json", rich_help_panel=SCORING, help="Progress and errors as JSON lines on stderr."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class ClusterOptions(Options):
+    """Which part of the work is done, and where."""
+
+    shard: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=CLUSTER,
+            metavar="I/N",
+            help="Score only part I of N, for job arrays; `vidcls merge` joins the parts.",
+        ),
+    ] = None
+    runner: Annotated[
+        str,
+        Option(rich_help_panel=CLUSTER, help="ray: actors of Ray Data, on this machine or a cluster."),
+        Choices(("local", "ray")),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=CLUSTER,
+            metavar="ADDRESS",
+            help="The cluster: auto, local, or ray://HOST:10001.  [default: RAY_ADDRESS, else a new one here]",
+        ),
+    ] = None
+    ray_actors: Annotated[
+        int | None,
+        Option(
+            min=1,
+            rich_help_panel=CLUSTER,
+            help="Models on the cluster.  [default: one per GPU, or per four CPUs]",
+        ),
+    ] = None
+    ray_gpus: Annotated[
+        float | None,
+        Option(min=0, rich_help_panel=CLUSTER, help="GPUs per model.  [default: 1 if there are any]"),
+    ] = None
+
+    def scorer(self) -> Callable[[Setup], Scorer]:
+        """Return what makes the scorer.
+
+        Raises:
+            UsageError: Options for Ray are given without it.
+        """
+        from vidcls.errors import UsageError
+        from vidcls.score.multi_gpu import local_scorer
+
+        ray = (self.ray_address, self.ray_actors, self.ray_gpus)
+        if self.runner == "ray":
+            from vidcls.score.ray import Cluster, RayRunner
+
+            return lambda setup: RayRunner(setup, Cluster(*ray))
+        if any(value is not None for value in ray):
+            raise UsageError("--ray-…", "needs --runner ray", "add it, or leave the option out")
+        return local_scorer
+
+
+@dataclass(frozen=True)
+class InputOptions(Options):
+    """How lists and manifests are read."""
+
+    path_column: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=INPUTS,
+            metavar="NAME",
+            help="A manifest's column of paths.  [default: path, video, file …]",
+        ),
+    ] = None
+    root: Annotated[
+        str,
+        Option(
+            rich_help_panel=INPUTS,
+            metavar="FOLDER",
+            help="Folder that relative paths in lists and manifests start from.  [default: the current one]",
+        ),
+    ] = ""
 
 
 def score(
@@ -33,200 +153,49 @@ def score(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (with all below them), globs, files, addresses, lists (@list.txt), manifests "
-            "(CSV, TSV, Parquet with a column of paths), or - for a list on stdin.",
+            help="Folders (recursive), globs, files, URLs, lists (@list.txt), manifests "
+            "(CSV, TSV or Parquet with a column of paths), or - for a list on stdin.",
         ),
     ],
     output: Annotated[
         str,
-        typer.Option(
-            "--output",
-            "-o",
-            envvar="VIDCLS_SCORE_OUTPUT",
-            metavar="FILE",
-            help="Where the rows go: .jsonl, .csv or .parquet.",
-        ),
+        Option("--output", "-o", metavar="FILE", help="Where the rows go: a .jsonl, .csv or .parquet file."),
     ],
-    model: o.ModelOption = None,
-    weights: o.WeightsOption = None,
+    model: o.ModelOptions,
+    views: o.ViewOptions,
+    machine: ManyDevices,
+    scoring: ScoringOptions,
+    cluster: ClusterOptions,
+    inputs: InputOptions,
     top_k: o.TopKOption = 5,
-    all_scores: Annotated[
-        bool,
-        typer.Option("--all-scores", envvar="VIDCLS_ALL_SCORES", help="Write the scores of all classes too."),
-    ] = False,
-    views: o.ViewsOption = None,
-    crops: o.CropsOption = None,
-    frames: o.FramesOption = None,
-    stride: o.StrideOption = None,
-    fps: o.FpsOption = "auto",
-    average: o.AverageOption = o.Average.logits,
-    labels: o.LabelsOption = None,
-    decoder: o.DecoderOption = o.Decoder.auto,
-    decode_timeout: o.DecodeTimeoutOption = 60.0,
-    device: Annotated[
-        str,
-        typer.Option(
-            envvar="VIDCLS_DEVICE",
-            rich_help_panel=o.MACHINE,
-            metavar="auto|cpu|cuda|mps|A,B",
-            help="Where the model runs; several, such as cuda:0,cuda:1, run one process each.",
-        ),
-    ] = "auto",
-    precision: o.PrecisionOption = o.Precision.auto,
-    engine: o.EngineOption = o.EngineName.auto,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=256,
-            envvar="VIDCLS_WORKERS",
-            rich_help_panel=SCORING,
-            help="Decoding processes for each model.  [default: as many as keep the model busy]",
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=4096,
-            envvar="VIDCLS_BATCH",
-            rich_help_panel=SCORING,
-            help="Views that go through the model together; halved when memory runs out.  [default: by the device]",
-        ),
-    ] = None,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed", rich_help_panel=SCORING, help="Try clips again that failed in an earlier run."
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=SCORING, help="Replace what an earlier run wrote.")
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            envvar="VIDCLS_SHARD",
-            rich_help_panel=CLUSTER,
-            metavar="I/N",
-            help="Score only part I of N, for job arrays; `vidcls merge` joins the parts.",
-        ),
-    ] = None,
-    runner: Annotated[
-        Runner,
-        typer.Option(
-            envvar="VIDCLS_RUNNER",
-            rich_help_panel=CLUSTER,
-            help="ray: as actors of Ray Data, on this machine or a cluster.",
-        ),
-    ] = Runner.local,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            rich_help_panel=CLUSTER,
-            metavar="ADDRESS",
-            help="Of a cluster: auto, local, or ray://HOST:10001.  [default: RAY_ADDRESS, else a new one here]",
-        ),
-    ] = None,
-    ray_actors: Annotated[
-        int | None,
-        typer.Option(
-            "--ray-actors",
-            min=1,
-            rich_help_panel=CLUSTER,
-            help="Models on the cluster.  [default: one for each GPU, or for four CPUs]",
-        ),
-    ] = None,
-    ray_gpus: Annotated[
-        float | None,
-        typer.Option(
-            "--ray-gpus", min=0, rich_help_panel=CLUSTER, help="GPUs of each.  [default: 1 if there are any]"
-        ),
-    ] = None,
-    path_column: Annotated[
-        str | None,
-        typer.Option(
-            "--path-column",
-            rich_help_panel=INPUTS,
-            metavar="NAME",
-            help="A manifest's column of paths.  [default: path, video, file …]",
-        ),
-    ] = None,
-    root: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=INPUTS,
-            metavar="FOLDER",
-            help="Where relative paths in lists and manifests count from.  [default: the current folder]",
-        ),
-    ] = "",
-    registry: o.RegistryOption = None,
-    random_weights: o.RandomWeightsOption = False,
-    offline: o.OfflineOption = False,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Progress and errors as JSON lines on stderr.")
-    ] = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> int:
-    """Score folders of clips into one row per clip, from a handful to millions.
+    """Classify folders of clips, from a handful to millions, into one row per clip.
 
-    Rows are safe on the disk within a second. Killed or interrupted, the same command goes on where it was; a clip
+    Rows are safe on disk within a second. If the run is killed or interrupted, the same command resumes it; a clip
     that cannot be read gets a row with its error.
     """
-    rate = o.parse_fps(fps)
     from vidcls.score import listing
     from vidcls.score.run import Job
     from vidcls.score.run import score as run
     from vidcls.score.setup import Setup
 
-    load = {
-        "model": model,
-        "weights": weights,
-        "labels": labels,
-        "precision": precision.value,
-        "engine": engine.value,
-        "views": views,
-        "crops": crops,
-        "frames": frames,
-        "stride": stride,
-        "fps": rate,
-        "average": average.value,
-        "decoder": decoder.value,
-        "decode_timeout": decode_timeout,
-        "registry": None if registry is None else str(registry),
-        "random_weights": random_weights,
-        "offline": offline,
-    }
-    inputs = listing.Inputs(listing.sources_of(source), path_column, root)
-    load["clips"] = inputs.at_least(ANNOUNCED)
+    load = keywords(model, views, machine)
+    load["registry"] = None if model.registry is None else str(model.registry)
+    listed = listing.Inputs(listing.sources_of(source), inputs.path_column, inputs.root)
+    load["clips"] = listed.at_least(ANNOUNCED)
     job = Job(
-        inputs=inputs,
+        inputs=listed,
         output=output,
-        setup=Setup({**load, "device": device}, top_k, all_scores, workers, batch),
-        shard=listing.parse_shard(shard),
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        make_scorer=_scorer(runner, ray_address, ray_actors, ray_gpus),
+        setup=Setup(load, top_k, scoring.all_scores, scoring.workers, scoring.batch_size),
+        shard=listing.parse_shard(cluster.shard),
+        retry_failed=scoring.retry_failed,
+        overwrite=scoring.overwrite,
+        make_scorer=cluster.scorer(),
     )
-    summary = run(job, {"json_lines": log_json, "quiet": quiet, "verbose": verbose})
-    return _report(job, summary, log_json, quiet)
-
-
-def _scorer(
-    runner: Runner, address: str | None, actors: int | None, gpus: float | None
-) -> Callable[[Setup], Scorer]:
-    from vidcls.errors import UsageError
-    from vidcls.score.multi_gpu import local_scorer
-
-    if runner is Runner.local:
-        if address is not None or actors is not None or gpus is not None:
-            raise UsageError("--ray-…", "means something to --runner ray only", "add that, or leave it out")
-        return local_scorer
-    from vidcls.score.ray import Cluster, RayRunner
-
-    return lambda setup: RayRunner(setup, Cluster(address, actors, gpus))
+    summary = run(job, {"json_lines": scoring.log_json, "quiet": quiet, "verbose": verbose})
+    return _report(job, summary, scoring.log_json, quiet)
 
 
 def _report(job: Job, summary: Summary, log_json: bool, quiet: bool) -> int:
@@ -243,15 +212,19 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool) -> int:
             if waited is None or not counts.scored
             else f"; the model waited {100 * waited:.0f} % of the time"
         )
-        say(
+        print_message(
             f"vidcls: {counts.scored:,} clips scored{again}{twice}; {job.output} has {summary.rows:,} rows{busy}"
         )
     if not log_json:
         for kind, count in summary.failed.most_common():
             example = summary.examples.get(kind)
-            say(f"vidcls: {count:,} failed: {kind}" + (f", such as {example}" if example else " (before)"))
+            print_message(
+                f"vidcls: {count:,} failed: {kind}" + (f", such as {example}" if example else " (before)")
+            )
         if summary.interrupted:
-            say("vidcls: interrupted; what was scored is kept, and the same command goes on from there")
+            print_message(
+                "vidcls: interrupted; what was scored is kept, and the same command goes on from there"
+            )
     if summary.interrupted:
         return EXIT_INTERRUPTED
     return 1 if summary.failed else 0
@@ -272,4 +245,4 @@ def _log(summary: Summary) -> None:
         "rows": summary.rows,
         **summary.stats,
     }
-    say(json.dumps(facts))
+    print_message(json.dumps(facts))

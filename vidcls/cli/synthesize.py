@@ -1,45 +1,40 @@
-"""``vidcls synthesize``: write labeled clips."""
+"""``vidcls synthesize``: generate labeled clips."""
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vidcls.cli import say
+from vidcls.cli import options as o
+from vidcls.cli import print_message
+from vidcls.cli.groups import Choices
 
-
-class Task(str, Enum):
-    """What the clips are about."""
-
-    camera_motion = "camera-motion"
+TASKS = ("camera-motion",)
 
 
 def synthesize(
-    task: Annotated[Task, typer.Argument(help="What the clips are about.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the clips and labels.csv to.")],
-    clips: Annotated[
-        int, typer.Option("--clips", min=1, help="Number of clips; the labels take turns.")
-    ] = 100,
+    task: Annotated[str, typer.Argument(help="Classification task: camera-motion."), Choices(TASKS)],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the clips and labels.csv.")],
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Number of clips; labels take turns.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same clips.")] = 0,
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="DIR", help="Film these pictures, not textures made by rule."),
+        typer.Option("--images", metavar="FOLDER", help="Film these images instead of procedural textures."),
     ] = None,
     videos: Annotated[
         Path | None,
-        typer.Option("--videos", metavar="DIR", help="Film this footage, not textures made by rule."),
+        typer.Option("--videos", metavar="FOLDER", help="Film this footage instead of procedural textures."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write into a folder that holds other things.")
+        bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: o.QuietOption = False,
 ) -> int:
-    """Write mp4 clips whose camera motion is known exactly, and labels.csv beside them.
+    """Generate labeled mp4 clips whose camera motion is known exactly.
 
-    A run that was broken off goes on when it is started again. Prints the path of labels.csv.
+    An interrupted run resumes when it is started again. Prints the path of labels.csv.
     """
     from vidcls.output.progress import ProgressBar
 
@@ -53,9 +48,9 @@ def synthesize(
             raise
         raise DependencyError("synthesize", "needs OpenCV", "pip install 'vidcls[train]'") from error
 
-    with ProgressBar(task.value, clips, unit="clips", shown=not quiet) as bar:
-        write(out, clips, seed, images, videos, overwrite, bar.update)
+    with ProgressBar(task, clips, unit="clips", shown=not quiet) as bar:
+        write(output, clips, seed, images, videos, overwrite, bar.update)
     if not quiet:
-        say(f"{out}: {clips} clips")
-    typer.echo(out / TABLE)
+        print_message(f"{output}: {clips} clips")
+    typer.echo(output / TABLE)
     return 0

@@ -2,198 +2,209 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from vidcls.cli import options as o
+from vidcls.cli.groups import Choices, Options
 
-DATA, OPTIMIZATION, MACHINE = "Data", "Optimization", "Machine"
-
-
-class TrainPrecision(str, Enum):
-    """Number format of the forward pass."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+DATA, OPTIMIZATION, MACHINE = "Advanced: data", "Advanced: optimization", "Advanced: machine"
 
 
 def complete_recipes(incomplete: str) -> list[str]:
-    """Offer the names of the shipped recipes to the shell."""
+    """Offer the names of the recipes that come with vidcls to the shell."""
     from vidcls.training.recipe_file import recipe_names
 
     return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
-def train(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the run.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", autocompletion=o.complete_models, metavar="NAME", help="Name in the registry."
-        ),
-    ] = None,
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """What is learned from; keys of a recipe."""
+
     data: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="LIST|FOLDER",
-            rich_help_panel=DATA,
-            help="CSV or TSV with path,label; a Kinetics list; a folder with labels.csv or one folder a class; "
+            help="CSV or TSV of path,label; a Kinetics list; a folder with labels.csv or one subfolder per class; "
             "or synthetic:camera-motion.",
         ),
-    ] = None,
+    ] = None
     val: Annotated[
-        str | None,
-        typer.Option(metavar="LIST|FOLDER", rich_help_panel=DATA, help="The like, to validate with."),
-    ] = None,
+        str | None, Option(metavar="LIST|FOLDER", help="Validation set, in the same forms as --data.")
+    ] = None
     videos: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", rich_help_panel=DATA, help="Where a list's relative paths count from."
+        Option(
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            help="Folder that relative paths in a list start from.",
         ),
-    ] = None,
+    ] = None
     labels: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", rich_help_panel=DATA, help="Class names, one a line, in the order of their ids."
+        Option(
+            metavar="FILE", rich_help_panel=DATA, help="Class names, one per line, in the order of their ids."
         ),
-    ] = None,
+    ] = None
     skip_missing: Annotated[
-        bool,
-        typer.Option("--skip-missing", rich_help_panel=DATA, help="Leave out clips whose file is missing."),
-    ] = False,
+        bool, Option("--skip-missing", rich_help_panel=DATA, help="Skip clips whose file is missing.")
+    ] = False
     directions_matter: Annotated[
         bool,
-        typer.Option(
-            "--directions-matter", rich_help_panel=DATA, help="Left and right carry meaning: never flip."
+        Option("--directions-matter", rich_help_panel=DATA, help="Left and right carry meaning: never flip."),
+    ] = False
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the keys of a recipe that these options set."""
+        return {
+            "data": self.data,
+            "val": self.val,
+            "videos": str(self.videos) if self.videos else None,
+            "labels": self.labels,
+            "skip_missing": self.skip_missing or None,
+            "augment": {"directions_matter": self.directions_matter or None},
+        }
+
+
+@dataclass(frozen=True)
+class OptimizationOptions(Options):
+    """How it is learned; keys of a recipe."""
+
+    epochs: Annotated[int | None, Option(min=1, help="Number of epochs.")] = None
+    lr: Annotated[float | None, Option(help="Base learning rate.")] = None
+    batch_size: Annotated[int | None, Option(min=1, help="Clips per step, over all devices.")] = None
+    init_from: Annotated[
+        str | None,
+        Option(
+            metavar="PATH|URL|hub:ID|NAME|none",
+            rich_help_panel=OPTIMIZATION,
+            help="Initial weights: an image ViT, a video checkpoint, a model of the registry, or none for "
+            "random weights.  [default: the model's own weights]",
         ),
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Check recipe, data and model, and train nothing.")
-    ] = False,
+    ] = None
+    micro_batch: Annotated[
+        int | None,
+        Option(
+            min=1,
+            rich_help_panel=OPTIMIZATION,
+            help="Clips per forward pass on one device; gradients are accumulated.",
+        ),
+    ] = None
+    layer_decay: Annotated[
+        float | None,
+        Option(
+            rich_help_panel=OPTIMIZATION,
+            help="Factor on the learning rate from each layer to the one before it.",
+        ),
+    ] = None
+    freeze: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME",
+            rich_help_panel=OPTIMIZATION,
+            help="Parameters to freeze: a name, a pattern, or backbone for all but the head. Repeatable.",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, Option(min=0, rich_help_panel=OPTIMIZATION, help="Seed of all random numbers.")
+    ] = None
+    precision: Annotated[
+        str | None,
+        Option(rich_help_panel=MACHINE, help="Number format.  [default: fp32]"),
+        Choices(("fp32", "bf16", "fp16")),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Option(min=0, rich_help_panel=MACHINE, help="Processes that read clips.  [default: spare cores]"),
+    ] = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the keys of a recipe that these options set."""
+        return {
+            "init": {"from": self.init_from},
+            "schedule": {"epochs": self.epochs},
+            "optimizer": {"lr": self.lr, "layer_decay": self.layer_decay},
+            "batch_size": self.batch_size,
+            "micro_batch": self.micro_batch,
+            "freeze": self.freeze or None,
+            "seed": self.seed,
+            "precision": self.precision,
+            "workers": self.workers,
+        }
+
+
+def train(
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder of the run.")],
+    data: DataOptions,
+    optimization: OptimizationOptions,
+    model: Annotated[
+        str | None,
+        Option("--model", "-m", autocompletion=o.complete_models, metavar="NAME", help="Model name."),
+    ] = None,
     config: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--config",
             "-c",
             autocompletion=complete_recipes,
             metavar="RECIPE",
             help="A recipe: a YAML file, or vivit-k400, vivit-epic, vivit-ssv2, timesformer-k400, vtn-k400, "
-            "camera-motion. Flags win over it.",
-        ),
-    ] = None,
-    init_from: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH|URL|hub:ID|NAME|none",
-            help="Where the weights start: an image ViT, a video checkpoint, a model of the registry, or none for "
-            "random weights.  [default: the model's own weights]",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out exactly where it was broken off.")
-    ] = False,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=OPTIMIZATION, help="Length of the run.")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, rich_help_panel=OPTIMIZATION, help="Clips of one step, over all devices."),
-    ] = None,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=OPTIMIZATION, help="Clips on one device at once; the rest is accumulated."
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(rich_help_panel=OPTIMIZATION, help="Base learning rate.")
-    ] = None,
-    layer_decay: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=OPTIMIZATION, help="Factor on the rate from each layer to the one before it."
-        ),
-    ] = None,
-    freeze: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=OPTIMIZATION,
-            help="Parameters that stay as they are: a name, a pattern, or backbone for all but the head. Repeatable.",
+            "camera-motion. Options take precedence over it.",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any key of the recipe, such as schedule.kind=cosine. Repeatable.",
+            help="Set any key of the recipe, such as schedule.kind=cosine. Repeatable.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, rich_help_panel=OPTIMIZATION, help="Of everything random.")
-    ] = None,
-    precision: Annotated[
-        TrainPrecision | None, typer.Option(rich_help_panel=MACHINE, help="Number format.  [default: fp32]")
-    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Resume the run in --output exactly where it stopped.")
+    ] = False,
+    check: Annotated[
+        bool, Option("--check", help="Validate recipe, data and model without training.")
+    ] = False,
     device: Annotated[
-        str, typer.Option(rich_help_panel=MACHINE, metavar="auto|cpu", help="auto: what accelerate finds.")
+        str, Option(rich_help_panel=MACHINE, metavar="auto|cpu", help="auto: what accelerate finds.")
     ] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0, rich_help_panel=MACHINE, help="Processes that read clips.  [default: spare cores]"
-        ),
-    ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write the metrics for TensorBoard too.")
+        bool, Option("--tensorboard", help="Also write the metrics for TensorBoard.")
     ] = False,
     registry: o.RegistryOption = None,
     quiet: o.QuietOption = False,
 ) -> None:
     """Train or fine-tune a model; several GPUs with ``accelerate launch -m vidcls train …``.
 
-    The folder of the run then holds best.safetensors, which `vidcls predict --weights` takes, metrics.jsonl,
-    curves.png, and all that --resume needs. The path of the best weights is printed.
+    The run's folder gets best.safetensors, which `vidcls predict --weights` takes, metrics.jsonl, curves.png, and
+    all that --resume needs. Prints the path of the best weights.
     """
     if device not in ("auto", "cpu"):
         from vidcls.errors import UsageError
 
         raise UsageError(
-            "--device", f"{device!r} is not known", "use auto or cpu; accelerate launch chooses GPUs"
+            "device", f"{device!r} is unknown", "use auto or cpu; accelerate launch chooses GPUs"
         )
-    overrides: dict[str, Any] = {
+    overrides = {
         "model": model,
-        "data": data,
-        "val": val,
-        "videos": str(videos) if videos else None,
-        "labels": labels,
-        "skip_missing": skip_missing or None,
-        "augment": {"directions_matter": directions_matter or None},
-        "init": {"from": init_from},
-        "schedule": {"epochs": epochs},
-        "optimizer": {"lr": lr, "layer_decay": layer_decay},
-        "batch_size": batch_size,
-        "micro_batch": micro_batch,
-        "freeze": freeze or None,
-        "seed": seed,
-        "precision": precision.value if precision else None,
-        "workers": workers,
         "registry": str(registry) if registry else None,
+        **data.overrides(),
+        **optimization.overrides(),
     }
     from vidcls.training.recipe_file import plan_run
 
-    recipe, resuming = plan_run(out, config, overrides, settings or [], resume)
+    recipe, resuming = plan_run(output, config, overrides, settings or [], resume)
     from vidcls.training.prepare import Prepared
     from vidcls.training.trainer import train
 
     if check:
         Prepared(recipe, device, quiet)
         return
-    result = train(recipe, out, resume=resuming, device=device, tensorboard=tensorboard, quiet=quiet)
+    result = train(recipe, output, resume=resuming, device=device, tensorboard=tensorboard, quiet=quiet)
     if result.main:
         print(result.weights)

@@ -134,5 +134,5 @@ def _memory_errors(device: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            device, "out of memory", "use fewer --views, a smaller --batch or a smaller model"
+            device, "out of memory", "use fewer views, a smaller batch or a smaller model"
         ) from error

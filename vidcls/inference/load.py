@@ -42,9 +42,9 @@ def load(
     precision: str = "auto",
     engine: str = "auto",
     clips: int | None = None,
-    views: int | None = None,
-    crops: int | None = None,
-    frames: int | None = None,
+    num_views: int | None = None,
+    num_crops: int | None = None,
+    num_frames: int | None = None,
     stride: int | None = None,
     fps: Fps = "auto",
     average: Literal["logits", "probs"] | None = None,
@@ -65,10 +65,10 @@ def load(
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         engine: ``auto``, ``eager``, ``compile``, ``openvino`` or ``numpy``; see `vidcls.engines.select` for ``auto``.
         clips: How many clips will be scored, as far as that is known: a faster engine is made only where it pays.
-        views: Clips in time; None leaves it, like the next four, to the model's entry.
-        crops: Crops in space, 1 or 3.
-        frames: Frames of a clip.
-        stride: Frames from one to the next.
+        num_views: Temporal views; None leaves it, like the next three, to the model's entry.
+        num_crops: Spatial crops per view, 1 or 3.
+        num_frames: Frames per view.
+        stride: Distance between sampled frames.
         fps: ``auto``, ``native`` or a rate in 1/s; see ``Classifier``.
         average: ``logits`` or ``probs``; None does as the model's authors do.
         decoder: ``auto``, ``decord`` or ``pyav``.
@@ -89,13 +89,15 @@ def load(
     known = registry if isinstance(registry, Registry) else load_registry(registry)
     name, weights = _name_and_weights(model, weights, known)
     entry = known[name] if name is not None else None
-    found = _find(entry, weights, known, frames=frames, random_weights=random_weights, offline=offline)
+    found = _find(
+        entry, weights, known, num_frames=num_frames, random_weights=random_weights, offline=offline
+    )
     facts = found.facts
-    changes = {"num_views": views, "num_crops": crops, "num_frames": frames, "stride": stride}
+    changes = {"num_views": num_views, "num_crops": num_crops, "num_frames": num_frames, "stride": stride}
     spec = facts.spec.model_copy(update={"input": adjusted(facts.spec.input, changes)})
     if facts.tubelet_frames and spec.input.num_frames % facts.tubelet_frames:
         raise UsageError(
-            "--frames",
+            "num_frames",
             f"{spec.input.num_frames} is not a multiple of {facts.tubelet_frames}, the tubelet's frames",
             "choose another number",
         )
@@ -117,7 +119,7 @@ def load(
         if spec.labels is not None:
             unnamed = (
                 f"the labels of {spec.name} ({spec.labels}) are not as many as the head's {facts.num_classes} "
-                "classes, which go by number; pass --labels FILE",
+                "classes, which go by number; pass labels=FILE",
             )
     return Classifier(
         ready,
@@ -137,7 +139,7 @@ def find_model(
     model: str | os.PathLike[str] | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
-    frames: int | None = None,
+    num_frames: int | None = None,
     registry: str | os.PathLike[str] | Registry | None = None,
     offline: bool = False,
 ) -> Found:
@@ -145,7 +147,7 @@ def find_model(
     known = registry if isinstance(registry, Registry) else load_registry(registry)
     name, weights = _name_and_weights(model, weights, known)
     entry = known[name] if name is not None else None
-    return _find(entry, weights, known, frames=frames, random_weights=False, offline=offline)
+    return _find(entry, weights, known, num_frames=num_frames, random_weights=False, offline=offline)
 
 
 def weights_file(
@@ -187,7 +189,7 @@ def adjusted(spec: InputSpec, changes: dict[str, Any]) -> InputSpec:
         return InputSpec(**{**spec.model_dump(), **given})
     except ValidationError as error:
         raise UsageError(
-            "options", "; ".join(problems(error, InputSpec)), "see `vidcls predict --help`"
+            "views", "; ".join(problems(error, InputSpec)), "see `vidcls predict --help`"
         ) from None
 
 
@@ -201,7 +203,9 @@ def _name_and_weights(
             return None, given
         if known.default is None:
             raise UsageError(
-                "model", "none is named and there is no default", "pass --model; `vidcls models` lists them"
+                "model",
+                "none is named and there is no default",
+                "pass model=NAME; `vidcls models` lists them",
             )
         return known.default, None
     text = os.fspath(model)
@@ -257,17 +261,17 @@ def _find(
     weights: str | None,
     known: Registry,
     *,
-    frames: int | None,
+    num_frames: int | None,
     random_weights: bool,
     offline: bool,
 ) -> Found:
     """Look a model up: what is known of its checkpoint from an earlier run, or else what reading it tells."""
     if random_weights:
         if spec is None:
-            raise UsageError("--random-weights", "needs a model's name", "pass --model NAME")
+            raise UsageError("random_weights", "needs a model's name", "pass model=NAME")
         if weights is not None:
-            raise UsageError("--random-weights", "contradicts --weights", "give one of the two")
-        module = _random_module(spec, frames)
+            raise UsageError("random_weights", "contradicts weights", "give one of the two")
+        module = _random_module(spec, num_frames)
         return Found(_facts(spec, "random", module), lambda: module, module)
     wanted: str | WeightsSpec | None = weights if weights is not None else spec.weights if spec else None
     if wanted is None:
@@ -275,8 +279,8 @@ def _find(
         raise WeightsError(
             spec.name,
             "this architecture has no weights of its own",
-            "pass --weights PATH, choose a model that has some (`vidcls models`), or run it untrained "
-            "with --random-weights",
+            "pass weights=PATH, choose a model that has some (`vidcls models`), or run it untrained "
+            "with random_weights=True",
         )
     from vidcls.zoo.weights import resolve
 
@@ -284,18 +288,18 @@ def _find(
     source = _source_name(wanted)
 
     def read() -> Checkpoint:
-        return _read(path, wanted, spec, frames)
+        return _read(path, wanted, spec, num_frames)
 
     def load_module() -> nn.Module:
         from vidcls.checkpoints import build_model
 
         return build_model(read(), source)
 
-    key = request_key(path, wanted, spec, frames, known)
+    key = request_key(path, wanted, spec, num_frames, known)
     facts = recall(key)
     if facts is not None:
         return Found(facts, load_module, None, path, key)
-    facts = None if frames is not None else _facts_of_small(path, source, spec, known)
+    facts = None if num_frames is not None else _facts_of_small(path, source, spec, known)
     if facts is not None:
         return Found(facts, load_module, None, path, key)
     from vidcls.checkpoints import build_model
@@ -355,7 +359,9 @@ def _facts(
     )
 
 
-def _read(path: Path, wanted: str | WeightsSpec, spec: ModelSpec | None, frames: int | None) -> Checkpoint:
+def _read(
+    path: Path, wanted: str | WeightsSpec, spec: ModelSpec | None, num_frames: int | None
+) -> Checkpoint:
     """Read a checkpoint.
 
     What the tensors leave open (heads, frames) is taken from the registry entry only for the entry's own weights:
@@ -371,8 +377,8 @@ def _read(path: Path, wanted: str | WeightsSpec, spec: ModelSpec | None, frames:
         if not isinstance(wanted, str):
             config = {key: spec.config[key] for key in keys if key in spec.config}
     checkpoint_format = wanted.format if isinstance(wanted, WeightsSpec) else None
-    if frames is not None and (architecture is None or "num_frames" in ARCHITECTURE_KEYS[architecture]):
-        config["num_frames"] = frames
+    if num_frames is not None and (architecture is None or "num_frames" in ARCHITECTURE_KEYS[architecture]):
+        config["num_frames"] = num_frames
     return read_checkpoint(path, architecture, checkpoint_format, **config)
 
 
@@ -386,14 +392,14 @@ def _source_name(wanted: str | WeightsSpec) -> str:
     return wanted.url or wanted.path or ""
 
 
-def _random_module(spec: ModelSpec, frames: int | None) -> nn.Module:
+def _random_module(spec: ModelSpec, num_frames: int | None) -> nn.Module:
     import torch
 
     from vidcls.models import build
 
     config = dict(spec.config)
-    if frames is not None and "num_frames" in ARCHITECTURE_KEYS[spec.architecture]:
-        config["num_frames"] = frames
+    if num_frames is not None and "num_frames" in ARCHITECTURE_KEYS[spec.architecture]:
+        config["num_frames"] = num_frames
     torch.manual_seed(0)
     module = build(spec.architecture, **config).eval()
     for name, parameter in module.named_parameters():

@@ -50,8 +50,7 @@ def quantize_model(
         limit: Clips to use at most.
         truth: A CSV file of ``path,label``.
         say: Takes lines of talk.
-        **wanted: ``model``, ``weights``, ``views``, ``crops``, ``frames``, ``stride``, ``registry`` and ``offline``, as
-            `vidcls.inference.load.load` takes them.
+        **wanted: ``model``, ``weights``, Keywords of `vidcls.inference.load.load`.
 
     Returns:
         The report: differences of the logits, how often the best label stays, and the accuracy before and after
@@ -76,7 +75,7 @@ def quantize_model(
         found = find_model(
             wanted.get("model"),
             weights=wanted.get("weights"),
-            frames=wanted.get("frames"),
+            num_frames=wanted.get("num_frames"),
             registry=wanted.get("registry"),
             offline=bool(wanted.get("offline")),
         )

@@ -13,28 +13,6 @@ if TYPE_CHECKING:
     from vidcls.video.reader import VideoReader
     from vidcls.video.sources import Source
 
-ALL = "all"
-MAX_FRAMES = 65536
-
-
-def parse_frames(text: str | None, views: int | None) -> tuple[int | None, bool]:
-    """Return the number of frames of a clip, None for the model's, and whether every frame is meant.
-
-    Raises:
-        UsageError: It is neither a number nor ``all``, or several views are wanted of what is one.
-    """
-    if text is None:
-        return None, False
-    if text == ALL:
-        if views is not None and views > 1:
-            raise UsageError(
-                f"--views {views}", "contradicts --frames all, which is one view", "give one of the two"
-            )
-        return None, True
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_FRAMES):
-        raise UsageError("--frames", f"{text!r} is no number of frames", f"give 1 to {MAX_FRAMES}, or all")
-    return int(text), False
-
 
 def engine_for_features(engine: str) -> str:
     """Return the engine that runs a model in parts, for clips of any length.
@@ -44,7 +22,7 @@ def engine_for_features(engine: str) -> str:
     """
     if engine == "openvino":
         raise UsageError(
-            "--engine openvino", "is built for clips of one length", "use --engine eager or compile"
+            "engine=openvino", "needs clips of a fixed length", "use engine=eager or engine=compile"
         )
     return "eager" if engine == "auto" else engine
 

@@ -1,0 +1,139 @@
+"""Options declared once: how dataclasses become options, and how the library's parameters become flags."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vidcls.cli import guard
+from vidcls.cli import options as o
+from vidcls.cli.app import COMMANDS, app
+from vidcls.cli.groups import Choices, Flags, Options, arguments, expand, keywords
+from vidcls.errors import InputError, UsageError, VidclsError
+
+FRUITS = {"apple": 1, "pear": 2}
+
+
+@dataclass(frozen=True)
+class Basket(Options):
+    fruit: Annotated[
+        str, typer.Option("--kind", help="Which."), Choices("tests.cli.test_groups:FRUITS", also=("any",))
+    ] = "any"
+    num_pieces: Annotated[int | None, typer.Option("--pieces", "-p", min=1)] = None
+    ripe: Annotated[bool, typer.Option("--ripe")] = False
+
+
+def run(*given: str, env: dict[str, str] | None = None) -> tuple[Any, Any]:
+    seen: list[Any] = []
+
+    def buy(
+        shop: Annotated[str, typer.Argument(metavar="SHOP")], basket: Basket, top: o.TopKOption = 5
+    ) -> None:
+        seen.append((shop, basket, top))
+        if basket.num_pieces == 13:
+            raise UsageError("num_pieces", "is unlucky", "use num_pieces=12, or fruit='pear' with ripe=True")
+
+    one = typer.Typer()
+    one.command()(guard(buy))
+    return CliRunner().invoke(one, given, env=env), seen
+
+
+def test_a_command_gets_its_dataclass() -> None:
+    result, seen = run("corner", "--kind", "pear", "-p", "3", "--ripe", "-k", "2")
+    assert result.exit_code == 0, result.output
+    assert seen == [("corner", Basket("pear", 3, True), 2)]
+    assert run("corner")[1] == [("corner", Basket(), 5)]
+
+
+def test_every_option_reads_the_variable_of_its_flag() -> None:
+    _, seen = run("corner", env={"VIDCLS_KIND": "apple", "VIDCLS_PIECES": "4", "VIDCLS_TOP_K": "7"})
+    assert seen == [("corner", Basket("apple", 4), 7)]
+    assert run("corner", "-p", "5", env={"VIDCLS_PIECES": "4"})[1][0][1].num_pieces == 5
+    assert run("corner", env={"VIDCLS_KIND": "plum"})[0].exit_code == 2
+
+
+def test_choices_are_those_of_the_dict(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, seen = run("corner", "--kind", "pare")
+    assert (result.exit_code, seen) == (2, [])
+    assert "--kind" in result.stderr
+    assert "did you mean 'pear'" in result.stderr
+    assert "any, apple, pear" in result.stderr
+    monkeypatch.setitem(FRUITS, "plum", 3)
+    assert run("corner", "--kind", "plum")[0].exit_code == 0
+    assert Choices("tests.cli.test_groups:FRUITS").complete("p") == ["pear", "plum"]
+
+
+def test_parameters_that_the_library_names_become_flags() -> None:
+    result, _ = run("corner", "-p", "13")
+    assert result.exit_code == 2
+    expected = "vidcls: --pieces: is unlucky; use --pieces 12, or --kind pear with --ripe\n"
+    assert result.stderr == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InputError("num_pieces", "is not a video"), "num_pieces: is not a video"),  # a file's name
+        (UsageError("a.txt", "my_num_pieces=3 is odd"), "a.txt: my_num_pieces=3 is odd"),
+        (UsageError("fruit", "pieces=2"), "--kind: pieces=2"),
+        (VidclsError("x", "pass fruit=A|B"), "x: pass --kind A|B"),
+    ],
+)
+def test_only_parameters_become_flags(error: VidclsError, text: str) -> None:
+    assert Flags({"num_pieces": "--pieces", "fruit": "--kind"}, {}).translate(error) == text
+
+
+def test_options_are_handed_on_to_another_command() -> None:
+    assert arguments(Basket(), Basket("pear", 2, True)) == ["--kind", "pear", "--pieces", "2", "--ripe"]
+
+
+def test_shared_options_are_parameters_of_load() -> None:
+    from vidcls.inference.load import load
+
+    accepted = set(inspect.signature(load).parameters)
+    groups = (o.ModelOptions(), o.ViewOptions(), o.MachineOptions())
+    assert set(keywords(*groups)) <= accepted
+    assert set(keywords(o.WholeVideoOptions())) <= accepted
+    for name, value in keywords(*groups).items():
+        assert inspect.signature(load).parameters[name].default == value, name
+
+
+def test_one_flag_means_one_parameter_everywhere() -> None:
+    parameters: dict[str, str] = {}
+    for command in COMMANDS:
+        for name, flag in expand(command)[1].names.items():
+            if flag.startswith("--"):
+                assert parameters.setdefault(flag, name) == name, f"{command.__name__} {flag}"
+
+
+def test_commands_take_groups_instead_of_many_parameters() -> None:
+    for command in COMMANDS:
+        assert len(inspect.signature(command).parameters) <= 12, command.__name__
+    assert len(fields(o.ModelOptions)) + len(fields(o.ViewOptions)) + len(fields(o.MachineOptions)) > 12
+
+
+@pytest.mark.parametrize("command", [["predict"], ["score"], ["evaluate"], ["train"], ["bench", "models"]])
+def test_help_spells_the_choices_out(command: list[str]) -> None:
+    from vidcls.engines import PRECISIONS
+
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 0
+    shown = "fp32|bf16|fp16" if command == ["train"] else "|".join(PRECISIONS)
+    assert shown in result.output
+
+
+def test_help_of_a_command_two_ways() -> None:
+    env = {"COLUMNS": "100", "TERM": "dumb"}
+    for words in ([], ["predict"], ["bench"], ["bench", "decode"]):
+        expected = CliRunner().invoke(app, [*words, "--help"], env=env)
+        assert CliRunner().invoke(app, ["help", *words], env=env).output == expected.output
+        assert "Usage" in expected.output
+
+
+def test_version_two_ways() -> None:
+    assert CliRunner().invoke(app, ["-V"]).output == CliRunner().invoke(app, ["--version"]).output
