@@ -20,7 +20,7 @@ from typing import IO, Any
 from vidcls.config import nearest
 from vidcls.errors import DependencyError, InputError, OutputError, UsageError
 from vidcls.output.writers import ROW_KEYS
-from vidcls.score import object_store
+from vidcls.video import object_store
 from vidcls.video.sources import is_video_name
 from vidcls.video.urls import is_url
 

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import VIEW_BATCH, Classifier
-from vidcls.score import object_store
 from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, cores, memory, prepare
 from vidcls.score.listing import Item
 from vidcls.score.rows import Result, finish
+from vidcls.video import object_store
 from vidcls.video.reader import VideoReader
 
 CPU_BATCH, GPU_BATCH = (

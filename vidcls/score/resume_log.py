@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.score import object_store
 from vidcls.score.listing import Item
+from vidcls.video import object_store
 
 State = tuple[int | None, int | None]  # size in bytes, time of change in ns
 

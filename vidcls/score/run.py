@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 from vidcls.errors import OutputError, UsageError
 from vidcls.output.text import printable
-from vidcls.score import object_store
 from vidcls.score.listing import Inputs, Item, need_pyarrow
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.pipeline import Scorer
@@ -24,6 +23,7 @@ from vidcls.score.resume_log import Journal, Status, in_shard
 from vidcls.score.row_file import RowFile, atomically, format_of, remove_output
 from vidcls.score.rows import CsvLines, JsonLines
 from vidcls.score.setup import Setup
+from vidcls.video import object_store
 
 
 @dataclass(frozen=True)

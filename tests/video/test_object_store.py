@@ -10,8 +10,8 @@ import pytest
 
 from tests.score.test_run import make_tree, run
 from vidcls.errors import DependencyError, InputError
-from vidcls.score import object_store as remote
 from vidcls.score.listing import Inputs
+from vidcls.video import object_store as remote
 
 fsspec = pytest.importorskip("fsspec")
 
