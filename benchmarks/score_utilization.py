@@ -29,7 +29,9 @@ def repeated(items: Sequence[Item], count: int) -> Iterator[Item]:
     return islice(cycle(items), count)
 
 
-def whole(setup: Setup, items: Sequence[Item], count: int, memory: list[int]) -> tuple[float, dict[str, Any]]:
+def time_pipeline(
+    setup: Setup, items: Sequence[Item], count: int, memory: list[int]
+) -> tuple[float, dict[str, Any]]:
     """Score clips from the first result to the last; clips/s."""
     pipeline = setup.pipeline()
     return timed(pipeline, items, count, memory), pipeline.stats()
@@ -121,7 +123,7 @@ def main() -> None:
     items = list(Inputs(tuple(options.clips_)))
     if options.memory:
         seen: list[int] = []
-        rate, stats = whole(setup, items, options.memory, seen)
+        rate, stats = time_pipeline(setup, items, options.memory, seen)
         mib = [size >> 20 for size in seen]
         print(
             json.dumps(
@@ -129,22 +131,22 @@ def main() -> None:
             )
         )
         return
-    found: dict[str, list[float]] = {"whole": [], "forward": [], "decoding": []}
+    found: dict[str, list[float]] = {"pipeline": [], "forward": [], "decoding": []}
     memory: list[int] = []
     waits = []
     for _ in range(options.rounds):
         found["forward"].append(forward(setup, items, options.clips))
-        rate, stats = whole(setup, items, options.clips, memory)
-        found["whole"].append(rate)
+        rate, stats = time_pipeline(setup, items, options.clips, memory)
+        found["pipeline"].append(rate)
         waits.append(stats["wait_share"])
         found["decoding"].append(decoding(setup, items, options.clips))
     rates = {name: statistics.median(values) for name, values in found.items()}
     slower = min(rates["forward"], rates["decoding"])
     report = {
         "clips_per_second": {name: round(rate, 2) for name, rate in rates.items()},
-        "of_the_slower_part": round(rates["whole"] / slower, 3),
+        "of_the_slower_part": round(rates["pipeline"] / slower, 3),
         # Where both share the same cores, no arrangement can do better than this.
-        "of_shared_cores": round(rates["whole"] * (1 / rates["forward"] + 1 / rates["decoding"]), 3),
+        "of_shared_cores": round(rates["pipeline"] * (1 / rates["forward"] + 1 / rates["decoding"]), 3),
         "wait_share": statistics.median(waits),
         "memory_mib": {"early": memory[0] >> 20, "end": memory[-1] >> 20, "peak": max(memory) >> 20},
         "clips": options.clips * options.rounds,

@@ -15,7 +15,7 @@ PACKAGES = ("vidcls", "torch", "openvino", "nncf", "transformers", "numpy", "av"
 
 
 def describe() -> dict[str, Any]:
-    """Return what a figure must be read with: processor, cores, load, versions."""
+    """Return what a figure depends on: processor, cores, load, versions."""
     found = {}
     for name in PACKAGES:
         try:
@@ -90,7 +90,7 @@ def peak_matmul(device: str, precision: str, seconds: float = 4.0) -> float | No
         with torch.inference_mode():
             timing = measure(
                 lambda: layer(left),  # noqa: B023 - called within this turn
-                wait=waiter(device),
+                wait=synchronizer(device),
                 spread=0.0,
                 seconds=seconds / 2,
                 warm_up=3,
@@ -99,8 +99,8 @@ def peak_matmul(device: str, precision: str, seconds: float = 4.0) -> float | No
     return max(rates)
 
 
-def waiter(device: str) -> Any:
-    """Return what waits for a device to have done its work."""
+def synchronizer(device: str) -> Any:
+    """Return a function that waits until a device has done its work."""
     import torch
 
     if device.startswith("cuda"):

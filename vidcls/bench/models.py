@@ -16,7 +16,7 @@ from vidcls.config import ModelSpec, Registry
 from vidcls.errors import UsageError
 
 Row = dict[str, Any]
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
     registry: str | None = None
 
 
-def measure(plan: Plan, known: Registry, say: Say) -> Iterator[Row]:
+def measure(plan: Plan, known: Registry, notify: Notify) -> Iterator[Row]:
     """Measure and yield the rows, one for each batch; what fails has ``failed`` and no figures.
 
     Raises:
@@ -73,52 +73,55 @@ def measure(plan: Plan, known: Registry, say: Say) -> Iterator[Row]:
     peaks: dict[str, float | None] = {}
     for spec in specs:
         with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
-            yield from _measure_model(plan, spec, folder, peaks, say)
+            yield from _measure_model(plan, spec, folder, peaks, notify)
 
 
 def _measure_model(
-    plan: Plan, spec: ModelSpec, folder: str, peaks: dict[str, float | None], say: Say
+    plan: Plan, spec: ModelSpec, folder: str, peaks: dict[str, float | None], notify: Notify
 ) -> Iterator[Row]:
-    weights, env = _weights(plan, spec, folder, say)
-    kinds = [(engine, precision) for engine in plan.engines for precision in plan.precisions]
-    wanted = set(kinds)
+    weights, env = _weights(plan, spec, folder, notify)
+    wanted = [(engine, precision) for engine in plan.engines for precision in plan.precisions]
+    base = ("eager", "fp32")  # first, since the others' logits are compared with its
     reference: np.ndarray | None = None
-    if ("eager", "fp32") not in wanted:
-        kinds.insert(0, ("eager", "fp32"))
-    kinds.sort(key=lambda kind: kind != ("eager", "fp32"))
     shape: Row = {}
-    for engine, precision in kinds:
-        if engine in ("eager", "compile") and precision == "int8":
+    for kind in dict.fromkeys((base, *wanted)):
+        if kind[0] in ("eager", "compile") and kind[1] == "int8":
             continue
-        say(f"{spec.name}: {engine} {precision}")
         # Where eager fp32 was not asked for, only its logits are.
-        task = _task(plan, spec, weights, engine, precision, quick=(engine, precision) not in wanted)
-        answer = worker.run(task, env=env)
+        task = _task(plan, spec, weights, *kind, quick=kind not in wanted)
+        answer = _run(task, spec, *kind, notify, env)
         if "failed" in answer:
-            say(f"{spec.name}: {engine} {precision}: {answer['failed']}")
-            yield _base(spec, engine, precision) | {"failed": answer["failed"]}
+            yield _base(spec, *kind) | {"failed": answer["failed"]}
             continue
-        logits = np.array(answer["logits"])
         if reference is None:
-            reference, shape = logits, answer
-        if (engine, precision) in wanted:
-            yield from _rows(spec, answer, _error(logits, reference), _peak(plan, answer, peaks))
+            reference, shape = np.array(answer["logits"]), answer
+        if kind in wanted:
+            yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
     if plan.compare and reference is not None:
-        say(f"{spec.name}: transformers fp32")
         limits = {"batch": plan.batches, "spread": plan.spread, "seconds": plan.seconds}
         task = {"do": "transformers", "folder": weights, "input": shape["input"], "device": shape["device"]}
-        answer = worker.run(task | limits)
+        answer = _run(task | limits, spec, "transformers", "fp32", notify)
         if "failed" in answer:
-            say(f"{spec.name}: transformers: {answer['failed']}")
             yield _base(spec, "transformers", "fp32") | {"failed": answer["failed"]}
             return
         answer = {**shape, **answer, "clip": None}
-        yield from _rows(
-            spec, answer, _error(np.array(answer["logits"]), reference), _peak(plan, answer, peaks)
-        )
+        yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
 
 
-def _weights(plan: Plan, spec: ModelSpec, folder: str, say: Say) -> tuple[str | None, dict[str, str] | None]:
+def _run(
+    task: Row, spec: ModelSpec, engine: str, precision: str, notify: Notify, env: dict[str, str] | None = None
+) -> Row:
+    """Do one task in a process of its own, and say what is measured and whether it failed."""
+    notify(f"{spec.name}: {engine} {precision}")
+    answer = worker.run(task, env=env)
+    if "failed" in answer:
+        notify(f"{spec.name}: {engine} {precision}: {answer['failed']}")
+    return answer
+
+
+def _weights(
+    plan: Plan, spec: ModelSpec, folder: str, notify: Notify
+) -> tuple[str | None, dict[str, str] | None]:
     """Choose the weights: given, on this machine, random in transformers' format, or random; and the environment."""
     if plan.weights is not None:
         return plan.weights, None
@@ -127,7 +130,7 @@ def _weights(plan: Plan, spec: ModelSpec, folder: str, say: Say) -> tuple[str | 
 
         if is_present(spec.weights):
             return None, None
-    say(f"{spec.name}: random weights")
+    notify(f"{spec.name}: random weights")
     if not plan.compare:
         return "random", None
     config = {**spec.config} | ({"num_frames": plan.num_frames} if plan.num_frames else {})
@@ -221,5 +224,5 @@ def _peak(plan: Plan, answer: Row, peaks: dict[str, float | None]) -> float | No
     return peaks[precision]
 
 
-def _error(logits: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.abs(logits - reference).max())
+def _error(answer: Row, reference: np.ndarray) -> float:
+    return float(np.abs(np.array(answer["logits"]) - reference).max())

@@ -1,4 +1,4 @@
-"""The whole command, from the shell's point of view: ``vidcls predict CLIP``, cold and warm."""
+"""The command from start to end, from the shell's point of view: ``vidcls predict CLIP``, cold and warm."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from vidcls.errors import UsageError
 HEADINGS = ("run", "median s", "p90 s", "±", "peak memory", "processor s")
 
 
-def whole(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -> list[dict[str, Any]]:
+def time_command(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -> list[dict[str, Any]]:
     """Time the command in fresh processes.
 
-    ``first`` runs with an empty cache of vidcls's own, so that nothing is known of the checkpoint; ``again`` are
-    the runs after it with that cache; ``yours`` those with the person's own, where a converted engine may lie.
+    ``empty cache`` is the first run with a cache of vidcls's own that holds downloads only, so that nothing is known of
+    the checkpoint; ``warm cache`` are the runs after it; ``your cache`` those with the user's own cache, where an
+    exported engine may lie.
 
     Args:
         clip: The clip.
         arguments: Options of ``vidcls predict``.
-        repetitions: Runs of ``again`` and of ``yours``.
+        repetitions: Runs with a warm cache, and with yours.
 
     Raises:
         UsageError: The command fails.
@@ -35,10 +36,10 @@ def whole(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -> list[
         own = {**os.environ, "VIDCLS_CACHE": folder}
         if os.environ.get("VIDCLS_CACHE") is None:
             _link_downloads(folder)
-        first = [timed(command, own)]
-        again = [timed(command, own) for _ in range(repetitions)]
+        empty = [timed(command, own)]
+        warm = [timed(command, own) for _ in range(repetitions)]
     yours = [timed(command, dict(os.environ)) for _ in range(repetitions)]
-    return [summary("first", first), summary("again", again), summary("yours", yours)]
+    return [summary("empty cache", empty), summary("warm cache", warm), summary("your cache", yours)]
 
 
 def _link_downloads(folder: str) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 from vidcls.errors import UsageError
 
-HEADINGS = ("clips", "seconds", "clips/s", "failed", "model busy")
+HEADINGS = ("clips", "seconds", "clips/s", "failed", "model utilization")
 
 
-def pipeline(clips: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
+def time_scoring(clips: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
     """Score clips once, in a process of its own.
 
     Args:
@@ -28,36 +28,31 @@ def pipeline(clips: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
         output = Path(folder, "scores.jsonl")
-        command = [
-            sys.executable,
-            "-m",
-            "vidcls",
-            "score",
-            *clips,
-            "-o",
-            str(output),
-            "--log-json",
-            *arguments,
-        ]
+        command = [sys.executable, "-m", "vidcls", "score", *clips, "-o", str(output), "--log-json"]
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
         took = time.perf_counter() - start
-    events = []
-    for line in done.stderr.splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    last = events[-1] if events and isinstance(events[-1], dict) else {}
+    last = _last_event(done.stderr)
     if last.get("event") != "finished":
         raise UsageError("vidcls score", done.stderr.strip()[-500:] or "failed", "see above")
     waited = last.get("wait_share")
     return {
         **last,
-        "seconds_whole": took,
-        "clips_per_second_whole": last["scored"] / took,
+        "total_seconds": took,
+        "total_clips_per_second": last["scored"] / took,
         "busy_share": None if waited is None else 1 - waited,
     }
+
+
+def _last_event(log: str) -> dict[str, Any]:
+    """The last line of a log that is a JSON object; empty where none is."""
+    for line in reversed(log.splitlines()):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        return event if isinstance(event, dict) else {}
+    return {}
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -65,8 +60,8 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     busy = row["busy_share"]
     return (
         str(row["scored"]),
-        f"{row['seconds_whole']:.2f}",
-        f"{row['clips_per_second_whole']:.3g}",
+        f"{row['total_seconds']:.2f}",
+        f"{row['total_clips_per_second']:.3g}",
         str(sum(row["failed"].values())),
         "-" if busy is None else f"{100 * busy:.0f} %",
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.bench.machine import peak_matmul, peak_memory, waiter
+from vidcls.bench.machine import peak_matmul, peak_memory, synchronizer
 from vidcls.bench.timing import measure
 from vidcls.errors import VidclsError
 
@@ -80,7 +80,7 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
         engine.prepare(np.dtype(np.uint8), scale_shift)
         ready = time.perf_counter() - start
         device = engine.device
-        wait = waiter(device) if engine.name != "openvino" else (lambda: None)
+        wait = synchronizer(device) if engine.name != "openvino" else (lambda: None)
         warm_up = 3 if engine.name == "compile" else 1
         limits = {"spread": task["spread"], "seconds": task["seconds"], "warm_up": warm_up}
         rows = []
@@ -163,7 +163,7 @@ def measure_transformers(task: dict[str, Any]) -> dict[str, Any]:
     with torch.inference_mode():
         for batch in task["batch"]:
             views = torch.from_numpy(normalize(pixels_of(spec, batch), spec)).to(task["device"])
-            timing = measure(lambda: forward(views), wait=waiter(task["device"]), **limits)  # noqa: B023
+            timing = measure(lambda: forward(views), wait=synchronizer(task["device"]), **limits)  # noqa: B023
             rows.append({"batch": batch, "timing": timing.as_dict(), "memory": peak_memory(task["device"])})
         view = torch.from_numpy(normalize(pixels_of(spec, 1), spec)).to(task["device"])
         logits = forward(view)[0].float().cpu().tolist()
