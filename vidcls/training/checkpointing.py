@@ -1,6 +1,6 @@
-"""The whole state of a training run in one file, written so that it is there whole or not at all.
+"""The whole state of a training run in one file, written atomically.
 
-``state.pt`` holds everything from which the run goes on exactly: weights, optimizer, running mean, random states,
+``state.pt`` holds everything from which the run continues exactly: weights, optimizer, running mean, random states,
 counters. ``last.safetensors`` and ``best.safetensors`` beside it are for use, and follow from it.
 """
 
@@ -150,7 +150,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """Read the run's state, or None where the run was broken off before its first save.
+    """Read the run's state, or None where the run was interrupted before its first save.
 
     Raises:
         CheckpointError: The file is damaged or of another version.

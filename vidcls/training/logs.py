@@ -1,4 +1,4 @@
-"""What a run says of itself: a progress bar or lines, ``metrics.jsonl``, curves, TensorBoard, the bad clips."""
+"""Messages and records of a run: progress, ``metrics.jsonl``, curves, TensorBoard, the bad clips."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from vidcls.errors import DependencyError
 from vidcls.output.progress import ProgressBar
+from vidcls.output.text import printable
 from vidcls.training.checkpointing import output_error, replaced, write_text
 
 T = TypeVar("T")
@@ -22,9 +23,9 @@ LINE_EVERY = 10.0
 """Seconds between two lines where no progress bar can be shown."""
 
 
-def say(text: str) -> None:
-    """Print one line of talk on stderr."""
-    print(text, file=sys.stderr, flush=True)
+def message(text: str) -> None:
+    """Print one line on stderr, made safe for a terminal."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 class MetricsFile:
@@ -32,7 +33,7 @@ class MetricsFile:
 
     Args:
         path: The file.
-        step: Where a resumed run goes on: rows of later steps, which will be made again, are dropped.
+        step: Where a resumed run continues: rows of later steps, which will be made again, are dropped.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -56,7 +57,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line that was broken off is left out."""
+    """Rows of a metrics file; a last line that is incomplete is left out."""
     if not path.exists():
         return []
     rows = []
@@ -84,12 +85,12 @@ class BadClips:
         return len(self.reasons)
 
     def add(self, found: tuple[tuple[str, str], ...]) -> None:
-        """Note clips, and tell of each once."""
+        """Record clips, and report each once."""
         new = {path: reason for path, reason in found if path not in self.reasons}
         if not new:
             return
         for path, reason in new.items():
-            say(f"skipped {path}: {reason}")
+            message(f"skipped {path}: {reason}")
         self.reasons.update(new)
         with replaced(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -102,7 +103,7 @@ class Progress:
 
     Args:
         epochs: Length of the run.
-        quiet: Say nothing.
+        quiet: Print nothing.
     """
 
     def __init__(self, epochs: int, quiet: bool = False) -> None:
@@ -121,10 +122,10 @@ class Progress:
             self._bar.update(step, text=figures)
         elif not self.quiet and time.monotonic() - self._last > LINE_EVERY:
             self._last = time.monotonic()
-            say(f"epoch {epoch + 1}/{self.epochs} step {step}/{steps} {figures}")
+            message(f"epoch {epoch + 1}/{self.epochs} step {step}/{steps} {figures}")
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -189,7 +190,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def figures_line(means: dict[str, float], speed: dict[str, float]) -> str:
-    """What the progress bar says."""
+    """The figures beside the progress bar."""
     return (
         f"loss {means['train_loss']:.3f}  top-1 {means['train_top1']:.1%}  "
         f"{speed['clips_per_s']:.1f} clips/s  waiting for data {speed['data_wait']:.0%}"
@@ -197,7 +198,7 @@ def figures_line(means: dict[str, float], speed: dict[str, float]) -> str:
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """What is said at an epoch's end."""
+    """The line at the end of an epoch."""
     parts = [f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.1%}"]
     if "val_loss" in row:
         parts.append(

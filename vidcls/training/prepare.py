@@ -44,9 +44,9 @@ class Prepared:
         recipe, accelerator = self.recipe, self.accelerator
         self.spec = setup.find_model(recipe, load_registry(recipe.registry))
         self.data = load_data(recipe, self.spec)
-        self.say(*self.data.notes)
+        self.message(*self.data.notes)
         if accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
-            self.say("this CPU has no bfloat16 arithmetic: --precision fp32 is many times as fast here")
+            self.message("this CPU has no bfloat16 arithmetic: --precision fp32 is many times as fast here")
         self.loader, self.val = make_loaders(
             recipe,
             self.spec,
@@ -64,7 +64,9 @@ class Prepared:
             self._start(model)
         frozen = optim.freeze(model, self.recipe.freeze)
         if frozen:
-            self.say(f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters are frozen")
+            self.message(
+                f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters are frozen"
+            )
         self.uses_indices = bool(getattr(model, "uses_frame_indices", False))
         return model
 
@@ -109,18 +111,20 @@ class Prepared:
         """The weights that count: the running mean where there is one."""
         return self.mean.module if self.mean is not None else self.plain
 
-    def say(self, *lines: str) -> None:
+    def message(self, *lines: str) -> None:
         """Print on stderr, once however many processes there are."""
         if self.main and not self.quiet:
             for line in lines:
-                logs.say(line)
+                logs.message(line)
 
     def _start(self, model: nn.Module) -> None:
         """Fill the weights as the recipe says, and say so."""
         report = setup.start_weights(model, self.spec, self.recipe)
-        self.say(f"starting from {report}" if report else f"{self.spec.name}: starting from random weights")
+        self.message(
+            f"starting from {report}" if report else f"{self.spec.name}: starting from random weights"
+        )
         if report and any(name.startswith("head") for name in report.fresh):
-            self.say(f"new head for {len(self.data.labels)} classes: {', '.join(self.data.labels[:8])}"
+            self.message(f"new head for {len(self.data.labels)} classes: {', '.join(self.data.labels[:8])}"
                      + (" …" if len(self.data.labels) > 8 else ""))  # fmt: skip
         epochs = self.recipe.schedule.epochs
         motion_start.set_start(model, self.recipe.init, self.loader, self.spec.input, unused_epoch=epochs)

@@ -186,7 +186,7 @@ class Recipe(Spec):
         config: Keywords laid over the architecture's ``config`` of the registry.
         input: Keys laid over the registry entry's ``input``.
         data: CSV, TSV, Kinetics list, folder of classes, or ``synthetic:camera-motion``.
-        val: The like, for validation; without it the last epoch counts as best.
+        val: Validation clips, in the same forms; without them the last epoch counts as best.
         videos: Folder from which paths in a list count; the list's own folder where it is left out.
         heads: For several labels a clip: name of each → number of classes; the data has one column for each.
         synthetic: How clips are made on the fly.
@@ -208,7 +208,7 @@ class Recipe(Spec):
         plain_attention: Attend by plain matrix products instead of the fused kernel; on CPUs and with fewer than
             about a hundred tokens that is a quarter faster, with many it takes much memory.
         augment: What is done to the pictures.
-        seed: Of everything random.
+        seed: Seed of all random draws.
         workers: Processes that read clips; None: one for each spare core, 8 at most.
         save_every: Optimizer steps between two saves of the training state; an epoch's end always saves.
         patience: Epochs without a better validation after which training stops; None: never.

@@ -97,7 +97,7 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Let a recipe's paths hold from any folder."""
+    """Make a recipe's paths absolute."""
     changes: dict[str, Any] = {}
     for key in ("data", "val", "videos", "registry", "labels"):
         value = getattr(recipe, key)
@@ -146,10 +146,10 @@ def plan_run(
         config: Recipe file or name.
         flags: Nested like the recipe; None is not given.
         settings: ``KEY=VALUE`` strings, which win over all.
-        resume: Whether to go on with a run.
+        resume: Whether to continue a run.
 
     Returns:
-        The recipe, and whether there is a run to go on with: one that was killed before it began starts anew.
+        The recipe, and whether there is a run to continue: one that was killed before it began starts anew.
 
     Raises:
         UsageError: A resumed run was given other settings than it was begun with.

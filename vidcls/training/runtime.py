@@ -19,7 +19,7 @@ from vidcls.training import checkpointing
 
 
 class TrainingError(VidclsError):
-    """Training cannot go on; the last good checkpoint is in place."""
+    """Training cannot continue; the last good checkpoint is in place."""
 
     kind = "training"
 
@@ -80,7 +80,7 @@ def stop_between_steps() -> Iterator[threading.Event]:
 
 @contextmanager
 def readable_errors(out: Path) -> Iterator[None]:
-    """Say what ran out, instead of a traceback."""
+    """Turn errors of memory and of worker processes into one line that says what ran out."""
     kept = "; the last good checkpoint is in place" if (out / checkpointing.STATE).exists() else ""
     try:
         yield

@@ -73,7 +73,7 @@ def _overlaid(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     try:
         return spec.model_copy(update={"config": config, "input": InputSpec(**view)})
     except ValidationError as error:
-        raise ConfigError("recipe", "input: " + "; ".join(problems(error, InputSpec)), "mend it") from None
+        raise ConfigError("recipe", "input: " + "; ".join(problems(error, InputSpec)), "fix it") from None
 
 
 def _pair(value: Any, key: str) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ LOG_EVERY = 50
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         folder: The run.
@@ -50,7 +50,7 @@ class Result:
         steps: Optimizer steps.
         scores: The best validation, or None without one.
         bad_clips: How many clips could not be read.
-        main: Whether this is the first of several processes, which speaks for all.
+        main: Whether this is the first of several processes, the one that prints.
     """
 
     folder: Path
@@ -79,12 +79,12 @@ def train(
     tensorboard: bool = False,
     quiet: bool = False,
 ) -> Result:
-    """Train as the recipe says, or go on with the run in ``out``.
+    """Train as the recipe says, or continue the run in ``out``.
 
     Args:
         recipe: The whole run.
         out: Its folder.
-        resume: Go on where it was broken off; a run that has not saved yet begins anew.
+        resume: Continue where it was interrupted; a run that has not saved yet starts anew.
         device: ``auto`` (accelerate's choice) or ``cpu``.
         tensorboard: Write the metrics for TensorBoard too.
         quiet: Print nothing but warnings.
@@ -107,7 +107,7 @@ class Trainer:
     Args:
         recipe: The whole run.
         out: Its folder.
-        resume: Go on where it was broken off.
+        resume: Continue where it was interrupted.
         device: ``auto`` or ``cpu``.
         tensorboard: Write the metrics for TensorBoard too.
         quiet: Print nothing but warnings.
@@ -144,12 +144,12 @@ class Trainer:
     def run(self, stopped: threading.Event) -> Result:
         """Train to the end; see `train`."""
         if self._is_over():
-            self._say_finished()
+            self._report_finished()
         while not self._is_over():
             self._train_epoch(stopped)
             self._end_epoch()
             if self.at.epoch < self.recipe.schedule.epochs and self._is_over():
-                self.parts.say(f"stopping early: no better validation in the last {self.stale} epochs")
+                self.parts.message(f"stopping early: no better validation in the last {self.stale} epochs")
         for part in (self.board, self.parts.loader, self.parts.val):
             if part is not None:
                 part.close()
@@ -162,15 +162,15 @@ class Trainer:
             patience is not None and self.stale >= patience
         )
 
-    def _say_finished(self) -> None:
-        """Say that a resumed run has nothing left to do, and how to train it further."""
+    def _report_finished(self) -> None:
+        """Report that a resumed run has nothing left to do, and how to train it further."""
         done = f"{self.out}: already finished ({self.at.epoch} of {self.recipe.schedule.epochs} epochs)"
         if self.at.epoch < self.recipe.schedule.epochs:
-            self.parts.say(
+            self.parts.message(
                 f"{done}, no better validation in the last {self.stale}; train further with --set patience=N"
             )
         else:
-            self.parts.say(f"{done}; train further with --resume --epochs {2 * self.at.epoch}")
+            self.parts.message(f"{done}; train further with --resume --epochs {2 * self.at.epoch}")
 
     def _train_epoch(self, stopped: threading.Event) -> None:
         """All steps that are left of the epoch."""
@@ -287,7 +287,7 @@ class Trainer:
         self._log(row)
         if self.metrics is not None:
             logs.draw_curves(self.metrics.rows, self.out / logs.CURVES)
-        self.parts.say(logs.epoch_line(row, self.recipe.schedule.epochs, better and scores is not None))
+        self.parts.message(logs.epoch_line(row, self.recipe.schedule.epochs, better and scores is not None))
 
     def _validate(self) -> Scores | None:
         if self.parts.val is None:
@@ -353,4 +353,4 @@ class Trainer:
         self.best, self.stale = state["best"], state["stale"]
         checkpointing.restore_random_states(state["random"])
         if not self._is_over():
-            self.parts.say(f"continuing at epoch {self.at.epoch + 1}, step {self.at.step}")
+            self.parts.message(f"continuing at epoch {self.at.epoch + 1}, step {self.at.step}")

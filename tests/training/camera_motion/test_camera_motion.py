@@ -85,7 +85,7 @@ def test_positions_are_filled_by_name_and_amplitude():
     fill_positions(model, {"temporal.pos_embed": 0.5})
     assert torch.equal(model.get_parameter("temporal.pos_embed")[0], sine_positions((2,), 16, 32.0) * 0.5)
     assert model.get_parameter("spatial.pos_embed").abs().max() < 0.2
-    with pytest.raises(ConfigError, match=r"head\.weight is no position embedding.*spatial\.pos_embed"):
+    with pytest.raises(ConfigError, match=r"head\.weight is not a position embedding.*spatial\.pos_embed"):
         fill_positions(model, {"head.weight": 0.5})
     with_token = build("vivit-fe", num_frames=8, num_classes=2, pool="token", tubelet_size=(4, 8, 8), **SMALL)
     with pytest.raises(ConfigError, match="pool: gap"):

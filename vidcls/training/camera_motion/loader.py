@@ -20,7 +20,7 @@ Block = tuple[Tensor, Tensor, Tensor]
 
 
 class SyntheticLoader:
-    """Batches of clips that are made on the fly, by whole blocks, since a block's clips share their making.
+    """Batches of clips made on the fly, block by block, since the clips of a block share their backgrounds.
 
     Args:
         blocks: Makes block ``n``: of each clip its frames (t, h, w, 3) uint8, its class id, and the camera's steps

@@ -143,7 +143,7 @@ def fill_positions(model: nn.Module, amplitudes: Mapping[str, float]) -> None:
     for name, amplitude in amplitudes.items():
         if name not in grids:
             known = ", ".join(grids) or "none"
-            raise ConfigError("init.sines", f"{name} is no position embedding", f"this model's: {known}")
+            raise ConfigError("init.sines", f"{name} is not a position embedding", f"this model's: {known}")
         grid, weight = grids[name], model.get_parameter(name)
         if weight.shape[1] != math.prod(grid) or weight.shape[2] % (2 * len(grid)):
             raise ConfigError(

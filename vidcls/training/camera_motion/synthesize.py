@@ -131,7 +131,7 @@ def row(plan: ClipPlan, cut: float | None) -> dict[str, Any]:
 
 
 def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> list[dict[str, str]]:
-    """Make the folder ready, or take up a set that was broken off.
+    """Make the folder ready, or continue a set that was interrupted.
 
     Returns:
         Rows of the clips that are already there.
@@ -176,7 +176,7 @@ def synthesize(
     """Write a set of labeled clips: numbered mp4 files and labels.csv.
 
     Args:
-        out: Folder to write; a set of the same settings that was broken off there goes on.
+        out: Folder to write; an interrupted set of the same settings is continued.
         clips: Number of clips; the labels take turns.
         seed: Seed of the set.
         images: Folder of pictures to film instead of textures made by rule.

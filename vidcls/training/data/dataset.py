@@ -1,6 +1,6 @@
 """Training clips: decoded, augmented and batched in worker processes, each determined by (seed, epoch, index).
 
-A clip that cannot be read gives its place to the next one that can, so that batches keep their size; it is
+A clip that cannot be read is replaced by the next one that can, so that batches keep their size; it is
 reported with the batch and never ends the training.
 """
 
@@ -41,7 +41,7 @@ class Batch:
         labels: (b, heads) int64.
         indices: (b, t) int64 numbers of the frames within the clip's span; what VTN is told.
         bad: Path and reason of each clip that could not be read.
-        error: Why no clip at all could be read; whoever asked for the batch raises it. (An exception that leaves a
+        error: Why no clip at all could be read; the caller raises it. (An exception that leaves a
             worker process loses its type on the way.)
         motion: (b, t - 1, 4) how the camera moved from frame to frame, of clips that were made.
     """
@@ -87,7 +87,7 @@ class ClipDataset(Dataset[Batch]):
         labels: (n, heads) ids of their labels.
         spec: How the model sees a video.
         augment: What is done to the pictures; None gives the central view as it is tested.
-        seed: Of everything random.
+        seed: Seed of all random draws.
         decoder: As for `VideoReader`.
         timeout: Seconds that decoding one clip may take.
     """

@@ -24,7 +24,7 @@ class Data:
         classes: Class names of each head, in the order of their ids.
         train: Training clips and their ids; None where they are made on the fly.
         val: Validation clips; None for none, or where they are made on the fly.
-        notes: What a person should know.
+        notes: Warnings for the user.
     """
 
     classes: tuple[tuple[str, ...], ...]
@@ -62,7 +62,7 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
         mistakes += found + listing.unknown_labels(one, classes)
         missing += absent
     if mistakes or (missing and not recipe.skip_missing):
-        remedy = "mend the list" + (", or leave missing clips out with --skip-missing" if missing else "")
+        remedy = "fix the list" + (", or leave missing clips out with --skip-missing" if missing else "")
         raise listing.report(recipe.data, mistakes, [] if recipe.skip_missing else missing, remedy)
     data = Data(classes)
     if missing:
@@ -74,7 +74,7 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
         raise UsageError(
             recipe.data, "no clip of the list exists", "check the paths, or give --videos FOLDER"
         )
-    data.notes += _doubts(data)
+    data.notes += _warnings(data)
     return data
 
 
@@ -82,14 +82,12 @@ def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[t
     from vidcls.zoo.labels import load_labels
 
     if not train.samples:
-        raise listing.report(train.source, train.problems, [], "mend the list")
+        raise listing.report(train.source, train.problems, [], "fix the list")
     if recipe.heads:
         found = listing.make_classes(train)
         for (name, size), names in zip(recipe.heads.items(), found, strict=True):
             if len(names) > size:
-                raise UsageError(
-                    train.source, f"{len(names)} classes of {name}, not {size}", "correct heads:"
-                )
+                raise UsageError(train.source, f"{len(names)} classes of {name}, not {size}", "correct heads")
         return tuple(
             (*names, *(f"{name} {i}" for i in range(len(names), size)))
             for (name, size), names in zip(recipe.heads.items(), found, strict=True)
@@ -110,8 +108,8 @@ def _numbered(
     return samples, [listing.label_ids(sample, classes, lookup) for sample in samples]
 
 
-def _doubts(data: Data) -> list[str]:
-    """What may be meant, but is worth saying: classes without clips, clips in both sets."""
+def _warnings(data: Data) -> list[str]:
+    """What may be intended, but is worth a warning: classes without clips, clips in both sets."""
     notes = []
     assert data.train is not None
     seen = [{ids[head] for ids in data.train[1]} for head in range(len(data.classes))]

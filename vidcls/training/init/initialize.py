@@ -74,7 +74,7 @@ class _Fill:
         self.transformed: list[str] = []
         self.used: set[str] = set()
 
-    def take(self, name: str) -> Tensor:
+    def read(self, name: str) -> Tensor:
         if name not in self.source:
             raise CheckpointError(self.subject, f"no tensor {name!r}", "it is not a complete image ViT")
         self.used.add(name)
@@ -82,7 +82,7 @@ class _Fill:
 
     def copy(self, name: str, source: str, tensor: Tensor | None = None) -> None:
         """Fill ``name`` with the source's ``source``, or with ``tensor`` made from it."""
-        value = self.take(source) if tensor is None else tensor
+        value = self.read(source) if tensor is None else tensor
         self.used.add(source)
         if name not in self.own:
             raise CheckpointError(
@@ -211,7 +211,7 @@ def _fill_vivit(fill: _Fill, model: nn.Module, method: str, positions: str, temp
     steps, height, width = config.grid_size
     encoder = "spatial." if architecture == "vivit-fe" else "encoder."
     sequence = 1 if architecture == "vivit-fe" else steps
-    filters = fill.take("patch_embed.proj.weight")
+    filters = fill.read("patch_embed.proj.weight")
     fill.copy(
         "patch_embed.proj.weight",
         "patch_embed.proj.weight",
@@ -220,7 +220,7 @@ def _fill_vivit(fill: _Fill, model: nn.Module, method: str, positions: str, temp
     fill.copy("patch_embed.proj.bias", "patch_embed.proj.bias")
     place = f"{encoder}pos_embed"
     fitted = fit_positions(
-        fill.take("pos_embed"),
+        fill.read("pos_embed"),
         fill.own[place],
         grid=(height, width),
         num_frames=sequence,
