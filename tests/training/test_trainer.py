@@ -168,7 +168,7 @@ def test_a_full_disk_stops_with_the_last_good_state(
         save(content, path)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OutputError, match=r"the disk is full \(the last good one is in place\).*--resume"):
+    with pytest.raises(OutputError, match=r"the disk is full \(the last good one is in place\).*resume=True"):
         train(plan, tmp_path / "run", device="cpu", quiet=True)
     monkeypatch.undo()
     state = checkpointing.load_state(tmp_path / "run")
@@ -191,7 +191,7 @@ def test_running_out_of_memory_is_said_in_one_line(
         raise error
 
     monkeypatch.setattr(FactorizedEncoderViViT, "forward", forward)
-    with pytest.raises(DeviceError, match="lower --micro-batch"):
+    with pytest.raises(DeviceError, match="set a smaller micro_batch=N"):
         train(recipe(), tmp_path / "run", device="cpu", quiet=True)
 
 
@@ -222,7 +222,7 @@ def test_a_set_of_bad_clips_only_is_an_error(recipe: Any, tmp_path: Path) -> Non
 
 def test_a_run_is_not_overwritten(recipe: Any, tmp_path: Path) -> None:
     train(recipe(schedule={"epochs": 1}), tmp_path / "run", device="cpu", quiet=True)
-    with pytest.raises(UsageError, match="already holds a run; continue it with --resume"):
+    with pytest.raises(UsageError, match="already holds a run; continue it with resume=True"):
         train(recipe(schedule={"epochs": 1}), tmp_path / "run", device="cpu", quiet=True)
 
 
@@ -255,7 +255,7 @@ def test_a_run_that_lost_patience_says_so(
     assert train(plan, tmp_path / "run", device="cpu").steps == 6
     assert "stopping early: no better validation in the last 1 epochs" in capsys.readouterr().err
     assert train(plan, tmp_path / "run", resume=True, device="cpu").steps == 6
-    assert "train further with --set patience=N" in capsys.readouterr().err
+    assert "train further with --resume --set patience=2" in capsys.readouterr().err
 
 
 def test_fine_tuning_says_that_the_head_is_new(

@@ -147,7 +147,7 @@ def predict(
     """Measure the whole command `vidcls predict CLIP`, start-up and imports included."""
     from vidcls.bench import predict as bench
 
-    rows = bench.whole(clip, arguments(model, views, machine))
+    rows = bench.time_command(clip, arguments(model, views, machine))
     _write("predict", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
 
@@ -161,7 +161,7 @@ def score(
     """Measure how busy `vidcls score` keeps the model."""
     from vidcls.bench import score as bench
 
-    row = bench.pipeline(clip, arguments(model, views, machine))
+    row = bench.time_scoring(clip, arguments(model, views, machine))
     _write("score", [row], bench.HEADINGS, [bench.cells(row)], report)
 
 

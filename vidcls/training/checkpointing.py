@@ -63,9 +63,7 @@ def output_error(path: Path, error: Exception) -> OutputError:
         "the disk is full" if full else f"cannot be written ({getattr(error, 'strerror', None) or error})"
     )
     kept = " (the last good one is in place)" if path.exists() else ""
-    remedy = (
-        "make room, then continue with --resume" if full else "check the folder, then continue with --resume"
-    )
+    remedy = ("make room" if full else "check the folder") + ", then continue with resume=True"
     return OutputError(str(path), reason + kept, remedy)
 
 
@@ -111,12 +109,14 @@ def prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
     """
     if not resume and ((out / STATE).exists() or (out / RECIPE).exists()):
         raise UsageError(
-            str(out), "already holds a run", "continue it with --resume, or name another --output"
+            str(out), "already holds a run", "continue it with resume=True, or name another output=FOLDER"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(str(out), f"cannot be made ({error.strerror})", "name another --output") from None
+        raise OutputError(
+            str(out), f"cannot be made ({error.strerror})", "name another output=FOLDER"
+        ) from None
     return load_state(out) if resume else None
 
 

@@ -143,7 +143,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise DependencyError(
-                "--tensorboard", "tensorboard is not installed", "pip install tensorboard"
+                "tensorboard=True", "tensorboard is not installed", "pip install tensorboard"
             ) from None
         # Events of steps that are made again after a resume are hidden by TensorBoard itself.
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)

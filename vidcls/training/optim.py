@@ -38,9 +38,9 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
         if pattern == "backbone" and not any(name.startswith("backbone.") for name in names):
             frozen.update(name for name in names if not is_head(name))
         else:
-            frozen.update(matching(names, pattern, "--freeze"))
+            frozen.update(matching(names, pattern, "freeze"))
     if len(frozen) == len(names):
-        raise UsageError("--freeze", "leaves nothing to train", "freeze less")
+        raise UsageError("freeze", "leaves nothing to train", "freeze less")
     count = 0
     for name, parameter in model.named_parameters():
         if name in frozen:
@@ -60,7 +60,7 @@ def matching(names: Sequence[str], pattern: str, option: str) -> list[str]:
         known = sorted({name.split(".")[0] for name in names})
         hint = nearest(pattern, known + list(names))
         raise UsageError(
-            f"{option} {pattern}", f"no parameter is called so{hint}", f"its parts are {', '.join(known)}"
+            f"{option}={pattern}", f"no parameter is called so{hint}", f"its parts are {', '.join(known)}"
         )
     return found
 

@@ -119,11 +119,13 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not all(key.split(".")):
-            raise UsageError(f"--set {setting}", "is not KEY=VALUE", "write, say, --set schedule.epochs=3")
+            raise UsageError(
+                f"settings={setting}", "is not KEY=VALUE", "write, for example, schedule.epochs=3"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"--set {setting}", f"its value is not YAML ({error})", "quote it") from None
+            raise UsageError(f"settings={setting}", f"its value is not YAML ({error})", "quote it") from None
         for part in reversed(key.split(".")):
             value = {part: value}
         nested = merge(nested, value)
@@ -169,7 +171,7 @@ def plan_run(
         raise UsageError(
             str(out),
             f"the run was begun with another {', '.join(changed)}",
-            "leave the change out, or start a new run with --output",
+            "leave the change out, or start a new run with output=FOLDER",
         )
     return wanted, True
 

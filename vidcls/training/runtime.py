@@ -44,9 +44,9 @@ def make_accelerator(precision: str, device: str = "auto") -> Any:
     try:
         accelerator = Accelerator(mixed_precision=name, cpu=device == "cpu")
     except ValueError as error:
-        raise DeviceError(f"--precision {precision}", str(error), "use fp32 or bf16") from None
+        raise DeviceError(f"precision={precision}", str(error), "use fp32 or bf16") from None
     if precision == "fp16" and accelerator.device.type == "cpu":
-        raise DeviceError("--precision fp16", "does not exist on the CPU", "use bf16 or fp32")
+        raise DeviceError("precision=fp16", "does not exist on the CPU", "use bf16 or fp32")
     return accelerator
 
 
@@ -85,15 +85,17 @@ def readable_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceError("memory", f"ran out ({_first_line(error)}){kept}", "lower --micro-batch") from error
+        raise DeviceError(
+            "memory", f"ran out ({_first_line(error)}){kept}", "set a smaller micro_batch=N"
+        ) from error
     except RuntimeError as error:
         text = str(error)
         if "DataLoader worker" in text:
             raise DeviceError("memory", f"a process that reads clips died ({_first_line(error)}){kept}",
-                              "lower --workers or --micro-batch") from error  # fmt: skip
+                              "set a smaller workers=N or micro_batch=N") from error  # fmt: skip
         if "not enough memory" in text or "out of memory" in text or "allocate memory" in text:
             raise DeviceError(
-                "memory", f"ran out ({_first_line(error)}){kept}", "lower --micro-batch"
+                "memory", f"ran out ({_first_line(error)}){kept}", "set a smaller micro_batch=N"
             ) from error
         raise
 

@@ -30,7 +30,7 @@ def find_model(recipe: Recipe, registry: Registry | None = None) -> ModelSpec:
         ConfigError: The recipe's changes do not fit it.
     """
     if recipe.model is None:
-        raise UsageError("--model", "no model is named", "give --model NAME; `vidcls models` lists them")
+        raise UsageError("model", "no model is named", "give model=NAME; `vidcls models` lists them")
     known = registry if registry is not None else load_registry()
     name = recipe.model
     if name in known:
@@ -112,7 +112,7 @@ def start_weights(
     elif name in known:
         source = known[name].weights
         if source is None:
-            raise UsageError(f"--init-from {name}", "this model has no weights of its own", "name another")
+            raise UsageError(f"init_from={name}", "this model has no weights of its own", "name another")
     if source is None:
         return None
     from vidcls.zoo.weights import resolve

@@ -164,13 +164,13 @@ class Trainer:
 
     def _report_finished(self) -> None:
         """Report that a resumed run has nothing left to do, and how to train it further."""
-        done = f"{self.out}: already finished ({self.at.epoch} of {self.recipe.schedule.epochs} epochs)"
-        if self.at.epoch < self.recipe.schedule.epochs:
-            self.parts.message(
-                f"{done}, no better validation in the last {self.stale}; train further with --set patience=N"
-            )
-        else:
-            self.parts.message(f"{done}; train further with --resume --epochs {2 * self.at.epoch}")
+        epochs, done = self.recipe.schedule.epochs, self.at.epoch
+        line = f"{self.out}: already finished ({done} of {epochs} epochs)"
+        further = f"--epochs {2 * done}"
+        if done < epochs:
+            line += f", no better validation in the last {self.stale}"
+            further = f"--set patience={2 * self.stale}"
+        self.parts.message(f"{line}; train further with --resume {further}")
 
     def _train_epoch(self, stopped: threading.Event) -> None:
         """All steps that are left of the epoch."""
@@ -344,7 +344,9 @@ class Trainer:
         """
         if tuple(state["labels"]) != self.parts.data.labels:
             raise UsageError(
-                str(self.out), "the data's classes are not those of the run", "start a new run with --output"
+                str(self.out),
+                "the data's classes are not those of the run",
+                "start a new run with output=FOLDER",
             )
         for name, part in self.parts.states().items():
             if part is not None and state[name] is not None:

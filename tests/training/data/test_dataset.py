@@ -135,7 +135,7 @@ def test_everything_wrong_is_said_at_once(folder: Path, tmp_path: Path, recipe: 
     assert "val.csv:1: label 'lft' (1 clips) is none of the 3 classes, did you mean 'left'?" in text
     assert f"no such file: {tmp_path / 'gone.mp4'}" in text
     assert f"no such file: {tmp_path / 'lost.mp4'}" in text
-    assert "--skip-missing" in text
+    assert "skip_missing=True" in text
     write(val, f"{good[0]},down\nlost.mp4,left\n")
     data = sets.load_data(plan.model_copy(update={"skip_missing": True}), spec)
     assert data.train is not None

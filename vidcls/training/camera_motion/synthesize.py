@@ -155,7 +155,7 @@ def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> list[dict[s
                 rows = [r for r in csv.DictReader(table) if r["path"] and (out / r["path"]).exists()]
             return rows
         elif not overwrite:
-            raise UsageError(str(out), "is not empty", "name a new folder, or add --overwrite")
+            raise UsageError(str(out), "is not empty", "name a new folder, or add overwrite=True")
         for name in (TABLE, SETTINGS):
             (out / name).unlink(missing_ok=True)
         (out / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
@@ -192,7 +192,7 @@ def synthesize(
         OutputError: The files cannot be written.
     """
     if images and videos:
-        raise UsageError("--images", "cannot be combined with --videos", "choose one")
+        raise UsageError("images", "cannot be combined with videos", "choose one")
     folder = images or videos
     backgrounds = FileBackgrounds(folder, videos=videos is not None) if folder else None
     settings = {"clips": clips, "seed": seed, "images": str(images or ""), "videos": str(videos or "")}

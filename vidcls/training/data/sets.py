@@ -45,9 +45,7 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
         UsageError: With all missing files and label mistakes of all lists together.
     """
     if recipe.data is None:
-        raise UsageError(
-            "--data", "no training clips are named", "give a CSV, a list, or a folder of classes"
-        )
+        raise UsageError("data", "no training clips are named", "give a CSV, a list, or a folder of classes")
     if synthetic.is_synthetic(recipe.data):
         return Data((synthetic.load_task(recipe.data).labels,))
     heads = tuple(recipe.heads) if recipe.heads else ("label",)
@@ -62,7 +60,7 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
         mistakes += found + listing.unknown_labels(one, classes)
         missing += absent
     if mistakes or (missing and not recipe.skip_missing):
-        remedy = "fix the list" + (", or leave missing clips out with --skip-missing" if missing else "")
+        remedy = "fix the list" + (", or leave missing clips out with skip_missing=True" if missing else "")
         raise listing.report(recipe.data, mistakes, [] if recipe.skip_missing else missing, remedy)
     data = Data(classes)
     if missing:
@@ -71,9 +69,7 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
     data.train = _numbered(train, classes, absent_paths)
     data.val = _numbered(val, classes, absent_paths) if val else None
     if not data.train[0] or (data.val is not None and not data.val[0]):
-        raise UsageError(
-            recipe.data, "no clip of the list exists", "check the paths, or give --videos FOLDER"
-        )
+        raise UsageError(recipe.data, "no clip of the list exists", "check the paths, or give videos=FOLDER")
     data.notes += _warnings(data)
     return data
 
@@ -138,7 +134,7 @@ def make_loaders(
     """
     if recipe.batch_size % world_size:
         raise UsageError(
-            "--batch-size", f"{recipe.batch_size} clips cannot be shared by {world_size} devices", "change it"
+            "batch_size", f"{recipe.batch_size} clips cannot be shared by {world_size} devices", "change it"
         )
     workers = spare_cores() if recipe.workers is None else recipe.workers
     share: dict[str, Any] = {"micro_batch": recipe.micro_batch, "rank": rank, "world_size": world_size}
