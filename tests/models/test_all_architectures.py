@@ -28,6 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "timesformer-local-global": {**VIT, "patch_size": 8},
     "timesformer-axial": {**VIT, "patch_size": 8},
     "videomae": VIVIT,
+    "vjepa2": {**VIVIT, "pooler_depth": 1},
     "vtn": {
         "backbone": {**VIT, "patch_size": 8},
         "attention_window": 2,
@@ -149,7 +150,13 @@ def test_no_architecture_is_left_out() -> None:
     assert set(CONFIGS) == set(ARCHITECTURES)
 
 
-TOKENLESS = ("vivit-fsa", "vivit-fdp", "videomae", "vt-frames")  # pooled over all tokens: nothing goes unread
+TOKENLESS = (
+    "vivit-fsa",
+    "vivit-fdp",
+    "videomae",
+    "vjepa2",
+    "vt-frames",
+)  # pooled over all tokens: nothing goes unread
 
 
 @every_architecture

@@ -17,6 +17,7 @@ from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, renam
 from vidcls.checkpoints.videomae import HEADS, found_sizes
 from vidcls.checkpoints.vit_tensors import settle
 from vidcls.checkpoints.vivit_tensors import cat
+from vidcls.models.layers import pair
 
 NAME = "hf_videomae"
 ARCHITECTURE = "videomae"
@@ -105,7 +106,8 @@ def _heads(raw: Raw, width: int, config: dict[str, Any]) -> tuple[int, tuple[str
 def _input(raw: Raw, settled: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     seen = {**hf_config.preprocessing(raw), "num_frames": settled["num_frames"]}
     if "image_size" in config:
-        seen |= {"image_size": settled["image_size"], "resize": min(settled["image_size"])}
+        size = pair(settled["image_size"])
+        seen |= {"image_size": size, "resize": min(size)}
     return seen
 
 

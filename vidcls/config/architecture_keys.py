@@ -41,6 +41,11 @@ ARCHITECTURE_KEYS: dict[str, frozenset[str]] = {
             "pool activation norm_eps head_norm_eps dropout attn_dropout head_dropout drop_path_rate "
             "any_size"
         ),
+        "vjepa2": (
+            "image_size num_frames tubelet_size in_channels num_classes embed_dim depth num_heads mlp_ratio qkv_bias "
+            "activation norm_eps pooler_depth pooler_num_heads pooler_mlp_ratio pooler_norm_eps attn_dropout "
+            "drop_path_rate"
+        ),
         "vtn": (
             "backbone image_size in_channels num_classes num_frames temporal_depth "
             "temporal_num_heads temporal_mlp_dim attention_window max_positions mlp_dim dropout "

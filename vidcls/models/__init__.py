@@ -12,7 +12,17 @@ from typing import Any
 from torch import nn
 
 from vidcls.errors import ConfigError
-from vidcls.models import timesformer, videomae, videomae_config, vit, vivit, vivit_config, vtn
+from vidcls.models import (
+    timesformer,
+    videomae,
+    videomae_config,
+    vit,
+    vivit,
+    vivit_config,
+    vjepa2,
+    vjepa2_config,
+    vtn,
+)
 from vidcls.models.visual_transformer import VTConfig, VTFrames
 
 # name → (its config dataclass, its module, which takes that config as its one argument)
@@ -27,6 +37,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "timesformer-local-global": (timesformer.TimeSformerConfig, timesformer.LocalGlobalTimeSformer),
     "timesformer-axial": (timesformer.TimeSformerConfig, timesformer.AxialTimeSformer),
     "videomae": (videomae_config.VideoMAEConfig, videomae.VideoMAE),
+    "vjepa2": (vjepa2_config.VJEPA2Config, vjepa2.VJEPA2),
     "vtn": (vtn.VTNConfig, vtn.VTN),
     "vit-frames": (vit.ViTFramesConfig, vit.ViTFrames),
     "vt-frames": (VTConfig, VTFrames),

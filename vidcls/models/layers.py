@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -192,6 +193,15 @@ def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:
             nn.init.trunc_normal_(child.weight, std=std)
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
+
+
+def replace_head(model: Any, num_classes: int) -> None:
+    """Give ``model`` a new linear ``head`` for ``num_classes`` classes, and say so in its ``config``."""
+    head = nn.Linear(model.head.in_features, num_classes)
+    init_truncated_normal(head)
+    model.head = head.to(model.head.weight)
+    model.num_classes = num_classes
+    model.config = replace(model.config, num_classes=num_classes)
 
 
 def init_xavier(module: nn.Module) -> None:

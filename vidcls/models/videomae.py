@@ -9,7 +9,6 @@ and a mean over the tokens before the last norm.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
-from vidcls.models.layers import Attention, Block, init_truncated_normal, linear_drop_path, pair
+from vidcls.models.layers import Attention, Block, init_truncated_normal, linear_drop_path, pair, replace_head
 from vidcls.models.videomae_config import VideoMAEConfig
 from vidcls.models.vivit import TubeletEmbedding
 from vidcls.models.vivit_config import triple
@@ -137,8 +136,4 @@ class VideoMAE(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the classifier by a new one for ``num_classes`` classes."""
-        head = nn.Linear(self.head.in_features, num_classes)
-        init_truncated_normal(head)
-        self.head = head.to(self.head.weight)
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        replace_head(self, num_classes)

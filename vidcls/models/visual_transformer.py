@@ -37,7 +37,7 @@ so none is here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from vidcls.config import nearest
 from vidcls.errors import ConfigError
-from vidcls.models.layers import init_truncated_normal, pair
+from vidcls.models.layers import init_truncated_normal, pair, replace_head
 from vidcls.models.resnet import RESNETS, ResNet
 
 # The number of modules that replace stage 5; as many as it has residual blocks (section 3.5).
@@ -409,11 +409,7 @@ class VTFrames(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the classifier by a new one for ``num_classes`` classes."""
-        head = nn.Linear(self.head.in_features, num_classes)
-        init_truncated_normal(head)
-        self.head = head.to(self.head.weight)
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        replace_head(self, num_classes)
 
 
 def build_backbone(name: str, **config: Any) -> VTResNet | VTFPN:

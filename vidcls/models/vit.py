@@ -8,7 +8,7 @@ ImageNet-21k files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from vidcls.models.layers import (
     init_truncated_normal,
     linear_drop_path,
     pair,
+    replace_head,
     run_blocks,
 )
 
@@ -224,11 +225,7 @@ class ViTFrames(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the classifier by a new one for ``num_classes`` classes."""
-        head = nn.Linear(self.head.in_features, num_classes)
-        init_truncated_normal(head)
-        self.head = head.to(self.head.weight)
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        replace_head(self, num_classes)
 
 
 def vit_config(values: dict[str, Any]) -> ViTConfig:

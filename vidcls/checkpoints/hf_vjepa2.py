@@ -1,0 +1,121 @@
+"""Hugging Face folders of ``VJEPA2ForVideoClassification``.
+
+transformers, ``models/vjepa2/modeling_vjepa2.py``. Its pooler has the encoder's heads and epsilon, where the authors'
+probes have 16 heads and 1e-5: `pooler_num_heads` and `pooler_norm_eps` given while loading compute the latter. The
+predictor that the folders hold beside the classifier is for pre-training and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from vidcls.checkpoints import hf_config
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
+from vidcls.checkpoints.vit_tensors import settle
+from vidcls.checkpoints.vivit_tensors import cat
+from vidcls.models.layers import pair
+
+NAME = "hf_vjepa2"
+ARCHITECTURE = "vjepa2"
+
+BLOCK = {"norm1": "norm1", "attn.proj": "attention.proj", "norm2": "norm2"}
+POOLER_BLOCK = {"norm1": "layer_norm1", "attn.proj": "self_attn.out_proj", "norm2": "layer_norm2"}
+MLP = {"mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+POOLER = "pooler.self_attention_layers"
+CROSS = "pooler.cross_attention_layer"
+
+
+def matches(raw: Raw) -> bool:
+    """Whether the folder's configuration says that it is a V-JEPA 2."""
+    return raw.kind == "hf" and raw.meta["config"].get("model_type") == "vjepa2"
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a V-JEPA 2 with its classifier, its labels and its preprocessing.
+
+    Args:
+        raw: The folder.
+        architecture: ``vjepa2`` or None.
+        config: ``image_size`` for views of another size, ``num_frames``, or any other keyword of the architecture.
+
+    Raises:
+        CheckpointError: It is an encoder without a classifier, is incomplete, or contradicts a keyword.
+    """
+    if architecture not in (None, ARCHITECTURE):
+        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
+    if "classifier.weight" not in raw.tensors:
+        raise raw.error(
+            "is a V-JEPA 2 encoder without a classifier",
+            "choose one that was fine-tuned, such as facebook/vjepa2-vitl-fpc16-256-ssv2",
+        )
+    tensors = {name: t for name, t in raw.tensors.items() if not name.startswith("vjepa2.predictor.")}
+    found = _sizes(raw, tensors)
+    state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
+    chosen = {
+        "num_frames": hf_config.whole(raw, "frames_per_clip", 64),
+        "image_size": hf_config.sides(raw, "crop_size", 256),
+        "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
+        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+        "drop_path_rate": hf_config.number(raw, "drop_path_rate", 0.0),
+    }
+    settled = {**chosen, **settle(raw, found, config)}
+    seen = {**hf_config.preprocessing(raw), "num_frames": settled["num_frames"]}
+    if "image_size" in config or "image_size" not in seen:
+        size = pair(settled["image_size"])
+        seen |= {"image_size": size, "resize": int(min(size) * 256 / 224)}
+    labels = hf_config.labels(raw, found["num_classes"])
+    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen)
+
+
+def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    kernel = require_tensor(tensors, "vjepa2.encoder.embeddings.patch_embeddings.proj.weight", raw.path, 5)
+    hidden = require_tensor(tensors, "vjepa2.encoder.layer.0.mlp.fc1.weight", raw.path, 2)
+    pooled = require_tensor(tensors, f"{CROSS}.mlp.fc1.weight", raw.path, 2)
+    dim = kernel.shape[0]
+    return {
+        "tubelet_size": tuple(kernel.shape[2:]),
+        "in_channels": kernel.shape[1],
+        "embed_dim": dim,
+        "depth": count_layers(tensors, r"vjepa2\.encoder\.layer\.(\d+)\.", raw.path),
+        "num_heads": hf_config.whole(raw, "num_attention_heads", 16),
+        "mlp_ratio": hidden.shape[0] / dim,
+        "qkv_bias": "vjepa2.encoder.layer.0.attention.query.bias" in tensors,
+        "activation": hf_config.activation(raw),
+        "pooler_depth": count_layers(tensors, r"pooler\.self_attention_layers\.(\d+)\.", raw.path),
+        "pooler_mlp_ratio": pooled.shape[0] / dim,
+        "num_classes": require_tensor(tensors, "classifier.weight", raw.path, 2).shape[0],
+    }
+
+
+def _renames(found: dict[str, Any]) -> Iterator[Rename]:
+    yield from _layer("patch_embed.proj", "vjepa2.encoder.embeddings.patch_embeddings.proj")
+    yield from _layer("norm", "vjepa2.encoder.layernorm")
+    for i in range(found["depth"]):
+        ours, theirs = f"blocks.{i}", f"vjepa2.encoder.layer.{i}"
+        roles = tuple(f"{theirs}.attention.{role}" for role in ("query", "key", "value"))
+        yield from _joined(f"{ours}.attn.qkv", roles, found["qkv_bias"])
+        for our_part, their_part in (BLOCK | MLP).items():
+            yield from _layer(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+    for i in range(found["pooler_depth"]):
+        ours, theirs = f"pooler.blocks.{i}", f"{POOLER}.{i}"
+        yield from _joined(f"{ours}.attn.qkv", tuple(f"{theirs}.self_attn.{role}_proj" for role in "qkv"))
+        for our_part, their_part in (POOLER_BLOCK | MLP).items():
+            yield from _layer(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+    yield Rename("pooler.query", ("pooler.query_tokens",))
+    yield from _layer("pooler.attn.q", f"{CROSS}.cross_attn.q_proj")
+    yield from _joined("pooler.attn.kv", tuple(f"{CROSS}.cross_attn.{role}_proj" for role in "kv"))
+    for our_part, their_part in ({"norm1": "layer_norm1", "norm2": "layer_norm2"} | MLP).items():
+        yield from _layer(f"pooler.{our_part}", f"{CROSS}.{their_part}")
+    yield from _layer("head", "classifier")
+
+
+def _layer(ours: str, theirs: str) -> Iterator[Rename]:
+    yield from _joined(ours, (theirs,))
+
+
+def _joined(ours: str, theirs: tuple[str, ...], bias: bool = True) -> Iterator[Rename]:
+    for part in ("weight", "bias") if bias else ("weight",):
+        yield Rename(f"{ours}.{part}", tuple(f"{name}.{part}" for name in theirs), cat)
