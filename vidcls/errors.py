@@ -12,6 +12,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    r"""Show control, bidirectional and undecodable characters as escapes, such as ``\x1b``; leave the rest.
+
+    Every text from outside (a file name, a label, a checkpoint's key) passes through here on its way to a terminal.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class VidclsError(Exception):
     """Base of all errors meant for people.
 

@@ -80,14 +80,23 @@ def replacing(target: Path, *, alone: bool = False) -> Iterator[Path]:
     temporary = temporary_path(target, alone=alone)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
+        put_in_place(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Give a file that is whole its name, durably; it takes over the permissions of the one that was there.
+
+    Raises:
+        OSError: It cannot be done; what was at ``target`` is untouched.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    if target.exists():
+        shutil.copymode(target, temporary)
+    os.replace(temporary, target)
     sync_folder(target.parent)
 
 

@@ -311,3 +311,18 @@ def test_a_reader_that_goes_away_is_no_error(checkpoint: Path, clip: Path) -> No
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=120) == 0
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    """And it is said before a model is loaded; the library's parameter has become the flag."""
+    out = tmp_path / "out.json"
+    out.write_text("precious")
+    for arguments, problem in (
+        (("-o", str(out)), "already exists; choose another output, or pass --overwrite"),
+        (("-o", str(tmp_path / "out.xlsx")), "its suffix is not that of an output format"),
+        (("-o", str(out), "-f", "csv", "--overwrite"), "its suffix is that of json, not of csv"),
+    ):
+        done = vidcls("predict", "none.mp4", *arguments, "--weights", "none.safetensors")
+        assert done.returncode == 2, done.stderr
+        assert problem in done.stderr.decode()
+    assert out.read_text() == "precious"

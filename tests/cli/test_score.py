@@ -22,7 +22,7 @@ def test_usage_errors(tmp_path: Path) -> None:
     (tmp_path / "there.jsonl").write_text("mine")
     out = str(tmp_path / "out.jsonl")
     for arguments, code, message in [
-        (("score", str(tmp_path), "-o", "scores.txt"), 2, "end its name in .jsonl"),
+        (("score", str(tmp_path), "-o", "scores.txt"), 2, "end its name in .json, .jsonl,"),
         (("score", str(tmp_path), "-o", out, "--shard", "0/4"), 2, "count from 1"),
         (("score", str(tmp_path), "-o", out, "--ray-actors", "2"), 2, "--runner ray"),
         (("score", str(tmp_path)), 2, "--output"),

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vidcls.errors import OutputError, UsageError
-from vidcls.output.text import printable
-from vidcls.output.writers import FORMATS, ROW_KEYS, TerminalWriter, open_output
+from vidcls.errors import OutputError, UsageError, printable
+from vidcls.output.terminal import TerminalWriter
+from vidcls.output.writers import FORMATS, open_output
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 
@@ -95,7 +95,10 @@ def test_csv_has_a_line_for_each_rank(tmp_path: Path) -> None:
     assert float(lines[0]["score"]) == 0.75
     assert lines[0]["warnings"] == "too short"
     assert lines[2]["error"] == "bad.mp4: not a video; check it"
-    assert tuple(lines[0]) == (*ROW_KEYS, "rank", "index", "label", "score", "warnings", "error")
+    assert tuple(lines[0]) == (
+        *("path", "model", "weights", "views", "crops", "num_frames", "stride", "fps", "duration", "decoder"),
+        *("rank", "index", "label", "score", "warnings", "error"),
+    )
 
 
 def test_piped_table_is_plain_and_stable(capfdbinary: Any) -> None:
@@ -187,21 +190,25 @@ def test_a_terminal_gets_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_formats_by_name_and_suffix(tmp_path: Path) -> None:
-    assert list(FORMATS) == ["table", "json", "jsonl", "csv"]
-    for name, kind in (("a.NDJSON", "jsonl"), ("a.csv", "csv"), ("a.txt", "table"), ("a", "table")):
+    assert list(FORMATS) == ["table", "json", "jsonl", "csv", "parquet"]
+    for name, kind in (
+        ("a.NDJSON", "jsonl"),
+        ("a.csv", "csv"),
+        ("a.txt", "table"),
+        ("a", "table"),
+        ("a.parquet", "parquet"),
+    ):
         with open_output(tmp_path / name) as out:
-            assert type(out) is FORMATS[kind]
+            assert type(out.format) is FORMATS[kind]
     with pytest.raises(UsageError, match=r"'jsn' is not known, did you mean 'json'\?"):
         open_output(None, "jsn")
-    with pytest.raises(UsageError, match="vidcls score"):
-        open_output(tmp_path / "a.parquet")
 
 
 def test_files_appear_whole(tmp_path: Path) -> None:
     for name in ("a.json", "a.csv", "a.txt"):
         path = tmp_path / name
         path.write_text("before")
-        with open_output(path) as out:
+        with open_output(path, overwrite=True) as out:
             out.write(row())
             assert path.read_text() == "before"
         assert "pan left" in path.read_text()
@@ -219,12 +226,12 @@ def test_json_lines_appear_at_once(tmp_path: Path) -> None:
 def test_interrupted(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), open_output(path):
+    with pytest.raises(KeyboardInterrupt), open_output(path, overwrite=True):
         raise KeyboardInterrupt
     assert path.read_text() == "before"
 
     def interrupted_after_a_row() -> None:
-        with open_output(path) as out:
+        with open_output(path, overwrite=True) as out:
             out.write(row())
             raise KeyboardInterrupt
 
@@ -267,7 +274,7 @@ def test_a_disk_that_fills_up_keeps_what_is_there(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000));"
         "from tests.output.test_output import row, open_output, OutputError\n"
         "try:\n"
-        "    with open_output(sys.argv[1]) as out:\n"
+        "    with open_output(sys.argv[1], overwrite=True) as out:\n"
         "        for _ in range(20): out.write(row())\n"
         "except OutputError as error: print(error); sys.exit(3)\n"
     )
@@ -291,7 +298,7 @@ def test_links_devices_and_modes(tmp_path: Path) -> None:
     real.chmod(0o640)
     link = tmp_path / "link.json"
     link.symlink_to(real)
-    with open_output(link) as out:
+    with open_output(link, overwrite=True) as out:
         out.write(row())
     assert link.is_symlink()
     assert json.loads(real.read_text())
@@ -317,7 +324,7 @@ def test_a_reader_that_goes_away(format: str, monkeypatch: pytest.MonkeyPatch) -
 def test_stdout_is_utf8_whatever_the_locale() -> None:
     code = (
         "from tests.output.test_output import row, STRANGE; from vidcls.output.writers import open_output, FORMATS\n"
-        "for format in FORMATS:\n"
+        "for format in [name for name, kind in FORMATS.items() if kind.text]:\n"
         "    with open_output('-', format) as out: out.write(row(STRANGE, ('日本語',)))\n"
     )
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
@@ -328,7 +335,7 @@ def test_stdout_is_utf8_whatever_the_locale() -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode("utf-8").count("日本語") == len(FORMATS)
+    assert done.stdout.decode("utf-8").count("日本語") == len(FORMATS) - 1
 
 
 def test_output_imports_nothing_heavy() -> None:
@@ -340,6 +347,87 @@ def test_output_imports_nothing_heavy() -> None:
 
 def test_printable() -> None:
     assert printable("a\tb\x9b\u202eé 日") == "a\\tb\\x9b\\u202eé 日"
+
+
+def test_suffixes_that_do_not_go_with_the_format(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"out\.xlsx: its suffix is not that of an output format; end its name in"
+    ):
+        open_output(tmp_path / "out.xlsx")
+    with pytest.raises(UsageError, match=r"end its name in \.jsonl or \.ndjson$"):
+        open_output(tmp_path / "out.xlsx", "jsonl")
+    for name, kind in FORMATS.items():
+        for suffix in kind.suffixes:
+            for other in FORMATS:
+                path = tmp_path / f"{name}{other}{suffix}"
+                if other == name:
+                    open_output(path, other).close()
+                    continue
+                with pytest.raises(
+                    UsageError, match=f"its suffix is that of {name}, not of {other}; end its name"
+                ):
+                    open_output(path, other)
+                assert not path.exists()
+
+
+@pytest.mark.parametrize("name", [f"a{kind.suffixes[0]}" for kind in FORMATS.values()])
+def test_nothing_is_overwritten_unasked(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("precious")
+    with pytest.raises(UsageError, match=rf"{name}: already exists; .*overwrite=True"):
+        open_output(path)
+    assert path.read_text() == "precious"
+    with open_output(path, overwrite=True) as out:
+        out.write(row())
+    assert b"pan left" in path.read_bytes()
+
+
+def test_parquet(tmp_path: Path, capfdbinary: Any) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows = [row(), failed(), row("日本語.mp4", warnings=[])]
+    path = tmp_path / "a.parquet"
+    with open_output(path) as out:
+        for item in rows:
+            out.write(item, seconds=1.0)
+        assert not path.exists()
+    assert pq.read_table(path).to_pylist() == rows
+    with open_output(None, "parquet") as out:
+        for item in rows:
+            out.write(item)
+    assert pq.read_table(io.BytesIO(capfdbinary.readouterr().out)).to_pylist() == rows
+    with open_output(tmp_path / "none.parquet"):
+        pass
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+    with open_output(tmp_path / "strange.parquet") as out:
+        out.write(row(STRANGE))
+    (strange,) = pq.read_table(tmp_path / "strange.parquet").to_pylist()
+    assert strange["path"] == STRANGE.replace("\udcff", "\\udcff")
+
+
+def test_parquet_is_not_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    with pytest.raises(UsageError, match="not for a terminal"):
+        open_output(None, "parquet")
+
+
+def test_a_torn_line_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON lines go straight into the file: a write that stops in the middle leaves whole lines."""
+    path = tmp_path / "a.jsonl"
+    out = open_output(path)
+    out.write(row())
+    whole = path.read_bytes()
+    write = os.write
+
+    def write_half(descriptor: int, data: Any) -> int:
+        if len(data) < 100:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[: len(data) // 2])
+
+    monkeypatch.setattr("vidcls.output.sinks.os.write", write_half)
+    with pytest.raises(OutputError, match="No space left"):
+        out.write(row("second.mp4"))
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
 
 
 def test_closing_twice_and_writing_after(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_settings_must_be_the_same(tmp_path: Path) -> None:
         UsageError, match=r"out.jsonl: holds results of other settings \(top_k was 5, is 3\)"
     ) as caught:
         run(out, tmp_path / "clips", stub=Stub(top_k=3))
-    assert "--overwrite" in str(caught.value)
+    assert "overwrite=True" in str(caught.value)
     with pytest.raises(UsageError, match="shard was 1/1, is 1/2"):
         run(out, tmp_path / "clips", shard=(1, 2))
     summary, stub = run(out, tmp_path / "clips", stub=Stub(top_k=3), overwrite=True)
@@ -226,7 +226,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is no journal of ours"):
         run(tmp_path / "other.jsonl", tmp_path / "clips")
     run(tmp_path / "other.jsonl", tmp_path / "clips", overwrite=True)
-    for name, problem in (("scores.txt", "form is not clear"), ("scores", "form is not clear")):
+    for name, problem in (("scores.txt", "format is not clear"), ("scores", "format is not clear")):
         with pytest.raises(UsageError, match=problem):
             run(tmp_path / name, tmp_path / "clips")
     with pytest.raises(OutputError, match="does not exist"):

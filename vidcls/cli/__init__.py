@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vidcls.errors import VidclsError
-from vidcls.output.text import printable
+from vidcls.errors import VidclsError, printable
 
 if TYPE_CHECKING:
     from vidcls.cli.groups import Flags

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vidcls.cli import options as o
-from vidcls.output.text import printable
+from vidcls.errors import printable
 
 if TYPE_CHECKING:
     from vidcls.doctor.report import Report, Row

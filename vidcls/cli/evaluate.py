@@ -119,9 +119,9 @@ class _Progress:
 
 
 def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_json: bool) -> None:
+    from vidcls.errors import printable
     from vidcls.evaluation.report import as_json as to_json
     from vidcls.evaluation.report import summary_lines
-    from vidcls.output.text import printable
 
     if as_json:
         import json

@@ -229,8 +229,9 @@ class OutputOptions(Options):
     format: Annotated[
         str | None,
         Option("--format", "-f", help="Format of the results.  [default: by the suffix of -o, else table]"),
-        Choices("vidcls.output.writers:FORMATS"),
+        Choices("vidcls.output.formats:FORMATS"),
     ] = None
+    overwrite: OverwriteOption = False
 
 
 def parse_fps(text: str) -> Literal["auto", "native"] | float:

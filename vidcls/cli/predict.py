@@ -42,6 +42,9 @@ def predict(
 
     A clip that cannot be read gets one line on stderr and a row with its error; the others go on.
     """
+    from vidcls.output.writers import check_output, open_output
+
+    check_output(output.output, output.format, overwrite=output.overwrite)
     load_keywords = keywords(model, views, machine)
     if views.every_frame or views.features is not None:
         load_keywords["engine"] = engine_for_features(machine.engine)
@@ -51,7 +54,6 @@ def predict(
     with VideoReader(machine.decoder, machine.decode_timeout) as reader:
         reader.start()
         from vidcls.inference.load import load
-        from vidcls.output.writers import open_output
         from vidcls.video.sources import expand
 
         clips = expand(source)
@@ -63,7 +65,9 @@ def predict(
                 print_message(f"{classifier.weights}: {note}")
         predictions = _predictions(classifier, reader, chain(ahead, clips), model, views, top_k, quiet)
         failed = 0
-        with open_output(output.output, output.format, hint=classifier.spec.hint) as out:
+        with open_output(
+            output.output, output.format, overwrite=output.overwrite, hint=classifier.spec.hint
+        ) as out:
             for prediction in predictions:
                 out.write(prediction.row, seconds=prediction.seconds)
                 failed += prediction.error is not None

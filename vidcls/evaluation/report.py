@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vidcls.errors import DependencyError, InputError, OutputError
+from vidcls.errors import DependencyError, InputError, OutputError, printable
 from vidcls.evaluation.evaluate import BINS, Report, Scored
-from vidcls.output.text import printable
 from vidcls.video.reader import VideoReader
 
 SHEET = (2, 4)

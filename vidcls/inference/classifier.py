@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vidcls.config import InputSpec, ModelSpec
 from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError
+from vidcls.output.row import Row
 from vidcls.video import sources
 from vidcls.video.reader import VideoInfo, VideoReader
 from vidcls.views.transform import (
@@ -74,7 +75,7 @@ class Prediction:
     """What a model says of one clip; ``row`` is the form in which it is written.
 
     Attributes:
-        row: The fields of one result; see ``vidcls.output.writers``.
+        row: The fields of one result; see ``vidcls.output.row.Row``.
         scores: (k,) one score per class, or None when the clip could not be scored.
         logits: (k,) mean of the logits over the views, or None.
         seconds: Wall time spent on the clip.
@@ -320,21 +321,16 @@ class Classifier:
 
     def _row(self, name: str) -> dict[str, Any]:
         spec = self.spec.input
-        return {
-            "path": name,
-            "model": self.spec.name,
-            "weights": self.weights,
-            "views": spec.num_views,
-            "crops": spec.num_crops,
-            "num_frames": spec.num_frames,
-            "stride": spec.stride,
-            "fps": None,
-            "duration": None,
-            "decoder": None,
-            "predictions": [],
-            "warnings": list(self.warnings),
-            "error": None,
-        }
+        return Row(
+            path=name,
+            model=self.spec.name,
+            weights=self.weights,
+            views=spec.num_views,
+            crops=spec.num_crops,
+            num_frames=spec.num_frames,
+            stride=spec.stride,
+            warnings=list(self.warnings),
+        ).to_dict()
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -3,84 +3,142 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, ClassVar
 
+from vidcls.errors import DependencyError, UsageError, printable
+from vidcls.output.base import Format, Values
+from vidcls.output.row import COLUMNS, Layout, RankedLabel
 from vidcls.output.text import valid_unicode
 
 GROUP = 8192  # rows that are held in memory at once
 METADATA = b"vidcls"  # key of the settings in the file's metadata
 
 
-def schema(settings: dict[str, Any]) -> Any:
-    """Return the columns and their types; scores are float32 as the model gives them."""
+class Parquet(Format):
+    """Row groups, compressed by zstd; scores are float32 as the model gives them."""
+
+    suffixes = (".parquet",)
+    keeps_types: ClassVar[bool] = True
+    text: ClassVar[bool] = False
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        super().__init__(layout)
+        need_pyarrow("Parquet")
+        self._buffer = _Buffer()
+        self._group: list[Any] = []
+        self._writer: Any = None
+
+    def begin(self) -> bytes:
+        """Return the file's first bytes."""
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(self._buffer, schema(self.layout), compression="zstd")
+        return self._buffer.drain()
+
+    def row(self, row: Values) -> bytes:
+        """Return nothing, or a whole row group."""
+        self._group.append(valid_unicode(row))
+        if len(self._group) >= GROUP:
+            self._write_group()
+        return self._buffer.drain()
+
+    def end(self) -> bytes:
+        """Return the last row group and the footer."""
+        if self._group:
+            self._write_group()
+        self._writer.close()
+        return self._buffer.drain()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(self._group, schema=self._writer.schema))
+        self._group.clear()
+
+    @classmethod
+    def read(cls, path: str) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+        """Return settings and rows; see ``Format``."""
+        need_pyarrow(path)
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
+        settings = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"null"))
+
+        def rows() -> Iterator[dict[str, Any]]:
+            try:
+                with file:
+                    for batch in file.iter_batches(batch_size=GROUP):
+                        yield from batch.to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(path, error) from None
+
+        return settings, rows()
+
+
+def schema(layout: Layout) -> Any:
+    """Return the columns and their types, as pyarrow has them."""
     import pyarrow as pa
 
-    prediction = pa.struct(
-        [
-            ("rank", pa.int32()),
-            ("index", pa.int32()),
-            ("label", pa.string()),
-            ("score", pa.float32()),
-        ]
+    arrow = {"str": pa.string(), "int": pa.int32(), "float": pa.float64(), "list[str]": pa.list_(pa.string())}
+    ranked = [(f.name, arrow[str(f.type)]) for f in fields(RankedLabel) if f.name != "score"]
+    arrow["list[RankedLabel]"] = pa.list_(pa.struct([*ranked, ("score", pa.float32())]))
+    arrow["list[float]"] = pa.list_(pa.float32())
+    columns = [(name, arrow[str(COLUMNS[name].type).removesuffix(" | None")]) for name in layout.names()]
+    carried = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
+    columns += [(name, carried[kind]) for name, kind in layout.carried.items()]
+    settings = layout.settings
+    return pa.schema(
+        columns, metadata=None if settings is None else {METADATA: json.dumps(settings).encode()}
     )
-    fields = [
-        ("path", pa.string()),
-        ("model", pa.string()),
-        ("weights", pa.string()),
-        ("views", pa.int32()),
-        ("crops", pa.int32()),
-        ("num_frames", pa.int32()),
-        ("stride", pa.int32()),
-        ("fps", pa.float64()),
-        ("duration", pa.float64()),
-        ("decoder", pa.string()),
-        ("predictions", pa.list_(prediction)),
-        ("warnings", pa.list_(pa.string())),
-        ("error", pa.string()),
-        ("error_kind", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-    if settings["all_scores"]:
-        fields.append(("scores", pa.list_(pa.float32())))
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
-    fields += [(name, kinds[kind]) for name, kind in settings["columns"].items()]
-    return pa.schema(fields, metadata={METADATA: json.dumps(settings).encode()})
 
 
-def write_parquet(path: Path, rows: Iterable[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Write all rows; memory holds ``GROUP`` of them at a time.
+def need_pyarrow(subject: str) -> None:
+    """Refuse Parquet on a machine without pyarrow.
 
     Raises:
-        OSError: It cannot be written.
+        DependencyError: It is not installed.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = schema(settings)
-    with pq.ParquetWriter(path, wanted, compression="zstd") as writer:
-        for group in _groups(rows):
-            writer.write_table(pa.Table.from_pylist([valid_unicode(row) for row in group], schema=wanted))
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        remedy = "pip install 'vidcls[parquet]', or use CSV or JSON lines"
+        raise DependencyError(subject, "Parquet needs pyarrow", remedy) from None
 
 
-def read_parquet(path: str) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
-    """Return the settings and the rows of a file that ``write_parquet`` made."""
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(path)
-    settings = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}"))
-
-    def rows() -> Iterator[dict[str, Any]]:
-        with file:
-            for batch in file.iter_batches(batch_size=GROUP):
-                yield from batch.to_pylist()
-
-    return settings, rows()
+def _damaged(path: str, error: Exception) -> UsageError:
+    return UsageError(printable(path), f"is not a valid Parquet file ({str(error)[:200]})", "score it again")
 
 
-def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    iterator = iter(rows)
-    while group := list(islice(iterator, GROUP)):
-        yield group
+class _Buffer:
+    """What pyarrow writes into: it keeps the bytes until they are taken."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._length = 0
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        self._length += len(self._parts[-1])
+        return len(self._parts[-1])
+
+    def tell(self) -> int:
+        return self._length
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def drain(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from vidcls.output.text import printable
+from vidcls.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn

@@ -11,11 +11,6 @@ from typing import Any
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def printable(text: str) -> str:
-    r"""Show control, bidirectional and undecodable characters as escapes, such as ``\x1b``; leave the rest."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def json_text(record: Mapping[str, Any], indent: int | None = None) -> str:
     """Write JSON as UTF-8 text; numbers that are not finite become null, which JSON has no word for."""
     try:

@@ -18,14 +18,13 @@ from itertools import islice
 from typing import IO, Any
 
 from vidcls.config import nearest
-from vidcls.errors import DependencyError, InputError, OutputError, UsageError
-from vidcls.output.writers import ROW_KEYS
+from vidcls.errors import InputError, OutputError, UsageError
+from vidcls.output.parquet import need_pyarrow
+from vidcls.output.row import is_reserved
 from vidcls.video import object_store
 from vidcls.video.sources import is_video_name
 from vidcls.video.urls import is_url
 
-# Columns of the results; a manifest's own column of such a name is carried under another.
-KEYS = (*ROW_KEYS, "predictions", "warnings", "error", "error_kind", "seconds", "scores")
 PATH_COLUMNS = ("path", "video", "video_path", "file", "filename", "filepath", "file_path", "uri", "url")
 MANIFESTS = (".csv", ".tsv", ".parquet")
 LISTS = (".txt", ".lst", ".list")
@@ -200,7 +199,7 @@ def manifest_kind(source: str) -> str | None:
 
 def carried(name: str) -> str:
     """Return the name under which a manifest's column stands in the results, which have some names of their own."""
-    return f"input_{name}" if name in KEYS else name
+    return f"input_{name}" if is_reserved(name) else name
 
 
 def _exists(source: str) -> bool:
@@ -349,19 +348,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     return os.fsdecode(value) if isinstance(value, bytes) else str(value)
-
-
-def need_pyarrow(subject: str) -> None:
-    """Refuse Parquet on a machine without pyarrow.
-
-    Raises:
-        DependencyError: It is not installed.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        remedy = "pip install 'vidcls[parquet]', or use CSV or JSON lines"
-        raise DependencyError(subject, "Parquet needs pyarrow", remedy) from None
 
 
 def _unreadable(source: str, what: str, error: OSError) -> UsageError | OutputError:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import UsageError
-from vidcls.output.text import printable
-from vidcls.score.listing import need_pyarrow
+from vidcls.errors import UsageError, printable
+from vidcls.output.base import Format
+from vidcls.output.formats import FORMATS, complete_format
+from vidcls.output.row import Layout
 from vidcls.score.resume_log import key_of
-from vidcls.score.row_file import atomically, format_of
-from vidcls.score.rows import CsvLines, JsonLines
+from vidcls.score.row_file import write_whole
 
 SHARD = "shard"
 
@@ -37,19 +37,7 @@ class Part:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield its rows."""
-        if format_of(str(self.path)) == "parquet":
-            from vidcls.output.parquet import read_parquet
-
-            yield from read_parquet(str(self.path))[1]
-            return
-        with self.path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise UsageError(
-                        printable(str(self.path)), f"line {number} is not JSON", "score that part again"
-                    ) from None
+        return _format(self.path).read(str(self.path))[1]
 
 
 def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite: bool = False) -> int:
@@ -67,12 +55,13 @@ def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite
         UsageError: The parts do not belong together, some are missing, or ``output`` exists.
         OutputError: It cannot be written.
     """
-    form = format_of(output)
-    if form == "parquet":
-        need_pyarrow(output)
     target = Path(output)
+    format = _format(target)
+    format()  # what it needs is installed, or this says so
     if target.exists() and not overwrite:
-        raise UsageError(printable(output), "is there already", "choose another output, or --overwrite")
+        raise UsageError(
+            printable(output), "is there already", "choose another output, or pass overwrite=True"
+        )
     if target.resolve() in {Path(path).resolve() for path in paths}:
         raise UsageError(printable(output), "is one of the parts", "choose another output")
     parts = [open_part(path) for path in paths]
@@ -81,13 +70,7 @@ def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite
         _check_complete(parts)
     with _chosen(parts) as choice:
         count = choice.count()
-        if form == "parquet":
-            from vidcls.output.parquet import write_parquet
-
-            atomically(target, lambda place: write_parquet(place, choice.rows(), settings))
-        else:
-            lines = JsonLines() if form == "jsonl" else _csv(settings)
-            atomically(target, lambda place: _write(place, lines, choice.rows()))
+        write_whole(target, format(Layout.of(settings)), choice.rows())
     return count
 
 
@@ -97,22 +80,18 @@ def open_part(path: str) -> Part:
     Raises:
         UsageError: It is not there, is of a form that cannot be read back, or its settings are unknown.
     """
-    form = format_of(path)
     place = Path(path)
-    if form == "csv":
-        raise UsageError(
-            path, "CSV does not keep types", "score the parts to .jsonl or .parquet, and merge to .csv"
-        )
+    format = _format(place)
+    if not format.keeps_types:
+        problem = f"{place.suffix[1:].upper()} does not keep types"
+        raise UsageError(printable(path), problem, "score the parts to .jsonl or .parquet, then merge them")
     if not place.is_file():
         raise UsageError(path, "no such file", "check that this part has been scored to its end")
     journal = Path(f"{path}.journal")
     facts = _facts(journal) if journal.exists() else {}
-    settings = json.loads(facts["settings"]) if "settings" in facts else None
-    if form == "parquet":
-        need_pyarrow(path)
-        from vidcls.output.parquet import read_parquet
-
-        settings = read_parquet(path)[0] or settings
+    settings = format.read(path)[0]
+    if settings is None and "settings" in facts:
+        settings = json.loads(facts["settings"])
     if settings is None:
         raise UsageError(
             path, "its journal is missing, and with it its settings", f"put {journal.name} beside it"
@@ -211,12 +190,5 @@ def _chosen(parts: list[Part]) -> Iterator[_Choice]:
             choice.close()
 
 
-def _csv(settings: dict[str, Any]) -> CsvLines:
-    return CsvLines(settings["top_k"], settings["all_scores"], tuple(settings["columns"]))
-
-
-def _write(place: Path, lines: JsonLines | CsvLines, rows: Iterator[dict[str, Any]]) -> None:
-    with place.open("w", encoding="utf-8", newline="") as file:
-        file.write(lines.header)
-        for row in rows:
-            file.write(lines.text(row))
+def _format(path: Path) -> type[Format]:
+    return FORMATS[complete_format(str(path))]

@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vidcls.errors import printable
 from vidcls.output.progress import ProgressBar
-from vidcls.output.text import printable
 from vidcls.score.listing import Inputs
 from vidcls.score.resume_log import in_shard
 

@@ -167,7 +167,7 @@ class Journal:
             raise UsageError(
                 self._output,
                 f"holds results of other settings ({shown})",
-                "choose another output, or --overwrite",
+                "choose another output, or pass overwrite=True",
             )
 
     def is_replacement_under_way(self, settings: dict[str, Any]) -> bool:
@@ -290,7 +290,7 @@ class Journal:
             )
         if "not a database" in text or "malformed" in text:
             return OutputError(
-                str(self.path), f"is no journal of ours ({text})", "move it away, or --overwrite"
+                str(self.path), f"is no journal of ours ({text})", "move it away, or pass overwrite=True"
             )
         return OutputError(
             str(self.path), f"cannot be written ({text})", "free some space or choose another place"

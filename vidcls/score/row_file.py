@@ -1,121 +1,120 @@
-"""Rows → the output file: appended durably as they come; Parquet is made of them at the end."""
+"""The text of all rows, appended durably as they come; formats that cannot be appended to are made of it at the end."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
-from vidcls.errors import OutputError, UsageError
-from vidcls.output.text import printable
+from vidcls.errors import OutputError, UsageError, printable
+from vidcls.output.base import Format
+from vidcls.output.sinks import write_all, write_error
 from vidcls.paths import replacing, sync_folder
 from vidcls.score.resume_log import Entry, Journal
-from vidcls.score.rows import Result
+from vidcls.score.rows import Result, unwritable
 
 COMMIT_SECONDS = 1.0  # of work may be lost when the process is killed
 COMMIT_ROWS = 2048
 COPY_BLOCK = 1 << 20  # bytes
 
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-
-
-class Lines(Protocol):
-    """How a row becomes text."""
-
-    header: str
-
-    def text(self, row: dict[str, Any]) -> str:
-        """Return the row's text, with its line end."""
-        ...
-
-
-def format_of(output: str) -> str:
-    """Return the form that a file's name asks for.
-
-    Raises:
-        UsageError: It asks for none.
-    """
-    suffix = os.path.splitext(output)[1].lower()
-    if suffix not in FORMATS:
-        raise UsageError(output, "its form is not clear", f"end its name in {', '.join(FORMATS)}")
-    return FORMATS[suffix]
-
 
 class RowFile:
     """The text of all rows, and its journal.
 
+    Nothing is buffered here: what a write could not bring to the file is cut off again by its descriptor, so that the
+    file ends with a whole row whatever happens.
+
     Args:
         path: The text file.
         journal: Says how much of it counts.
-        lines: Makes text of a row.
+        format: Makes bytes of a row; one that is ``appendable``.
 
     Raises:
         UsageError: The file and the journal do not belong together.
         OutputError: It cannot be written.
     """
 
-    def __init__(self, path: Path, journal: Journal, lines: Lines) -> None:
+    def __init__(self, path: Path, journal: Journal, format: Format) -> None:
         self.path = path
         self._journal = journal
-        self._lines = lines
-        self._header = lines.header.encode()
+        self._format = format
+        self._header = format.begin()
         self._waiting: list[tuple[Result, bytes]] = []
         self._last = time.monotonic()
-        self._file: BinaryIO | None = None
         self._length = 0
+        self._file: BinaryIO | None = None
         with self._errors():
-            self._recover()
+            self._length = self._recover()
+            self._file = self._open()
 
-    def _recover(self) -> None:
-        """Bring the file to the length that the journal vouches for."""
+    def _recover(self) -> int:
+        """Return the length that the journal vouches for, after making the file anew where there is none yet."""
         recorded = self._journal.get("length")
         size = self.path.stat().st_size if self.path.exists() else None
         if recorded is None:
-            if size is not None and self._journal.get("begun") is None:
-                raise UsageError(
-                    printable(str(self.path)),
-                    "is there already, without a journal of vidcls",
-                    "choose another output, or --overwrite",
-                )
-            # The mark comes before the file, so that a file without the mark is known to be another's.
-            self._journal.put(begun=1)
-            with self.path.open("wb") as file:
-                file.write(self._header)
-                _sync(file)
-            sync_folder(self.path.parent)
-            recorded = str(len(self._header))
-            self._journal.put(length=recorded)
-        elif size is None or size < int(recorded):
-            size = self._packed(size)
-            recorded = str(size)
-        elif self._journal.get("packing") is not None:
+            return self._begin(size)
+        if size is None or size < int(recorded):
+            return self._packed(size)
+        if self._journal.get("packing") is not None:
             self._journal.put(packing=0)
-        self._length = int(recorded)
-        self._file = self.path.open("r+b")
-        self._file.truncate(self._length)
-        self._file.seek(self._length)
+        return int(recorded)
+
+    def _begin(self, size: int | None) -> int:
+        if size is not None and self._journal.get("begun") is None:
+            raise foreign(self.path)
+        # The mark comes before the file, so that a file without the mark is known to be another's.
+        self._journal.put(begun=1)
+        with self.path.open("wb", buffering=0) as file:
+            write_all(file.fileno(), self._header)
+            _sync(file)
+        sync_folder(self.path.parent)
+        self._journal.put(length=len(self._header))
+        return len(self._header)
 
     def _packed(self, size: int | None) -> int:
         """Finish a packing that was cut short after the file had been replaced."""
         if size is not None and str(size) == self._journal.get("packing"):
             self._journal.packed(len(self._header), size)
             return size
-        name = printable(str(self.path))
         problem = "is gone, but its journal is there" if size is None else "is shorter than its journal says"
-        raise UsageError(name, problem, "put it back, or --overwrite to start again")
+        remedy = "put it back, or pass overwrite=True to start again"
+        raise UsageError(printable(str(self.path)), problem, remedy)
 
-    def add(self, result: Result) -> None:
+    def _open(self) -> BinaryIO:
+        file = self.path.open("ab", buffering=0)
+        file.truncate(self._length)
+        return file
+
+    def add(self, result: Result) -> Result:
         """Take a row; it is on the disk after the next ``commit``, which this may be.
+
+        Returns:
+            What is written: the result, or its failure where no output could hold its row.
 
         Raises:
             OutputError: The disk is full; rows of earlier commits are safe.
         """
-        self._waiting.append((result, self._lines.text(result.row).encode()))
+        kept, text = self._encoded(result)
+        self._waiting.append((kept, text))
         self.tick()
+        return kept
+
+    def _encoded(self, result: Result) -> tuple[Result, bytes]:
+        """Return a result and its text; a row that cannot be written becomes one that says so."""
+        layout = self._format.layout
+        misfits = layout.misfits(result.row)
+        try:
+            if not misfits:
+                return result, self._format.row(result.row)
+        except (TypeError, ValueError, OverflowError, csv.Error) as error:
+            misfits = dict.fromkeys(layout.carried or ("predictions",), str(error)[:200])
+        failed = unwritable(result, misfits)
+        return failed, self._format.row(failed.row)
 
     def tick(self) -> None:
         """Commit if it is time."""
@@ -124,7 +123,11 @@ class RowFile:
             self.commit()
 
     def commit(self) -> None:
-        """Bring all rows taken so far to the disk."""
+        """Bring all rows taken so far to the disk.
+
+        Raises:
+            OutputError: The disk is full; none of them is there then, and those of earlier commits are.
+        """
         self._last = time.monotonic()
         if not self._waiting:
             return
@@ -136,14 +139,13 @@ class RowFile:
         file = self._opened()
         with self._errors():
             try:
-                file.write(b"".join(text for _, text in self._waiting))
+                write_all(file.fileno(), b"".join(text for _, text in self._waiting))
                 _sync(file)
                 self._journal.commit(entries, place)
             except BaseException:
-                # Half a line at the end of the file would stop its readers until the next run.
+                # Rows that the journal does not count would be cut off by the next run; readers come before it.
                 with contextlib.suppress(OSError):
-                    file.seek(self._length)
-                    file.truncate(self._length)
+                    os.ftruncate(file.fileno(), self._length)
                 raise
         self._length = place
         self._waiting.clear()
@@ -158,19 +160,17 @@ class RowFile:
         live = len(self._header) + self._journal.live_bytes()
         if live == self._length:
             return
-        file = self._opened()
         with self._errors():
             with replacing(self.path, alone=True) as place:
-                with place.open("wb") as packed:
-                    packed.write(self._header)
+                with place.open("wb", buffering=0) as packed:
+                    write_all(packed.fileno(), self._header)
                     for block in self._live_blocks():
-                        packed.write(block)
+                        write_all(packed.fileno(), block)
                 self._journal.put(packing=live)
-                file.close()
+                self._opened().close()
             self._journal.packed(len(self._header), live)
             self._length = live
-            self._file = self.path.open("r+b")
-            self._file.seek(live)
+            self._file = self._open()
 
     def _live_blocks(self) -> Iterator[bytes]:
         """Yield the text of the rows that count, in pieces that end with a row."""
@@ -194,7 +194,8 @@ class RowFile:
     def close(self) -> None:
         """Close the file; what was not committed is lost."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what it could complain of is on the disk already
+                self._file.close()
             self._file = None
 
     def _opened(self) -> BinaryIO:
@@ -206,11 +207,14 @@ class RowFile:
         try:
             yield
         except OSError as error:
-            raise OutputError(
-                printable(str(self.path)),
-                f"writing failed ({error.strerror or error})",
-                "free some space, then start the same command again: it goes on where it was",
-            ) from None
+            again = ", then start the same command again: it goes on where it was"
+            raise write_error(printable(str(self.path)), error, again) from None
+
+
+def foreign(path: Path) -> UsageError:
+    """The error of an output that something else has written."""
+    problem = "is there already, without a journal of vidcls"
+    return UsageError(printable(str(path)), problem, "choose another output, or pass overwrite=True")
 
 
 def remove_output(paths: list[Path]) -> None:
@@ -219,26 +223,22 @@ def remove_output(paths: list[Path]) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(
-                str(path), f"cannot be replaced ({error.strerror})", "remove it yourself"
-            ) from None
+            problem = f"cannot be replaced ({error.strerror})"
+            raise OutputError(printable(str(path)), problem, "remove it yourself") from None
 
 
-def atomically(target: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file beside its place and put it there when it is whole and on the disk.
+def write_whole(target: Path, format: Format, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a file of all rows; it is there when it is whole and on the disk.
 
     Raises:
         OutputError: The disk is full, or the place cannot be written; what was there stays.
     """
     try:
-        with replacing(target, alone=True) as place:
-            write(place)
+        with replacing(target, alone=True) as place, place.open("wb", buffering=0) as file:
+            for data in format.stream(rows):
+                write_all(file.fileno(), data)
     except OSError as error:
-        raise OutputError(
-            printable(str(target)),
-            f"writing failed ({error.strerror or error})",
-            "free some space, start it again",
-        ) from None
+        raise write_error(printable(str(target)), error, ", then start it again") from None
 
 
 def _piece(source: BinaryIO, first: int, last: int) -> bytes:
@@ -247,5 +247,4 @@ def _piece(source: BinaryIO, first: int, last: int) -> bytes:
 
 
 def _sync(file: BinaryIO) -> None:
-    file.flush()
     os.fsync(file.fileno())

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vidcls.errors import OutputError, UsageError
-from vidcls.output.text import printable
-from vidcls.score.listing import Inputs, Item, need_pyarrow
+from vidcls.errors import OutputError, printable
+from vidcls.output.base import Format
+from vidcls.output.formats import FORMATS, complete_format
+from vidcls.output.jsonl import RowLines
+from vidcls.output.row import Layout
+from vidcls.score.listing import Inputs, Item
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.pipeline import Scorer
 from vidcls.score.progress import Counts, Reporter
 from vidcls.score.resume_log import Journal, Status, in_shard
-from vidcls.score.row_file import RowFile, atomically, format_of, remove_output
-from vidcls.score.rows import CsvLines, JsonLines
+from vidcls.score.row_file import RowFile, foreign, remove_output, write_whole
 from vidcls.score.setup import Setup
 from vidcls.video import object_store
 
@@ -82,14 +84,18 @@ class OutputPaths:
 
     def __init__(self, output: str) -> None:
         self.output = output
-        self.format = format_of(output)
+        self.format = FORMATS[complete_format(output)]
         self.remote = object_store.is_remote(output)
         base = Path(urlsplit(output).path).name if self.remote else output
         self.target = Path(base)
         self.journal = Path(f"{base}.journal")
         # Only text that is final at every moment goes straight into the output.
-        direct = self.format != "parquet" and not self.remote
+        direct = self.format.appendable and not self.remote
         self.rows = Path(base) if direct else Path(f"{base}.rows")
+
+    def row_format(self, layout: Layout) -> Format:
+        """Return what makes the text of the rows."""
+        return self.format(layout) if self.format.appendable else RowLines(layout)
 
 
 def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
@@ -101,8 +107,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
         VidclsError: Something is wrong with the model or the machine.
     """
     places = OutputPaths(job.output)
-    if places.format == "parquet":
-        need_pyarrow(job.output)
+    places.format()  # what it needs is installed, or this says so before anything is done
     columns = job.inputs.columns()
     if job.overwrite and places.journal.exists():
         _check_replaceable(places)
@@ -131,10 +136,16 @@ def _score(
     if job.overwrite and not journal.is_replacement_under_way(settings):
         journal.reset()
         remove_output([places.rows, *([] if places.remote else [places.target])])
-    elif places.rows != places.target and not places.remote and journal.settings() is None:
-        _refuse_foreign(places.target)
+    elif (
+        places.rows != places.target
+        and not places.remote
+        and journal.settings() is None
+        and places.target.exists()
+    ):
+        raise foreign(places.target)
     journal.check(settings)
-    store = RowFile(places.rows, journal, _lines(places, settings))
+    layout = Layout.of(settings)
+    store = RowFile(places.rows, journal, places.row_format(layout))
     journal.put(settings=json.dumps(settings), run=journal.run, finished=0)
     counts = Counts()
     summary = Summary(counts)
@@ -147,7 +158,7 @@ def _score(
             _consume(job, journal, store, scorer, reporter, stopped, summary)
         summary.stats = scorer.stats()
         _count_once(summary, journal)
-        _finalise(places, journal, store, settings, summary)
+        _finalize(places, journal, store, layout, summary)
     finally:
         store.close()
     return summary
@@ -185,7 +196,7 @@ def _consume(
 
 
 def _note(store: RowFile, result: Any, summary: Summary) -> None:
-    store.add(result)
+    result = store.add(result)
     summary.counts.add(result)
     if result.kind is not None:
         summary.examples.setdefault(result.kind, result.row["error"])
@@ -209,21 +220,17 @@ def _pending(job: Job, journal: Journal, counts: Counts, stopped: threading.Even
                 counts.failed_before[claim.kind] += 1
 
 
-def _finalise(
-    places: OutputPaths, journal: Journal, store: RowFile, settings: dict[str, Any], summary: Summary
+def _finalize(
+    places: OutputPaths, journal: Journal, store: RowFile, layout: Layout, summary: Summary
 ) -> None:
     """Bring the output into its final form, unless the run was interrupted."""
     store.pack()
     if summary.interrupted:
         return
-    if places.format == "parquet":
-        from vidcls.output.parquet import write_parquet
-
-        target = places.target
-        atomically(target, lambda path: write_parquet(path, store.live_rows(), settings))
+    if not places.format.appendable:
+        write_whole(places.target, places.format(layout), store.live_rows())
     if places.remote:
-        source = places.target if places.format == "parquet" else places.rows
-        _upload(source, places)
+        _upload(places.rows if places.format.appendable else places.target, places)
     journal.put(finished=1)
 
 
@@ -249,21 +256,6 @@ def _count_once(summary: Summary, journal: Journal) -> None:
         counts.skipped = earlier
     for kind, count in counts.failed_before.items():
         counts.failed_before[kind] = min(count, failed.get(kind, 0) - counts.failed[kind])
-
-
-def _lines(places: OutputPaths, settings: dict[str, Any]) -> JsonLines | CsvLines:
-    if places.format == "csv":
-        return CsvLines(settings["top_k"], settings["all_scores"], tuple(settings["columns"]))
-    return JsonLines()
-
-
-def _refuse_foreign(target: Path) -> None:
-    if target.exists():
-        raise UsageError(
-            printable(str(target)),
-            "is there already, without a journal of vidcls",
-            "choose another output, or --overwrite",
-        )
 
 
 def _check_replaceable(places: OutputPaths) -> None:

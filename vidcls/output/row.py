@@ -1,0 +1,136 @@
+"""One clip's result: every format's columns, and the names that a manifest must not use, follow from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any
+
+_SCORED = {"scored": True}  # only `vidcls score` writes it
+
+
+def _about(text: str) -> dict[str, Any]:
+    """What a field holds, for people."""
+    return {"about": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedLabel:
+    """One of the best labels of a clip."""
+
+    rank: int
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is written of one clip; ``docs/predict.md`` has the same as a table.
+
+    Attributes: see each field's ``about``.
+    """
+
+    path: str = field(metadata=_about("the clip, as it was named"))
+    model: str = field(metadata=_about("name of the model"))
+    weights: str = field(metadata=_about("where its weights come from"))
+    views: int = field(metadata=_about("views in time that the scores are averaged over"))
+    crops: int = field(metadata=_about("crops of each view"))
+    num_frames: int | None = field(metadata=_about("frames of a view"))
+    stride: int = field(metadata=_about("frames from one to the next, at the model's rate"))
+    fps: float | None = field(default=None, metadata=_about("frame rate of the file, frames a second"))
+    duration: float | None = field(default=None, metadata=_about("length of the file, seconds"))
+    decoder: str | None = field(default=None, metadata=_about("what decoded it: `decord` or `pyav`"))
+    predictions: list[RankedLabel] = field(
+        default_factory=list,
+        metadata=_about("the best labels: `rank`, `index` of the class, `label`, `score`"),
+    )
+    warnings: list[str] = field(
+        default_factory=list, metadata=_about("what a person should know of the clip")
+    )
+    error: str | None = field(
+        default=None, metadata=_about("why it could not be scored; then it has no predictions")
+    )
+    error_kind: str | None = field(
+        default=None, metadata=_about("the error in one word, to count by") | _SCORED
+    )
+    seconds: float | None = field(default=None, metadata=_about("time spent on the clip") | _SCORED)
+    scores: list[float] | None = field(
+        default=None, metadata=_about("of all classes, with `--all-scores`") | _SCORED
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as `vidcls predict` writes it, in plain values."""
+        return {name: value for name, value in asdict(self).items() if name in PREDICT_NAMES}
+
+
+COLUMNS: dict[str, Field[Any]] = {column.name: column for column in fields(Row)}
+RANKED: tuple[str, ...] = tuple(column.name for column in fields(RankedLabel))
+PREDICT_NAMES = tuple(name for name, column in COLUMNS.items() if not column.metadata.get("scored"))
+SCORES = "scores"  # the one column that is there only where it was asked for
+_SIDE_BY_SIDE = re.compile(rf"({'|'.join(RANKED[1:])})_[0-9]+")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a column of `vidcls score`'s results may have this name in any format: ``seconds``, ``label_1``."""
+    return name in COLUMNS or _SIDE_BY_SIDE.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns an output has; by default those of `vidcls predict`.
+
+    Attributes:
+        scored: Whether it has the columns that only `vidcls score` writes.
+        top_k: Predictions of a row, where all have as many at most: a format of flat lines then puts them side by side.
+        all_scores: Whether rows have the scores of all classes.
+        carried: Columns that a manifest brought along, and their types: ``int``, ``float``, ``bool`` or ``str``.
+        settings: What the rows depend on, for formats that can keep it.
+    """
+
+    scored: bool = False
+    top_k: int | None = None
+    all_scores: bool = False
+    carried: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Layout:
+        """Return the layout of rows that were scored under such settings."""
+        return cls(True, settings["top_k"], settings["all_scores"], settings["columns"], settings)
+
+    def names(self) -> list[str]:
+        """Return the names of a row's own columns, in their order."""
+        names = list(COLUMNS if self.scored else PREDICT_NAMES)
+        return names if self.all_scores else [name for name in names if name != SCORES]
+
+    def misfits(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Return which of a row's values no output could hold, and what they are."""
+        kinds = {name: str(COLUMNS[name].type).removesuffix(" | None") for name in self.names()}
+        found = {
+            n: row.get(n) for n, kind in kinds.items() if kind in _PLAIN and not _fits(row.get(n), kind, 32)
+        }
+        found |= {n: row.get(n) for n, kind in self.carried.items() if not _fits(row.get(n), kind, 64)}
+        return {name: repr(value)[:60] for name, value in found.items()}
+
+
+_PLAIN: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+def _fits(value: Any, kind: str, bits: int) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, _PLAIN[kind]):
+        return False
+    return not isinstance(value, int) or -(1 << bits - 1) <= value < 1 << bits - 1
+
+
+def markdown_table() -> str:
+    """Return the table of columns for the documentation."""
+    lines = ["| column | type | what |", "|---|---|---|"]
+    for name, column in COLUMNS.items():
+        kind = str(column.type).replace(" | None", " or null").replace("RankedLabel", "object")
+        about = column.metadata["about"] + (" (`score` only)" if column.metadata.get("scored") else "")
+        lines.append(f"| `{name}` | {kind} | {about} |")
+    return "\n".join(lines) + "\n"
