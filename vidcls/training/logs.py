@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vidcls.errors import DependencyError
+from vidcls.errors import DependencyError, printable
 from vidcls.output.progress import ProgressBar
-from vidcls.output.text import printable
 from vidcls.training.checkpointing import output_error, replaced, write_text
 
 T = TypeVar("T")
