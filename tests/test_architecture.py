@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import vidcls
-from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 
 PACKAGE = Path(vidcls.__file__).parent
 
@@ -125,14 +124,16 @@ def test_nothing_heavy_is_imported_early(statement: str, forbidden: str) -> None
     assert done.stdout.split() == []
 
 
-def test_config_keys_are_those_of_the_models() -> None:
-    import dataclasses
+def test_every_architecture_is_where_the_table_says() -> None:
+    from torch import nn
 
-    from vidcls.models import ARCHITECTURES
+    from vidcls.models import ARCHITECTURES, CONFIGS
 
-    assert set(ARCHITECTURE_KEYS) == set(ARCHITECTURES)
-    for name, (config, _) in ARCHITECTURES.items():
-        assert ARCHITECTURE_KEYS[name] == {f.name for f in dataclasses.fields(config)}, name
+    assert list(ARCHITECTURES) == list(CONFIGS)
+    for name, (config, model) in ARCHITECTURES.items():
+        assert config is CONFIGS[name]
+        assert issubclass(model, nn.Module)
+        assert model.architecture == name
 
 
 def test_the_page_names_files_that_exist() -> None:

@@ -9,7 +9,19 @@ name, and any text may hold one with a value as Python writes it, such as ``engi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
+
+MAX_WORD = 100  # characters that are compared with known names
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``, did you mean 'x'?`` for the known word nearest to ``word``, or an empty string."""
+    import difflib
+
+    names = [str(name) for name in known]
+    matches = difflib.get_close_matches(str(word)[:MAX_WORD], names, n=1, cutoff=0.6)
+    return f", did you mean {matches[0]!r}?" if matches else ""
 
 
 def printable(text: str) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import yaml
 
-from vidcls import config
+import vidcls.config.yaml as vidcls_yaml
 from vidcls.config import InputSpec, load_registry, read_yaml, registry_paths
 from vidcls.errors import ConfigError, UsageError
 
@@ -94,15 +96,19 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     ("text", "message"),
     [
         ("a: &x [1]\nb: *x", "aliases"),
-        ("a: 1\na: 2", "stands twice"),
+        ("a: 1\na: 2", "duplicate key 'a'"),
         ("{", "not valid YAML"),
         ("- 1", "must hold a mapping"),
-        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("a: {b: 1}\nc: {<<: {b: 1}}", "not valid YAML"),
         ("[1]: 2", "plain word"),
         ("1: 2", "must hold a mapping"),
-        ("a: " + "[" * 100_000, "nested deeper than 64 levels"),
-        ("a: " + "{b: " * 100_000, "nested deeper than 64 levels"),
-        ("\n".join(" " * depth + "- " for depth in range(1000)), "nested deeper|not valid YAML"),
+        # Whether our bound or the parser's own is met first is the parser's affair.
+        ("a: " + "[" * 100_000, "not valid YAML"),
+        ("a: " + "{b: " * 100_000, "not valid YAML"),
+        ("\n".join(" " * depth + "- " for depth in range(1000)), "not valid YAML"),
+        # Deeper than our bound, and far from any that a parser may have.
+        ("a: " + "[" * 65 + "]" * 65, "nested deeper than 64 levels"),
     ],
 )
 def test_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
@@ -110,7 +116,9 @@ def test_hostile_yaml(tmp_path: Path, text: str, message: str) -> None:
         read_yaml(write(tmp_path / "x.yaml", text))
 
 
-@pytest.mark.parametrize("text", ["a: &x [1]\nb: *x", "a: " + "[" * 65, "a: 1\na: 2", "a: [1, {b: 2}]"])
+@pytest.mark.parametrize(
+    "text", ["a: &x [1]\nb: *x", "a: " + "[" * 65 + "]" * 65, "a: 1\na: 2", "a: [1, {b: 2}]"]
+)
 def test_yaml_is_read_alike_without_libyaml(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +131,7 @@ def test_yaml_is_read_alike_without_libyaml(
     write(tmp_path / "x.yaml", text)
     own = outcome()
 
-    monkeypatch.setattr(config, "_Loader", type("Plain", (config._NoRepeats, yaml.SafeLoader), {}))
+    monkeypatch.setattr(vidcls_yaml, "_Loader", type("Plain", (vidcls_yaml._NoRepeats, yaml.SafeLoader), {}))
     assert outcome() == own
 
 
@@ -136,3 +144,37 @@ def test_unreadable_yaml(tmp_path: Path) -> None:
         file.truncate(1 << 30)
     with pytest.raises(ConfigError, match="larger than"):
         read_yaml(tmp_path / "big")
+
+
+def test_i13_3_a_registry_of_many_problems_says_the_first_ten(tmp_path: Path) -> None:
+    lines = [f"  model-{number:04}: {{base: modle-{number:04}}}" for number in range(3000)]
+    path = write(tmp_path / "many.yaml", "models:\n" + "\n".join(lines))
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match="6000 problems") as caught:
+        load_registry(path)
+    assert time.perf_counter() - start < 8
+    shown = str(caught.value).splitlines()
+    assert len(shown) == 12
+    assert shown[-1].strip() == "and 5990 more"
+
+
+def test_i13_3_unknown_keys_without_number(tmp_path: Path) -> None:
+    keys = ", ".join(f"key{number}: 1" for number in range(20_000))
+    path = write(
+        tmp_path / "many.yaml", f"models:\n  a: {{architecture: vit-frames, config: {{{keys}}}, {keys}}}"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_registry(path)
+    assert len(str(caught.value)) < 3000
+
+
+def test_i13_3_copies_of_a_large_entry(tmp_path: Path) -> None:
+    """Entries that are laid over a large one do not each become as large."""
+    keys = ", ".join(f"key{number}: 1" for number in range(20_000))
+    entries = "\n".join(f"  b{number}: {{base: a, config: {{x: 1}}}}" for number in range(2_000))
+    text = f"models:\n  a: {{architecture: vit-frames, config: {{{keys}}}}}\n{entries}"
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match="has 20000 entries, more than any model"):
+        load_registry(write(tmp_path / "many.yaml", text))
+    assert tracemalloc.get_traced_memory()[1] < 500e6
+    tracemalloc.stop()

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.models import longformer_dense as dense
 from vidcls.errors import ConfigError
 from vidcls.models import longformer
-from vidcls.models.longformer import BLOCK, Longformer, band_mask, layer_windows
+from vidcls.models.longformer import BLOCK, Longformer, band_mask
+from vidcls.models.vtn_config import layer_windows
 
 TOLERANCE = 2e-5
 DIM, HIDDEN, HEADS, ROWS = 24, 40, 3, 20

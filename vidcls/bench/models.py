@@ -205,11 +205,11 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
 
 
 def _count(spec: ModelSpec, view: Row) -> tuple[int, float]:
-    from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
+    from vidcls.models import config_keys
     from vidcls.models.count import count_architecture
 
     sizes = {"num_frames": view["num_frames"], "image_size": tuple(view["image_size"])}
-    config = {**spec.config, **{k: v for k, v in sizes.items() if k in ARCHITECTURE_KEYS[spec.architecture]}}
+    config = {**spec.config, **{k: v for k, v in sizes.items() if k in config_keys(spec.architecture)}}
     if spec.config.get("num_frames", 0) is None or "num_frames" not in spec.config:
         config.pop("num_frames", None)
     counted = count_architecture(spec.architecture, config, view["num_frames"], tuple(view["image_size"]))

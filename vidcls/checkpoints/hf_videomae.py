@@ -17,7 +17,7 @@ from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, renam
 from vidcls.checkpoints.videomae import HEADS, found_sizes
 from vidcls.checkpoints.vit_tensors import settle
 from vidcls.checkpoints.vivit_tensors import cat
-from vidcls.models.layers import pair
+from vidcls.models.sizes import pair
 
 NAME = "hf_videomae"
 ARCHITECTURE = "videomae"

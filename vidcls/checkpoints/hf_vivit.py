@@ -8,8 +8,7 @@ from typing import Any
 
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.vivit_tensors import cat, finish, split_keywords, tubelet_of
-from vidcls.models.layers import pair
-from vidcls.models.vivit_config import triple
+from vidcls.models.sizes import pair, triple
 
 NAME = "hf_vivit"
 ARCHITECTURE = "vivit-st"

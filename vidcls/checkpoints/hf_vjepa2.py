@@ -16,7 +16,7 @@ from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.vit_tensors import settle
 from vidcls.checkpoints.vivit_tensors import cat
-from vidcls.models.layers import pair
+from vidcls.models.sizes import pair
 
 NAME = "hf_vjepa2"
 ARCHITECTURE = "vjepa2"

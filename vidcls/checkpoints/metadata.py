@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.errors import CheckpointError
+from vidcls.models import CONFIGS
 
 KEY = "vidcls"
 VERSION = 1
@@ -38,7 +38,7 @@ def parse_record(text: str, fail: Fail) -> dict[str, Any]:
     version = record.get("version")
     if version != VERSION:
         raise fail(f"is of version {version!r}, this vidcls reads {VERSION}", "update vidcls")
-    if record.get("architecture") not in list(ARCHITECTURE_KEYS):
+    if record.get("architecture") not in list(CONFIGS):
         raise fail(f"is of the unknown architecture {record.get('architecture')!r}", "update vidcls")
     labels = record.get("labels")
     if labels is not None and not (

@@ -26,7 +26,7 @@ from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.timesformer_input import read_settings, stored_input
 from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle, vit_checkpoint
 from vidcls.errors import CheckpointError, ConfigError
-from vidcls.models.layers import pair
+from vidcls.models.sizes import pair
 from vidcls.models.timesformer import TimeSformer, resize_nearest_1d
 
 NAME = "timesformer_fb"

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from vidcls.checkpoints.base import Raw
-from vidcls.config import InputSpec, problems
+from vidcls.config import InputSpec, parse_yaml, problems
 
 MAX_SETTINGS = 1 << 17  # characters; the released ones have about 7,000, and YAML is slow to read
 
@@ -23,8 +22,8 @@ def read_settings(raw: Raw) -> dict[str, Any]:
     if raw.kind != "torch" or not isinstance(text, str) or len(text) > MAX_SETTINGS:
         return {}
     try:
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        settings = parse_yaml(text, aliases=True)
+    except ValueError:
         return {}
     return settings if isinstance(settings, dict) else {}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.vit_tensors import settle
-from vidcls.models.layers import pair
+from vidcls.models.sizes import pair
 from vidcls.models.videomae_config import VideoMAEConfig
 
 NAME = "videomae"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
-from vidcls.models.layers import pair
+from vidcls.models.sizes import pair
 
 # Interpolation mode and antialias, by publisher: timm 1.0's rule for state dicts, its rule for Google's .npz
 # files, and HF's ``interpolate_pos_encoding``.

@@ -12,8 +12,7 @@ from torch import Tensor
 from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.errors import CheckpointError
 from vidcls.models import ARCHITECTURES
-from vidcls.models.layers import pair
-from vidcls.models.vivit_config import triple
+from vidcls.models.sizes import pair, triple
 
 # What a caller may change about a checkpoint: the position embeddings are then interpolated.
 RESIZABLE = ("num_frames", "image_size")

@@ -11,16 +11,16 @@ import re
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle
+from vidcls.config import parse_yaml
 
 NAME = "vtn_slowfast"
 
-MAX_CFG_CHARS = 1 << 20
+MAX_CFG_CHARS = 1 << 17
 RELEASED_WINDOW = 18
 
 ENCODER = "temporal_encoder."
@@ -165,11 +165,9 @@ class Cfg:
         if not isinstance(text, str) or len(text) > MAX_CFG_CHARS:
             raise raw.error("its cfg is no configuration", "fetch it again")
         try:
-            tree = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise raw.error(
-                f"its cfg is not YAML ({' '.join(str(error).split())[:200]})", "fetch it again"
-            ) from error
+            tree = parse_yaml(text, aliases=True)
+        except ValueError as error:
+            raise raw.error(f"its cfg is not YAML ({error})", "fetch it again") from error
         self.tree: dict[str, Any] = tree if isinstance(tree, dict) else {}
 
     def number(self, section: str, key: str, default: float | None) -> Any:

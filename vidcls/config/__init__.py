@@ -1,21 +1,23 @@
 """Safe YAML, and the registry: ``models.yaml`` → frozen records. Imports no torch."""
 
 from vidcls.config.registry import (
+    Registry,
+    builtin_registry_path,
+    load_registry,
+    registry_paths,
+)
+from vidcls.config.specs import (
     Figures,
     InputSpec,
     ModelSpec,
     Published,
-    Registry,
     Spec,
     WeightsSpec,
-    builtin_registry_path,
-    load_registry,
-    nearest,
     pair,
     problems,
-    read_yaml,
-    registry_paths,
 )
+from vidcls.config.yaml import parse_yaml, read_yaml
+from vidcls.errors import nearest
 
 __all__ = [
     "Figures",
@@ -29,6 +31,7 @@ __all__ = [
     "load_registry",
     "nearest",
     "pair",
+    "parse_yaml",
     "problems",
     "read_yaml",
     "registry_paths",

@@ -17,11 +17,11 @@ from vidcls.config import (
     load_registry,
     problems,
 )
-from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.engines import Engine, LazyEngine, check_names, numpy_vivit, unit_frames
 from vidcls.engines.select import EngineRequest, cached_engine, make_engine_for, numpy_engine
 from vidcls.errors import CheckpointError, UsageError, WeightsError
 from vidcls.inference.classifier import Classifier, Fps
+from vidcls.models import config_keys
 from vidcls.video.reader import VideoReader
 from vidcls.video.urls import is_url
 from vidcls.zoo.facts import CheckpointFacts, plain_config, recall, remember, request_key
@@ -377,7 +377,7 @@ def _read(
         if not isinstance(wanted, str):
             config = {key: spec.config[key] for key in keys if key in spec.config}
     checkpoint_format = wanted.format if isinstance(wanted, WeightsSpec) else None
-    if num_frames is not None and (architecture is None or "num_frames" in ARCHITECTURE_KEYS[architecture]):
+    if num_frames is not None and (architecture is None or "num_frames" in config_keys(architecture)):
         config["num_frames"] = num_frames
     return read_checkpoint(path, architecture, checkpoint_format, **config)
 
@@ -398,7 +398,7 @@ def _random_module(spec: ModelSpec, num_frames: int | None) -> nn.Module:
     from vidcls.models import build
 
     config = dict(spec.config)
-    if num_frames is not None and "num_frames" in ARCHITECTURE_KEYS[spec.architecture]:
+    if num_frames is not None and "num_frames" in config_keys(spec.architecture):
         config["num_frames"] = num_frames
     torch.manual_seed(0)
     module = build(spec.architecture, **config).eval()

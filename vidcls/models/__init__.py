@@ -1,47 +1,79 @@
-"""The video models, by the names that `models.yaml` and the command line use.
+"""Every architecture: its configuration, which needs no torch, and its module, which is imported when it is asked for.
 
-To add an architecture: one file here with a frozen config dataclass and a module, and one line below.
+To add a backbone: one file with its modules, one beside it with its configuration, and one line in `TABLE`.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
-
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import ConfigError
 from vidcls.models import (
-    timesformer,
-    videomae,
+    timesformer_config,
     videomae_config,
-    vit,
-    vivit,
+    visual_transformer_config,
+    vit_config,
     vivit_config,
-    vjepa2,
     vjepa2_config,
-    vtn,
+    vtn_config,
 )
-from vidcls.models.visual_transformer import VTConfig, VTFrames
 
-# name → (its config dataclass, its module, which takes that config as its one argument)
-ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
-    "vivit-st": (vivit_config.SpaceTimeConfig, vivit.SpaceTimeViViT),
-    "vivit-fe": (vivit_config.FactorizedEncoderConfig, vivit.FactorizedEncoderViViT),
-    "vivit-fsa": (vivit_config.FactorizedSelfConfig, vivit.FactorizedSelfViViT),
-    "vivit-fdp": (vivit_config.FactorizedDotConfig, vivit.FactorizedDotViViT),
-    "timesformer-divided": (timesformer.TimeSformerConfig, timesformer.DividedTimeSformer),
-    "timesformer-joint": (timesformer.TimeSformerConfig, timesformer.JointTimeSformer),
-    "timesformer-space": (timesformer.TimeSformerConfig, timesformer.SpaceTimeSformer),
-    "timesformer-local-global": (timesformer.TimeSformerConfig, timesformer.LocalGlobalTimeSformer),
-    "timesformer-axial": (timesformer.TimeSformerConfig, timesformer.AxialTimeSformer),
-    "videomae": (videomae_config.VideoMAEConfig, videomae.VideoMAE),
-    "vjepa2": (vjepa2_config.VJEPA2Config, vjepa2.VJEPA2),
-    "vtn": (vtn.VTNConfig, vtn.VTN),
-    "vit-frames": (vit.ViTFramesConfig, vit.ViTFrames),
-    "vt-frames": (VTConfig, VTFrames),
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ARCHITECTURES", "CONFIGS", "build", "config_keys"]
+
+# name → (its config dataclass, where its module is, which takes that config as its one argument)
+TABLE: dict[str, tuple[type[Any], str]] = {
+    "vivit-st": (vivit_config.SpaceTimeConfig, "vivit.SpaceTimeViViT"),
+    "vivit-fe": (vivit_config.FactorizedEncoderConfig, "vivit.FactorizedEncoderViViT"),
+    "vivit-fsa": (vivit_config.FactorizedSelfConfig, "vivit.FactorizedSelfViViT"),
+    "vivit-fdp": (vivit_config.FactorizedDotConfig, "vivit.FactorizedDotViViT"),
+    "timesformer-divided": (timesformer_config.TimeSformerConfig, "timesformer.DividedTimeSformer"),
+    "timesformer-joint": (timesformer_config.TimeSformerConfig, "timesformer.JointTimeSformer"),
+    "timesformer-space": (timesformer_config.TimeSformerConfig, "timesformer.SpaceTimeSformer"),
+    "timesformer-local-global": (timesformer_config.TimeSformerConfig, "timesformer.LocalGlobalTimeSformer"),
+    "timesformer-axial": (timesformer_config.TimeSformerConfig, "timesformer.AxialTimeSformer"),
+    "videomae": (videomae_config.VideoMAEConfig, "videomae.VideoMAE"),
+    "vjepa2": (vjepa2_config.VJEPA2Config, "vjepa2.VJEPA2"),
+    "vtn": (vtn_config.VTNConfig, "vtn.VTN"),
+    "vit-frames": (vit_config.ViTFramesConfig, "vit.ViTFrames"),
+    "vt-frames": (visual_transformer_config.VTConfig, "visual_transformer.VTFrames"),
 }
+
+CONFIGS: dict[str, type[Any]] = {name: config for name, (config, _) in TABLE.items()}
+"""Architecture → its config dataclass."""
+
+
+class _Architectures(Mapping[str, "tuple[type[Any], type[nn.Module]]"]):
+    """The table with the modules' classes in it; looking one up imports torch."""
+
+    def __getitem__(self, name: str) -> tuple[type[Any], type[nn.Module]]:
+        config, where = TABLE[name]
+        module, _, class_name = where.partition(".")
+        return config, getattr(import_module(f"{__name__}.{module}"), class_name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TABLE)
+
+    def __len__(self) -> int:
+        return len(TABLE)
+
+    def __contains__(self, name: object) -> bool:
+        return name in TABLE
+
+
+ARCHITECTURES: Mapping[str, tuple[type[Any], type[nn.Module]]] = _Architectures()
+"""Architecture → (its config dataclass, its module's class)."""
+
+
+def config_keys(architecture: str) -> frozenset[str]:
+    """Names of the fields that the architecture's configuration has."""
+    return frozenset(field.name for field in fields(CONFIGS[architecture]))
 
 
 def build(architecture: str, **config: Any) -> nn.Module:
@@ -54,8 +86,8 @@ def build(architecture: str, **config: Any) -> nn.Module:
     Raises:
         ConfigError: Unknown architecture or field, or values that do not make a model.
     """
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(architecture, "no such architecture", _nearest(architecture, list(ARCHITECTURES)))
+    if architecture not in TABLE:
+        raise ConfigError(architecture, "no such architecture", _nearest(architecture, list(TABLE)))
     config_class, model_class = ARCHITECTURES[architecture]
     known = [field.name for field in fields(config_class)]
     unknown = [key for key in config if key not in known]

@@ -24,11 +24,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return ``size`` as (h, w): an int stands for both."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
 class Mlp(nn.Module):
     """Two linear layers with an activation between them, (..., d) → (..., d)."""
 

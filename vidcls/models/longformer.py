@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
 from vidcls.models.layers import Mlp, init_truncated_normal
+from vidcls.models.vtn_config import layer_windows
 
 # Queries per block. On CPUs 16 to 48 are equally fast for a window of 18 at any length: below, the matrix
 # products are too small to be worth their call; above, too much of each is masked away.
@@ -245,25 +246,3 @@ class Longformer(nn.Module):
         for number, layer in enumerate(self.layers):
             x = layer(x, cls_only and number == last)
         return x[:, :1] if cls_only else x
-
-
-def layer_windows(attention_window: int | Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return one window for each of ``depth`` layers.
-
-    Raises:
-        ConfigError: A window is odd or not positive, or their number is not ``depth``.
-    """
-    given = (attention_window,) * depth if isinstance(attention_window, int) else tuple(attention_window)
-    if len(given) != depth:
-        raise ConfigError(
-            "attention_window",
-            f"has {len(given)} numbers for {depth} layers",
-            "give one, or one for each layer",
-        )
-    if any(window < 2 or window % 2 for window in given):
-        raise ConfigError(
-            "attention_window",
-            f"is {attention_window}, but counts both sides together",
-            "give a positive even number",
-        )
-    return given

@@ -15,14 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.errors import CheckpointError, ConfigError
-
-# name → whether its blocks are bottlenecks, and their number in layer1 to layer4
-RESNETS: dict[str, tuple[bool, tuple[int, int, int, int]]] = {
-    "resnet18": (False, (2, 2, 2, 2)),
-    "resnet34": (False, (3, 4, 6, 3)),
-    "resnet50": (True, (3, 4, 6, 3)),
-    "resnet101": (True, (3, 4, 23, 3)),
-}
+from vidcls.models.visual_transformer_config import RESNETS
 
 
 def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
-from vidcls.models.layers import Attention, Block, init_truncated_normal, linear_drop_path, pair, replace_head
+from vidcls.models.layers import Attention, Block, init_truncated_normal, linear_drop_path, replace_head
+from vidcls.models.sizes import pair, triple
 from vidcls.models.videomae_config import VideoMAEConfig
 from vidcls.models.vivit import TubeletEmbedding
-from vidcls.models.vivit_config import triple
 
 
 def sinusoid_table(num_positions: int, dim: int) -> Tensor:

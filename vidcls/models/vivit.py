@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path, run_blocks
+from vidcls.models.sizes import triple
 from vidcls.models.vivit_config import (
     FactorizedDotConfig,
     FactorizedEncoderConfig,
     FactorizedSelfConfig,
     SpaceTimeConfig,
     ViViTConfig,
-    triple,
 )
 
 Grid = tuple[int, int, int]  # tokens along (t, h, w)

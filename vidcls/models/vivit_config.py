@@ -1,21 +1,16 @@
-"""Sizes of the four ViViT models (Arnab et al. 2021); `vidcls.models.vivit` builds them."""
+"""Sizes of the four ViViT models (Arnab et al. 2021); `vidcls.models.vivit` builds them. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vidcls.models.layers import ACTIVATIONS, pair
+from vidcls.models.sizes import ACTIVATIONS, pair, triple
 
 Grid = tuple[int, int, int]  # tubelets along (t, h, w)
 
 # scenic's names: the class token's output, or the mean, maximum or sum over all tokens.
 POOLS = ("token", "gap", "gmp", "gsp")
-
-
-def triple(size: int | tuple[int, int, int]) -> Grid:
-    """Return ``size`` as (t, h, w): an int stands for all three."""
-    return (size, size, size) if isinstance(size, int) else (int(size[0]), int(size[1]), int(size[2]))
 
 
 @dataclass(frozen=True)

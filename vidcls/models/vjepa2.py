@@ -21,11 +21,10 @@ from vidcls.models.layers import (
     Mlp,
     init_truncated_normal,
     linear_drop_path,
-    pair,
     replace_head,
 )
+from vidcls.models.sizes import pair, triple
 from vidcls.models.vivit import TubeletEmbedding
-from vidcls.models.vivit_config import triple
 from vidcls.models.vjepa2_config import VJEPA2Config
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, (n, 3 s) each

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidcls.models.layers import ACTIVATIONS, pair
-from vidcls.models.vivit_config import triple
+from vidcls.models.sizes import ACTIVATIONS, pair, triple
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,22 @@ were stored before (`VTN.classify`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vidcls.config import nearest
-from vidcls.errors import ConfigError, DependencyError
+from vidcls.errors import ConfigError, DependencyError, nearest
 from vidcls.models import visual_transformer
-from vidcls.models.layers import init_truncated_normal, pair
-from vidcls.models.longformer import Longformer, layer_windows
-from vidcls.models.resnet import RESNETS, ResNet
-from vidcls.models.vit import VisionTransformer, vit_config
+from vidcls.models.layers import init_truncated_normal
+from vidcls.models.longformer import Longformer
+from vidcls.models.resnet import ResNet
+from vidcls.models.sizes import pair
+from vidcls.models.visual_transformer_config import RESNETS, VARIANTS
+from vidcls.models.vit import VisionTransformer
+from vidcls.models.vit_config import vit_config
+from vidcls.models.vtn_config import VTNConfig
 
 # Width of one attention head where a configuration does not say how many there are.
 HEAD_DIM = 64
@@ -36,51 +39,6 @@ VIT_BACKBONES: dict[str, dict[str, Any]] = {
     "deit-small": {"embed_dim": 384, "num_heads": 6},
     "deit-base": {},
 }
-
-
-@dataclass(frozen=True)
-class VTNConfig:
-    """Shape of a VTN; the defaults are the released one, ViT-B/16 with three temporal layers.
-
-    Attributes:
-        backbone: A name of `backbone_names`; ``timm:NAME`` for any image model of timm; or a mapping, for a ViT of
-            any shape (keywords of `vidcls.models.vit.ViTConfig`) or, where it has a ``variant``, a Visual
-            Transformer (keywords of `vidcls.models.visual_transformer.VTConfig`).
-        image_size: Height and width of a frame in pixels; one number stands for both.
-        in_channels: Channels of a frame.
-        num_classes: Length of the logits.
-        num_frames: Frames of the clips that the model is meant for; None leaves it open. It takes any number.
-        temporal_depth: Longformer layers.
-        temporal_num_heads: Their heads; None: one for each 64 channels of the backbone's features.
-        temporal_mlp_dim: Width inside their feed-forward networks; None: four times the features'.
-        attention_window: Frames in a window, both sides together: one even number, or one for each layer.
-        max_positions: Rows of the position table; frame indices wrap at two less.
-        mlp_dim: Width inside the classifier; None: the features'.
-        dropout: Of the temporal encoder's outputs.
-        attn_dropout: Of its attention weights.
-        head_dropout: Inside the classifier.
-    """
-
-    backbone: str | dict[str, Any] = "vit-b16"
-    image_size: int | tuple[int, int] = (224, 224)
-    in_channels: int = 3
-    num_classes: int = 400
-    num_frames: int | None = None
-    temporal_depth: int = 3
-    temporal_num_heads: int | None = None
-    temporal_mlp_dim: int | None = None
-    attention_window: int | tuple[int, ...] = 18
-    max_positions: int = 288
-    mlp_dim: int | None = None
-    dropout: float = 0.1
-    attn_dropout: float = 0.1
-    head_dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", pair(self.image_size))
-        if not isinstance(self.attention_window, int):
-            object.__setattr__(self, "attention_window", tuple(self.attention_window))
-        layer_windows(self.attention_window, self.temporal_depth)
 
 
 class VTN(nn.Module):
@@ -219,7 +177,7 @@ class PooledResNet(ResNet):
 
 def backbone_names() -> tuple[str, ...]:
     """Return the names that ``backbone`` takes, besides ``timm:NAME``."""
-    return (*VIT_BACKBONES, *RESNETS, *visual_transformer.VARIANTS)
+    return (*VIT_BACKBONES, *RESNETS, *VARIANTS)
 
 
 def build_backbone(
@@ -250,7 +208,7 @@ def build_backbone(
         return VisionTransformer(vit_config({**VIT_BACKBONES[name], **sizes}))
     if name in RESNETS:
         return PooledResNet(name, in_channels)
-    if name in visual_transformer.VARIANTS:
+    if name in VARIANTS:
         return visual_transformer.build_backbone(name, **sizes)
     raise ConfigError(
         "backbone",

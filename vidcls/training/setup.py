@@ -16,8 +16,8 @@ from vidcls.config import (
     nearest,
     problems,
 )
-from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
 from vidcls.errors import ConfigError, UsageError
+from vidcls.models import CONFIGS, config_keys
 from vidcls.training.init.initialize import InitReport, initialize
 from vidcls.training.recipe import Recipe
 
@@ -35,12 +35,12 @@ def find_model(recipe: Recipe, registry: Registry | None = None) -> ModelSpec:
     name = recipe.model
     if name in known:
         spec = known[name]
-    elif name in ARCHITECTURE_KEYS:
+    elif name in CONFIGS:
         spec = ModelSpec(name=name, architecture=name)
     else:
         raise UsageError(
             name,
-            f"no such model{nearest(name, [*known, *ARCHITECTURE_KEYS])}",
+            f"no such model{nearest(name, [*known, *CONFIGS])}",
             "`vidcls models` lists them all",
         )
     return _overlaid(spec, recipe)
@@ -48,7 +48,7 @@ def find_model(recipe: Recipe, registry: Registry | None = None) -> ModelSpec:
 
 def _overlaid(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     """Lay the recipe's settings over the entry; sizes that model and input share follow each other."""
-    keys = ARCHITECTURE_KEYS[spec.architecture]
+    keys = config_keys(spec.architecture)
     wrong = [f"unknown key {key!r}{nearest(key, keys)}" for key in recipe.config if key not in keys]
     if wrong:
         raise ConfigError(

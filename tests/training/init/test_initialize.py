@@ -243,9 +243,9 @@ def test_models_by_frame_take_the_whole_image_model(architecture: str) -> None:
     if architecture == "vtn":
         config = {"backbone": {k: v for k, v in backbone.items() if k != "image_size"}, "image_size": 32}
         config |= {"num_classes": 3, "depth": 1, "num_heads": 2, "mlp_dim": 16}
-        from vidcls.config.architecture_keys import ARCHITECTURE_KEYS
+        from vidcls.models import config_keys
 
-        config = {k: v for k, v in config.items() if k in ARCHITECTURE_KEYS["vtn"]}
+        config = {k: v for k, v in config.items() if k in config_keys("vtn")}
     model = build(architecture, **config)
     report = initialize(model, source)
     for name, tensor in source.state.items():
