@@ -24,9 +24,9 @@ from vidcls.bench.machine import describe, peak_matmul
 from vidcls.bench.reference import COMPARABLE, load_reference, save_reference
 from vidcls.bench.timing import summarize
 from vidcls.bench.worker import clip_of, pixels_of
-from vidcls.engines import Engine, make_engine
+from vidcls.engines import Engine, make_engine, unit_frames
+from vidcls.engines.export import openvino_parts
 from vidcls.engines.openvino import OpenVINOEngine
-from vidcls.engines.select import converted_engine
 from vidcls.engines.torch import cpu_has_bf16
 from vidcls.inference.classifier import shared_logits
 from vidcls.inference.load import load
@@ -122,17 +122,16 @@ def engines(classifier: Any, module: torch.nn.Module, int8: bool) -> dict[tuple[
     import copy
 
     from vidcls.bench.worker import _ready
-    from vidcls.inference.load import _facts
 
-    facts = _facts(classifier.spec, "random", module)
-    exact: Any = converted_engine(module, facts, classifier.spec.input, "fp32")
+    spec, unit = classifier.spec.input, unit_frames(module)
+    parts = openvino_parts(module, spec.num_frames, spec.image_size)
     made: dict[tuple[str, str], Engine] = {
         ("eager", "fp32"): make_engine(module, "cpu", "fp32", "eager"),
-        ("openvino", "fp32"): exact,
+        ("openvino", "fp32"): OpenVINOEngine(parts, "fp32", unit),
     }
     if cpu_has_bf16():
         made["eager", "bf16"] = make_engine(copy.deepcopy(module), "cpu", "bf16", "eager")
-        made["openvino", "bf16"] = OpenVINOEngine(exact._parts, "bf16", exact.unit_frames)
+        made["openvino", "bf16"] = OpenVINOEngine(parts, "bf16", unit)
     if int8:
         wanted = {"model": classifier.spec.name, "weights": None, "random_weights": True}
         if classifier.weights != "random":

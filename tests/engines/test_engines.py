@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidcls.config import InputSpec, load_registry
-from vidcls.engines import Engine, LazyEngine, check_names, choose_precision, make_engine, surely_cpu
+from vidcls.engines import Engine, check_names, choose_precision, lazy, make_engine, surely_cpu
 from vidcls.errors import DeviceError
 from vidcls.inference.classifier import Clip, batches, clip_pixels, shared_logits
 from vidcls.models import build
@@ -91,15 +91,15 @@ def test_pixels_are_cut_as_views_are() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", TINY)
 def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
-    from vidcls.engines.export import check, convert
+    from vidcls.engines.export import measure_error, openvino_parts
     from vidcls.engines.openvino import OpenVINOEngine
 
     model, spec = make_model(name)
-    parts = convert(model, spec.num_frames, spec.image_size)
+    parts = openvino_parts(model, spec.num_frames, spec.image_size)
     spec = spec.model_copy(update={"num_crops": 1})
     eager = make_engine(model, "cpu", "fp32")
     engine: Engine = OpenVINOEngine(parts, "fp32", eager.unit_frames)
-    assert check(model, engine, spec.num_frames, spec.image_size) < 1e-5  # type: ignore[arg-type]
+    assert measure_error(model, engine, spec) < 1e-5
     clip = make_clip(spec, windows(spec.num_frames, 4, 3))
     indices = clip.view_indices if type(model).uses_frame_indices else None
     plain = eager(clip.views, indices)
@@ -119,14 +119,14 @@ def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
 
 @needs_openvino
 def test_a_wrong_conversion_is_found() -> None:
-    from vidcls.engines.export import check, convert
+    from vidcls.engines.export import measure_error, openvino_parts
     from vidcls.engines.openvino import OpenVINOEngine
 
     model, spec = make_model("vit-tiny-frames")
-    parts = convert(model, spec.num_frames, spec.image_size)
+    parts = openvino_parts(model, spec.num_frames, spec.image_size)
     model.head.bias = torch.nn.Parameter(model.head.bias + 0.01)  # not in place: the two share their memory
     with pytest.raises(DeviceError, match="differ by"):
-        check(model, OpenVINOEngine(parts, "fp32", 1), spec.num_frames, spec.image_size)
+        measure_error(model, OpenVINOEngine(parts, "fp32", 1), spec)
 
 
 @needs_openvino
@@ -187,7 +187,7 @@ def test_a_lazy_engine_is_made_once_and_when_needed() -> None:
         made.append(make_engine(model, "cpu", "fp32"))
         return made[-1]
 
-    engine = LazyEngine(make, 2)
+    engine: Any = lazy(make, 2)
     assert engine.unit_frames == 2
     assert not made
     clip = make_clip(spec, windows(spec.num_frames, 4, 2))
@@ -208,11 +208,11 @@ def test_names_are_checked() -> None:
 @needs_openvino
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_that_cannot_be_converted_says_so() -> None:
-    from vidcls.engines.export import convert
+    from vidcls.engines.export import openvino_parts
 
     class Stubborn(torch.nn.Module):
         def forward(self, views: torch.Tensor) -> torch.Tensor:
             return views * float(views.sum())  # depends on the data: no graph can be made of it
 
     with pytest.raises(DeviceError, match="cannot convert"):
-        convert(Stubborn(), 2, (8, 8))
+        openvino_parts(Stubborn(), 2, (8, 8))

@@ -15,13 +15,14 @@ import torch
 from tests.clips import make_clip
 from vidcls.checkpoints import save_checkpoint
 from vidcls.engines import numpy_vivit as small
-from vidcls.engines.select import EngineRequest, numpy_engine, small_engine_of
+from vidcls.engines.select import EngineRequest, engine_for, numpy_engine_of
 from vidcls.engines.torch import EagerEngine
 from vidcls.errors import CheckpointError, DeviceError
 from vidcls.inference.load import load
 from vidcls.models import build
 from vidcls.models.count import count
 from vidcls.zoo.facts import plain_config
+from vidcls.zoo.find import find_model
 
 SIZES = {
     "image_size": (20, 36), "num_frames": 6, "tubelet_size": (2, 8, 8), "num_classes": 5, "embed_dim": 24, "depth": 2,
@@ -48,7 +49,7 @@ def model_of(**changes: Any) -> torch.nn.Module:
 @pytest.mark.parametrize("changes", CHANGES)
 def test_logits_are_those_of_pytorch(changes: dict[str, Any]) -> None:
     model = model_of(**changes)
-    ours, theirs = small_engine_of(model, "cpu"), EagerEngine(model, "cpu", "fp32")
+    ours, theirs = numpy_engine_of(model), EagerEngine(model, "cpu", "fp32")
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 6, 20, 36, 3)).astype(np.uint8)
     views = rng.normal(size=(3, 3, 6, 20, 36)).astype(np.float32)
@@ -63,7 +64,7 @@ def test_logits_are_those_of_pytorch(changes: dict[str, Any]) -> None:
 
 
 def test_many_units_are_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = small_engine_of(model_of(pool="gap"), "cpu")
+    engine = numpy_engine_of(model_of(pool="gap"))
     units = np.random.default_rng(0).integers(0, 256, (7, 2, 20, 36, 3)).astype(np.uint8)
     whole = engine.encode(units, AFFINE)
     monkeypatch.setattr(small, "UNIT_BATCH", 3)
@@ -84,9 +85,9 @@ def test_the_cost_is_near_the_count() -> None:
 
 def test_others_are_refused() -> None:
     with pytest.raises(DeviceError, match="factorized encoders with the tanh GELU"):
-        small_engine_of(model_of(activation="gelu"), "cpu")
+        numpy_engine_of(model_of(activation="gelu"))
     with pytest.raises(DeviceError, match="numpy: runs factorized encoders"):
-        small_engine_of(build("vit-frames", embed_dim=16, depth=1, num_heads=2, num_classes=2), "cpu")
+        numpy_engine_of(build("vit-frames", embed_dim=16, depth=1, num_heads=2, num_classes=2))
     with pytest.raises(DeviceError, match="bf16: the engine numpy cannot do it"):
         load("camera-motion", engine="numpy", precision="bf16")
 
@@ -138,15 +139,14 @@ def test_damaged_files_are_left_to_the_reader_that_explains(tmp_path: Path) -> N
 
 
 def test_it_is_taken_for_few_clips_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vidcls.inference import load as loading
-
     path = saved(tmp_path / "model.safetensors", pool="gap", image_size=(16, 16))
-    found = loading.find_model(path)
+    found = find_model(path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delitem(sys.modules, "torch")
 
     def chosen(**request: Any) -> bool:
-        return numpy_engine(found.facts, found.facts.spec.input, EngineRequest(**request), path) is not None
+        engine = engine_for(found, found.facts.spec.input, EngineRequest(**request))
+        return isinstance(engine, small.NumpyViViTEngine)
 
     assert chosen(clips=1)
     assert not chosen(clips=None)  # it may be a million

@@ -49,7 +49,7 @@ def _link_downloads(folder: str) -> None:
     downloads = cache_dir()
     if downloads.is_dir():
         for entry in downloads.iterdir():
-            if entry.name not in ("engines", "checkpoints"):
+            if entry.name != "models":
                 os.symlink(entry, os.path.join(folder, entry.name))
 
 

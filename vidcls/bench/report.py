@@ -53,7 +53,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         lines.append(f"random weights: {', '.join(random)}")
     if any(row.get("calibrated_on") == "noise" for row in rows):
         lines.append(
-            "int8 was calibrated on noise: its error says little; `vidcls quantize CLIP...` calibrates on clips"
+            "int8 was calibrated on noise: its error says little; `vidcls export --precision int8` calibrates on clips"
         )
     for row in rows:
         units = row.get("units")

@@ -123,7 +123,7 @@ def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
         if wanted["precision"] != "int8":
             raise
     from vidcls.engines import unit_frames
-    from vidcls.engines.export import convert
+    from vidcls.engines.export import openvino_parts
     from vidcls.engines.openvino import OpenVINOEngine, split_units
     from vidcls.engines.quantize import quantize
     from vidcls.views.transform import normalize
@@ -134,7 +134,7 @@ def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
     spec, unit = classifier.spec.input, unit_frames(module)
     views = normalize(pixels_of(spec, 1), spec)
     inputs = split_units(views, unit, False) if unit else views
-    parts = convert(module, spec.num_frames, spec.image_size)
+    parts = openvino_parts(module, spec.num_frames, spec.image_size)
     smaller = quantize(parts, [part[None] for part in inputs[:16]])
     classifier.engine = OpenVINOEngine(smaller, "int8", unit)
     return classifier, "noise"

@@ -154,7 +154,7 @@ def joint_grid(
     raise CheckpointError(
         str(raw.path),
         f"its {num_tokens} position embeddings do not tell how many are in time and how many in space",
-        "give num_frames= and image_size= (`vidcls convert --frames --image-size`) as it was trained",
+        "give num_frames= and image_size= (`vidcls export --frames --image-size`) as it was trained",
     )
 
 
@@ -179,7 +179,7 @@ def frame_grid(raw: Raw, num_tokens: int, patch: tuple[int, int], wanted: dict[s
         raise CheckpointError(
             str(raw.path),
             f"its {num_tokens} spatial position embeddings make no square",
-            "give image_size= (`vidcls convert --image-size HxW`) as it was trained",
+            "give image_size= (`vidcls export --image-size HxW`) as it was trained",
         )
     return square
 

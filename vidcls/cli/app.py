@@ -11,19 +11,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vidcls.cli import EXIT_INTERRUPTED, bench, guard, print_message
-from vidcls.cli.convert import convert
 from vidcls.cli.doctor import doctor
 from vidcls.cli.evaluate import evaluate
+from vidcls.cli.export import export
 from vidcls.cli.groups import Command, Group
 from vidcls.cli.merge import merge
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
-from vidcls.cli.quantize import quantize
 from vidcls.cli.score import score
 from vidcls.cli.synthesize import synthesize
 from vidcls.cli.train import train
 
-COMMANDS = (predict, score, merge, models, train, evaluate, synthesize, convert, quantize, doctor)
+COMMANDS = (predict, score, merge, models, train, evaluate, synthesize, export, doctor)
 HELP = {"help_option_names": ["-h", "--help"]}
 
 

@@ -1,9 +1,8 @@
-"""What runs a model, chosen by name: plain PyTorch, ``torch.compile``, OpenVINO, or NumPy. Imports no torch.
+"""What runs a model, chosen by name. Imports no torch.
 
-An engine takes views and gives logits, both as numpy arrays, so that no caller needs to know what is behind it.
-`vidcls.engines.torch` holds the two of PyTorch, `vidcls.engines.openvino` runs converted models without importing
-torch at all, `vidcls.engines.export` makes them and `vidcls.engines.cache` keeps them; `vidcls.engines.numpy_vivit`
-runs small models where importing torch would take longer than the clips.
+An engine takes views and gives logits, both as numpy arrays, so that no caller needs to know what is behind it. To add
+one: a class here that does what `vidcls.engines.base.Engine` says, a line in `ENGINES`, and a line in
+`vidcls.engines.select`, which decides what ``auto`` takes.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidcls.engines.base import Engine, Floats, LazyEngine, ScaleShift, unit_frames
+from vidcls.engines.base import Engine, Floats, LazyEngine, ScaleShift, lazy, unit_frames
 from vidcls.errors import DependencyError, DeviceError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "ENGINES",
     "PRECISIONS",
     "Engine",
+    "EngineKind",
     "Floats",
     "LazyEngine",
     "ScaleShift",
@@ -32,13 +33,70 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "has_openvino",
+    "lazy",
     "make_engine",
     "surely_cpu",
     "unit_frames",
 ]
 
-ENGINES = ("auto", "eager", "compile", "openvino", "numpy")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One way to run a model.
+
+    Attributes:
+        about: What it is, in a few words.
+        precisions: What it can compute in.
+        package: What must be installed for it besides vidcls.
+        extra: The extra of vidcls that brings this.
+    """
+
+    about: str
+    precisions: tuple[str, ...]
+    package: str = ""
+    extra: str = ""
+
+
+ENGINES: dict[str, EngineKind] = {
+    "eager": EngineKind("plain PyTorch", ("fp32", "bf16", "fp16")),
+    "compile": EngineKind("PyTorch through torch.compile", ("fp32", "bf16", "fp16")),
+    "openvino": EngineKind("OpenVINO on the CPU", ("fp32", "bf16", "fp16", "int8"), "openvino", "openvino"),
+    "numpy": EngineKind("NumPy alone, for small factorized encoders", ("fp32",)),
+}
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+
+def check_names(engine: str, precision: str) -> None:
+    """Refuse engines and precisions that do not exist, ``auto`` aside.
+
+    Raises:
+        DeviceError: There is no such engine or precision.
+        DependencyError: The engine is not installed.
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise DeviceError(precision, "no such precision", f"use auto or one of {', '.join(PRECISIONS)}")
+    if engine not in ("auto", *ENGINES):
+        raise DeviceError(engine, "no such engine", f"use auto or one of {', '.join(ENGINES)}")
+    if engine == "auto":
+        return
+    kind = ENGINES[engine]
+    if precision not in ("auto", *kind.precisions):
+        able = [name for name, other in ENGINES.items() if precision in other.precisions]
+        raise DeviceError(precision, f"the engine {engine} cannot do it", f"use engine={' or '.join(able)}")
+    if kind.package and not is_installed(kind.package):
+        raise DependencyError(
+            engine, f"{kind.package} is not installed", f"pip install 'vidcls[{kind.extra}]'"
+        )
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is there; it is not imported."""
+    return find_spec(package) is not None
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; it is not imported."""
+    return is_installed("openvino")
 
 
 def choose_device(device: str = "auto") -> str:
@@ -60,13 +118,11 @@ def choose_device(device: str = "auto") -> str:
     if kind.type == "cuda" and not (
         torch.cuda.is_available() and (kind.index or 0) < torch.cuda.device_count()
     ):
-        raise DeviceError(
-            device, "no such CUDA device here", "use --device cpu; `vidcls doctor` lists devices"
-        )
+        raise DeviceError(device, "no such CUDA device here", "use device=cpu; `vidcls doctor` lists devices")
     if kind.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(device, "no Metal device here", "use --device cpu; `vidcls doctor` lists devices")
+        raise DeviceError(device, "no Metal device here", "use device=cpu; `vidcls doctor` lists devices")
     if kind.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(device, "not a device that vidcls knows", "use auto, cpu, cuda, cuda:N or mps")
+        raise DeviceError(device, "not a device that vidcls can use", "use auto, cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -84,38 +140,12 @@ def surely_cpu(device: str) -> bool:
     return not any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
 
 
-def check_names(engine: str, precision: str) -> None:
-    """Refuse engines and precisions that there are not.
-
-    Raises:
-        DeviceError: There is no such engine or precision.
-        DependencyError: The engine is not installed.
-    """
-    if precision not in PRECISIONS:
-        raise DeviceError(precision, "no such precision", f"use one of {', '.join(PRECISIONS)}")
-    if engine not in ENGINES:
-        raise DeviceError(engine, "no such engine", f"use one of {', '.join(ENGINES)}")
-    if precision == "int8" and engine not in ("auto", "openvino"):
-        raise DeviceError("int8", f"the engine {engine} cannot do it", "use --engine openvino")
-    if engine == "numpy" and precision not in ("auto", "fp32"):
-        raise DeviceError(precision, "the engine numpy cannot do it", "use --precision fp32")
-    if (engine == "openvino" or precision == "int8") and not has_openvino():
-        raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'")
-
-
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed; it is not imported."""
-    return find_spec("openvino") is not None
-
-
 def choose_precision(precision: str, device: str) -> str:
     """Return the precision that ``auto`` stands for: exact fp32 on CPU and Metal, bf16 on CUDA devices that have it.
 
     Raises:
-        DeviceError: There is no such precision, or the device cannot do it.
+        DeviceError: The device cannot do it.
     """
-    if precision not in PRECISIONS:
-        raise DeviceError(precision, "no such precision", f"use one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
     if device.startswith("cuda"):

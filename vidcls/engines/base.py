@@ -1,9 +1,10 @@
-"""What every engine is: pixels or views in, logits out. Imports no torch."""
+"""The interface of every engine: pixels or views in, logits out. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,53 +69,29 @@ class Engine(Protocol):
 
 
 class LazyEngine:
-    """An engine that is made when it is first needed, so that clips can be read meanwhile.
-
-    Args:
-        make: Makes it.
-        unit_frames: Of the engine that will be made.
-    """
+    """An engine that is made when it is first needed, so that clips can be read meanwhile; see `lazy`."""
 
     def __init__(self, make: Callable[[], Engine], unit_frames: int) -> None:
         self._make = make
-        self._engine: Engine | None = None
         self.unit_frames = unit_frames
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
         """The engine itself."""
-        if self._engine is None:
-            self._engine = self._make()
-        return self._engine
+        return self._make()
 
-    @property
-    def name(self) -> str:
-        return self.engine.name
+    def __getattr__(self, name: str) -> Any:
+        if name == "engine":  # only after an AttributeError in making it
+            raise AttributeError(name)
+        return getattr(self.engine, name)
 
-    @property
-    def device(self) -> str:
-        return self.engine.device
+    def __call__(self, *arguments: Any, **keywords: Any) -> Floats:
+        return self.engine(*arguments, **keywords)
 
-    @property
-    def precision(self) -> str:
-        return self.engine.precision
 
-    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
-        self.engine.prepare(dtype, scale_shift)
-
-    def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
-    ) -> Floats:
-        return self.engine(views, frame_indices, scale_shift)
-
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
-        return self.engine.encode(units, scale_shift)
-
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
-        return self.engine.classify(features, frame_indices)
+def lazy(make: Callable[[], Engine], unit_frames: int) -> Engine:
+    """Return an engine that ``make`` makes when it is first needed; its ``unit_frames`` is known before."""
+    return cast(Engine, LazyEngine(make, unit_frames))
 
 
 def unit_frames(module: Any) -> int:

@@ -1,7 +1,8 @@
-"""Converted models on the disk: found by what they were made of, written whole or not at all, bounded in size.
+"""What is known of each checkpoint, and its OpenVINO models: one folder, one key. Imports no torch and no OpenVINO.
 
-Each lies in a folder of its own, named by a digest of the weights' checksum, the configuration, the shape of a
-view, the storage type and the versions of the programs that made it. Imports no torch and no OpenVINO.
+In ``models`` in the cache folder, ``KEY.json`` says what a checkpoint turned out to be and ``KEY-openvino-PRECISION``
+is an exported model of it (`vidcls.engines.artifact`). The key is a digest of the weights' checksum, of what was said
+about them, and of vidcls's own code. Entries appear whole or not at all, and the longest unused make room.
 """
 
 from __future__ import annotations
@@ -14,79 +15,34 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
-from vidcls.paths import cache_dir
+from pydantic import ValidationError
 
-META = "meta.json"
+from vidcls.engines.artifact import RECORD, Artifact, ArtifactRecord, Measure, read_artifact, write_files
+from vidcls.errors import CheckpointError, WeightsError
+from vidcls.paths import cache_dir, write_text
+from vidcls.zoo.facts import CheckpointFacts
+from vidcls.zoo.weights import checksum
+
 DEFAULT_LIMIT = 8.0  # GiB
 LIMIT_VARIABLE = "VIDCLS_ENGINE_CACHE"  # GiB; 0 keeps nothing
-STALE = 24 * 3600.0  # seconds after which a folder that was never finished is swept away
+STALE = 24 * 3600.0  # seconds after which a folder that was never finished is removed
+MAX_FACTS = 256
+MAX_BYTES = 8 << 20  # of one file of facts
+MAX_FILES = 512  # of one checkpoint
+INDEX = "index.json"  # checksums of weights by their files
 _TEMPORARY = ".making-"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a converted model is made of.
-
-    Attributes:
-        architecture: A key of `vidcls.models.ARCHITECTURES`.
-        config: Its whole configuration, as plain data.
-        weights: Checksum of the weights.
-        num_frames: Frames of a view.
-        image_size: Height and width of a view in pixels.
-        storage: ``f32`` or ``int8``.
-    """
-
-    architecture: str
-    config: dict[str, Any]
-    weights: str
-    num_frames: int
-    image_size: tuple[int, int]
-    storage: str = "f32"
-
-    def key(self) -> str:
-        """Digest that names the folder."""
-        record = {**vars(self), "versions": {name: _version(name) for name in ("openvino", "torch")}}
-        text = json.dumps([record, code_digest()], sort_keys=True, default=list)
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One converted model on the disk.
-
-    Attributes:
-        folder: Where it is.
-        meta: What is known of it: ``unit_frames``, ``error`` (of its float32 logits), and more for people.
-    """
-
-    folder: Path
-    meta: dict[str, Any]
-
-    def engine(self, precision: str) -> OpenVINOEngine:
-        """Make the engine; nothing is compiled yet.
-
-        Raises:
-            DependencyError: OpenVINO is not installed.
-            DeviceError: The CPU cannot do the precision.
-        """
-        names = [name for name in (WHOLE, UNITS, HEAD) if f"{name}.xml" in self.meta["sizes"]]
-        parts = {name: self.folder / f"{name}.xml" for name in names}
-        return OpenVINOEngine(parts, precision, int(self.meta["unit_frames"]))
-
-
 def root() -> Path:
-    """Return the folder of all converted models."""
-    return cache_dir() / "engines"
+    """Return the cache's folder."""
+    return cache_dir() / "models"
 
 
 def limit() -> int:
-    """Return the bytes that converted models may take together."""
+    """Return the bytes that exported models may take together."""
     try:
         gib = float(os.environ.get(LIMIT_VARIABLE, ""))
     except ValueError:
@@ -94,70 +50,130 @@ def limit() -> int:
     return int(max(gib, 0.0) * 2**30)
 
 
-def code_digest() -> str:
-    """Return a digest of vidcls's own files: an engine made by other code is not used.
-
-    Names, sizes and times stand for the contents; looking at them takes about a millisecond.
-    """
-    package = Path(__file__).parents[1]
-    folders = (package / "models", package / "checkpoints", package / "engines")
-    files = [*(f for folder in folders for f in sorted(folder.glob("*.py"))), package / "loading.py"]
-    listing = []
-    for file in files:
-        with contextlib.suppress(OSError):
-            status = file.stat()
-            listing.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-
-
-def find(key: str) -> Entry | None:
-    """Return the converted model called ``key`` if it is there and whole, and count it as used now."""
-    folder = root() / key
-    meta = _read(folder)
-    if meta is None:
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(folder / META)
-    return Entry(folder, meta)
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        sizes = meta["sizes"].items()
-        whole = isinstance(meta["unit_frames"], int) and sizes
-        return meta if whole and all((folder / n).stat().st_size == size for n, size in sizes) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def store(key: str, write: Callable[[Path], None], meta: Mapping[str, Any]) -> Entry | None:
-    """Keep a converted model: it appears whole or not at all, and the oldest ones make room for it.
-
-    Args:
-        key: Its name.
-        write: Writes its files into a folder.
-        meta: What is known of it; must have ``unit_frames``.
+def model_key(path: Path, said: Mapping[str, Any]) -> str | None:
+    """Digest of a checkpoint's content, of what was said about it, and of the code that reads and runs it.
 
     Returns:
-        Where it is; None where the disk does not let it be kept, or the bound is too small for it.
+        The key; None where the files cannot be read.
     """
-    folder = root() / key
+    weights = _known_checksum(path)
+    if weights is None:
+        return None
+    record = {"code": code_digest(), "weights": weights, **said}
+    return _digest(record)[:40]
+
+
+def code_digest() -> str:
+    """Return a digest of the code that decides what a checkpoint is and computes: other code, other entries."""
+    package = Path(__file__).parents[1]
+    folders = (package / "models", package / "checkpoints", package / "engines")
+    files = [*(f for folder in folders for f in sorted(folder.glob("*.py"))), package / "zoo" / "find.py"]
+    digest = hashlib.sha256()
+    for file in files:
+        with contextlib.suppress(OSError):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(record: Any) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _known_checksum(path: Path) -> str | None:
+    """Checksum of weights; computed once, then found by their files' names, sizes and times."""
+    try:
+        files = sorted(path.iterdir())[: MAX_FILES + 1] if path.is_dir() else [path]
+        if len(files) > MAX_FILES:
+            return None
+        listing = [(f.name, (status := f.stat()).st_size, status.st_mtime_ns) for f in files]
+        seen = _digest([str(path.resolve()), listing])[:40]
+        index = _read_json(root() / INDEX)
+        found = index.get(seen) if isinstance(index, dict) else None
+        if isinstance(found, str):
+            return found
+        computed = checksum(path)
+    except (OSError, WeightsError):
+        return None
+    kept = list(index.items())[1 - MAX_FACTS :] if isinstance(index, dict) else []
+    _write_json(root() / INDEX, dict([*kept, (seen, computed)]))
+    return computed
+
+
+def load_facts(key: str | None) -> CheckpointFacts | None:
+    """Return what is known under ``key``, if anything."""
+    if key is None:
+        return None
+    path = root() / f"{key}.json"
+    try:
+        facts = CheckpointFacts.model_validate(_read_json(path))
+        os.utime(path)
+        return facts
+    except (OSError, ValidationError):
+        return None
+
+
+def save_facts(key: str | None, facts: CheckpointFacts) -> None:
+    """Keep what is known; where the disk does not allow it, the next run reads the checkpoint again."""
+    if key is None:
+        return
+    _write_json(root() / f"{key}.json", facts.model_dump(mode="json"))
+    with contextlib.suppress(OSError):
+        files = sorted(root().glob("[0-9a-f]*.json"), key=lambda file: file.stat().st_mtime)
+        for file in files[:-MAX_FACTS]:
+            file.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(value))
+
+
+def find(name: str) -> Artifact | None:
+    """Return the exported model called ``name`` if it is there and whole, and count it as used now."""
+    try:
+        artifact = read_artifact(root() / name)
+    except CheckpointError:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(artifact.folder / RECORD)
+    return artifact
+
+
+def store(
+    name: str, write: Callable[[Path], None], record: ArtifactRecord, measure: Measure | None = None
+) -> Artifact | None:
+    """Keep an exported model: it appears whole or not at all, and the longest unused make room for it.
+
+    Args:
+        name: Its name.
+        write: Writes the model's files into a folder.
+        record: What it is.
+        measure: As in `vidcls.engines.artifact.write_files`.
+
+    Returns:
+        Where it is; None where the disk does not allow it, or the limit is too small for it.
+    """
+    folder = root() / name
     made: Path | None = None
     try:
         root().mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=root()))
-        write(made)
-        sizes = {file.name: file.stat().st_size for file in made.iterdir()}
-        if sum(sizes.values()) > limit():
+        if write_files(made, write, record, measure) > limit():
             return None
-        _write_json(made / META, {**meta, "sizes": sizes})
-        if folder.exists() and _read(folder) is None:
+        if folder.exists() and find(name) is None:
             _remove(folder)
         with contextlib.suppress(OSError):  # another process may have been first: its work is as good
             os.rename(made, folder)
         _make_room(folder)
-        return find(key)
+        return find(name)
     except (OSError, RuntimeError):  # RuntimeError is how OpenVINO reports a full disk
         return None
     finally:
@@ -165,15 +181,14 @@ def store(key: str, write: Callable[[Path], None], meta: Mapping[str, Any]) -> E
             shutil.rmtree(made, ignore_errors=True)
 
 
-def entries() -> list[tuple[Path, dict[str, Any], float]]:
-    """All converted models that are whole: folder, what is known of it, and when it was last used."""
+def entries() -> list[tuple[Artifact, float]]:
+    """Return all exported models that are whole, and when each was last used, the longest unused first."""
     found = []
     for folder in _folders():
-        meta = _read(folder)
-        if meta is not None and not folder.name.startswith(_TEMPORARY):
-            with contextlib.suppress(OSError):
-                found.append((folder, meta, (folder / META).stat().st_mtime))
-    return sorted(found, key=lambda item: item[2])
+        with contextlib.suppress(OSError, CheckpointError):
+            if not folder.name.startswith(_TEMPORARY):
+                found.append((read_artifact(folder), (folder / RECORD).stat().st_mtime))
+    return sorted(found, key=lambda item: item[1])
 
 
 def _folders() -> Iterator[Path]:
@@ -182,20 +197,20 @@ def _folders() -> Iterator[Path]:
 
 
 def _make_room(keep: Path) -> None:
-    """Remove what is broken, forgotten or too much, the longest unused first, but never ``keep``."""
-    known = entries()
-    whole = {folder for folder, _, _ in known}
+    """Remove what is damaged, unfinished or too much, the longest unused first, but never ``keep``."""
+    known = [artifact for artifact, _ in entries()]
+    whole = {artifact.folder for artifact in known}
     for folder in _folders():
         with contextlib.suppress(OSError):
             if folder not in whole and time.time() - folder.stat().st_mtime > STALE:
                 _remove(folder)
-    total = sum(sum(meta["sizes"].values()) for _, meta, _ in known)
-    for folder, meta, _ in known:
+    total = sum(artifact.size for artifact in known)
+    for artifact in known:
         if total <= limit():
             return
-        if folder != keep:
-            _remove(folder)
-            total -= sum(meta["sizes"].values())
+        if artifact.folder != keep:
+            _remove(artifact.folder)
+            total -= artifact.size
 
 
 def _remove(folder: Path) -> None:
@@ -204,17 +219,3 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
         os.rename(folder, hidden)
         shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

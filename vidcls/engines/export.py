@@ -1,24 +1,35 @@
-"""PyTorch model → OpenVINO model, through ``torch.export``.
+"""PyTorch model → the formats of other runtimes, all of them through ``torch.export``.
 
 Tried for ViViT-FE: tracing took 17 to 43 s, ``torch.export`` and OpenVINO's reader of its graph take 2 s each.
-Most of that does not depend on the weights' size. The graph takes any number of views at once.
+Most of that does not depend on the weights' size. Graphs take any number of views at once.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidcls.engines.base import Floats, unit_frames
+from vidcls.config import InputSpec
+from vidcls.engines import cache, make_engine
+from vidcls.engines.artifact import ArtifactRecord
+from vidcls.engines.base import Engine, Floats, unit_frames
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
-from vidcls.errors import DependencyError, DeviceError
+from vidcls.errors import DependencyError, DeviceError, printable
+from vidcls.views.transform import pixel_scale_shift
 
-# Numbers in which logits of the converted model may differ from those of the one it was made of, as a share of
-# the largest logit; what it takes in float32 is some 1e-6.
+if TYPE_CHECKING:
+    from vidcls.zoo.find import Found
+
+# Numbers in which logits of an fp32 model may differ from those of the one it was made of, as a share of the largest
+# logit; what it takes in float32 is some 1e-6.
 TOLERANCE = 1e-4
 CHECKED_UNITS = 4
 
@@ -38,18 +49,13 @@ class _Head(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.model.classify(features)  # type: ignore[operator]
+    def forward(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
+        given = () if frame_indices is None else (frame_indices,)
+        logits: Tensor = self.model.classify(features, *given)  # type: ignore[operator]
         return logits
 
 
-class _IndexedHead(_Head):
-    def forward(self, features: Tensor, frame_indices: Tensor) -> Tensor:  # type: ignore[override]
-        logits: Tensor = self.model.classify(features, frame_indices)  # type: ignore[operator]
-        return logits
-
-
-def convert(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> dict[str, Any]:
+def openvino_parts(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> dict[str, Any]:
     """Convert a model in eval mode and float32 on the CPU for views of one size.
 
     Args:
@@ -67,86 +73,176 @@ def convert(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> d
     """
     unit = unit_frames(model)
     if not unit:
-        return {WHOLE: _convert(model, [torch.zeros(2, 3, num_frames, *image_size)])}
+        return {WHOLE: _to_openvino(model, [torch.zeros(2, 3, num_frames, *image_size)])}
     units = torch.zeros(2, 3, unit, *image_size)
     with torch.inference_mode():
         width = _Units(model)(units[:1]).shape[-1]
-    features = torch.zeros(2, num_frames // unit, width)
-    if getattr(model, "uses_frame_indices", False):
-        indices = torch.arange(num_frames).expand(2, -1).contiguous()
-        return {
-            UNITS: _convert(_Units(model), [units]),
-            HEAD: _convert(_IndexedHead(model), [features, indices]),
-        }
-    return {UNITS: _convert(_Units(model), [units]), HEAD: _convert(_Head(model), [features])}
+    head = [torch.zeros(2, num_frames // unit, width), *_indices(model, num_frames)]
+    return {UNITS: _to_openvino(_Units(model), [units]), HEAD: _to_openvino(_Head(model), head)}
 
 
-def _convert(module: nn.Module, examples: list[Tensor]) -> Any:
+def _indices(model: nn.Module, num_frames: int) -> list[Tensor]:
+    """Numbers of the frames of two views (2, t), for models that use them."""
+    if not getattr(model, "uses_frame_indices", False):
+        return []
+    return [torch.arange(num_frames).expand(2, -1).contiguous()]
+
+
+def _to_openvino(module: nn.Module, examples: list[Tensor]) -> Any:
     try:
         import openvino
         from openvino import frontend
     except ImportError:
         raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'") from None
     failures = (
-        *(RuntimeError, ValueError, TypeError, AssertionError, torch._dynamo.exc.TorchDynamoException),
         *(frontend.GeneralFailure, frontend.InitializationFailure, frontend.NotImplementedFailure),
         *(frontend.OpConversionFailure, frontend.OpValidationFailure),
     )
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    program = export_program(module, examples)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's and OpenVINO's own deprecations
-            program = torch.export.export(
-                module.eval(), tuple(examples), dynamic_shapes=tuple({0: batch} for _ in examples)
-            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of OpenVINO's own deprecations
             converted = openvino.convert_model(program)
-        fixed = {i: [-1, *example.shape[1:]] for i, example in enumerate(examples)}
-        converted.reshape(fixed)
-    except failures as error:
-        first = str(error).strip().partition("\n")[0][:300]
-        raise DeviceError("OpenVINO", f"cannot convert this model ({first})", "use --engine eager") from error
+        converted.reshape({i: [-1, *example.shape[1:]] for i, example in enumerate(examples)})
+    except (RuntimeError, ValueError, TypeError, AssertionError, *failures) as error:
+        raise _not_exported("OpenVINO", error) from error
     return converted
 
 
-def check(model: nn.Module, engine: OpenVINOEngine, num_frames: int, image_size: tuple[int, int]) -> float:
-    """Run both on the same noise, and return the largest difference of their logits.
+def export_program(module: nn.Module, examples: list[Tensor]) -> torch.export.ExportedProgram:
+    """Trace a module for any number of views.
 
-    Where units are encoded by themselves a few different ones make up the view, so that the check stays cheap
-    for hundreds of frames.
+    Args:
+        module: Takes the examples.
+        examples: Inputs for two views.
 
     Raises:
-        DeviceError: They differ by more than rounding explains.
+        DeviceError: What it computes depends on the data.
     """
-    noise = np.random.default_rng(0)
-    ours, theirs = _both(model, engine, num_frames, image_size, noise)
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    failures = (RuntimeError, ValueError, TypeError, AssertionError, torch._dynamo.exc.TorchDynamoException)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own deprecations
+            return torch.export.export(
+                module.eval(), tuple(examples), dynamic_shapes=tuple({0: batch} for _ in examples)
+            )
+    except failures as error:
+        raise _not_exported("torch.export", error) from error
+
+
+def _not_exported(what: str, error: Exception) -> DeviceError:
+    first = str(error).strip().partition("\n")[0][:300]
+    return DeviceError(what, f"cannot convert this model ({first})", "use engine=eager")
+
+
+def openvino_writer(parts: Mapping[str, Any], precision: str = "fp32") -> Callable[[Path], None]:
+    """Return what writes a converted model's parts into a folder; fp16 halves the weights' size."""
+
+    def write(folder: Path) -> None:
+        import openvino
+
+        for name, part in parts.items():
+            openvino.save_model(part, folder / f"{name}.xml", compress_to_fp16=precision == "fp16")
+
+    return write
+
+
+def noise_logits(engine: Engine, view: InputSpec, unit: int, indexed: bool) -> Floats:
+    """Logits (1, k) of one view of noise, the same for every engine.
+
+    Args:
+        engine: Runs the model.
+        view: How the model sees a video.
+        unit: Frames that the model's spatial encoder sees together, 0 for all. A few different units make up the view,
+            so that a check stays cheap for hundreds of frames.
+        indexed: Whether the model uses the frames' numbers.
+    """
+    size = unit or view.num_frames
+    count = view.num_frames // size
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (min(count, CHECKED_UNITS), size, *view.image_size, 3), np.uint8)
+    places = np.arange(count) % len(pixels)
+    indices = np.arange(count * size)[None] if indexed else None
+    scale_shift = pixel_scale_shift(view)
+    if engine.unit_frames:
+        return engine.classify(engine.encode(pixels, scale_shift)[None, places], indices)
+    return engine(pixels[places].reshape(1, -1, *pixels.shape[2:]), indices, scale_shift)
+
+
+def measure_error(model: nn.Module, engine: Engine, view: InputSpec, *, exact: bool = True) -> float:
+    """Run a model and what was made of it on the same noise, and return the largest difference of their logits.
+
+    Args:
+        model: One of `vidcls.models.ARCHITECTURES`, in float32.
+        engine: Runs what was made of it.
+        view: How the model sees a video.
+        exact: Whether nothing but rounding may make a difference.
+
+    Raises:
+        DeviceError: They differ by more than rounding explains, or are not finite.
+    """
+    eager = make_engine(model, "cpu", "fp32", "eager")
+    indexed = bool(getattr(model, "uses_frame_indices", False))
+    theirs, ours = (noise_logits(e, view, eager.unit_frames, indexed) for e in (eager, engine))
     error = float(np.abs(ours - theirs).max())
-    if not error <= TOLERANCE * max(1.0, float(np.abs(theirs).max())):
+    allowed = TOLERANCE * max(1.0, float(np.abs(theirs).max())) if exact else np.inf
+    if not error <= allowed or not np.isfinite(error):
         raise DeviceError(
-            "OpenVINO",
+            engine.name,
             f"its logits differ by {error:.1g} from those of PyTorch for this model",
-            "use --engine eager, and please report it",
+            "use engine=eager, and please report it",
         )
     return error
 
 
-def _both(
-    model: nn.Module,
-    engine: OpenVINOEngine,
-    num_frames: int,
-    image_size: tuple[int, int],
-    noise: np.random.Generator,
-) -> tuple[Floats, Floats]:
-    unit = engine.unit_frames
-    with torch.inference_mode():
-        if not unit:
-            view = noise.standard_normal((1, 3, num_frames, *image_size), np.float32)
-            return engine(view), model(torch.from_numpy(view)).numpy()
-        count = num_frames // unit
-        units = noise.standard_normal((min(count, CHECKED_UNITS), 3, unit, *image_size), np.float32)
-        places = np.arange(count) % len(units)
-        indices = np.arange(num_frames)[None] if getattr(model, "uses_frame_indices", False) else None
-        ours = engine.classify(engine.encode(units)[None, places], indices)
-        features = _Units(model)(torch.from_numpy(units))[None, places]
-        if indices is None:
-            return ours, _Head(model)(features).numpy()
-        return ours, _IndexedHead(model)(features, torch.from_numpy(indices)).numpy()
+def export_to_cache(found: Found, view: InputSpec, precision: str) -> Engine:
+    """Export a model to OpenVINO in fp32, keep it in the cache where it can be, and return the engine.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+        DeviceError: The model cannot be converted, its logits are not those of PyTorch, or the CPU lacks the precision.
+    """
+    start = time.perf_counter()
+    name = found.facts.spec.name
+    _notify(f"{name}: converting to OpenVINO")
+    parts = openvino_parts(found.module(), view.num_frames, view.image_size)
+    _notify(f"{name}: checking against PyTorch")
+    error = measure_error(found.module(), OpenVINOEngine(parts, "fp32", found.facts.unit_frames), view)
+    key = found.export_key("fp32")
+    record = record_of(found, view, "openvino", "fp32", found.facts.labels, error)
+    artifact = None if key is None else cache.store(key, openvino_writer(parts), record)
+    place = "in memory only" if artifact is None else f"kept in {artifact.folder}"
+    took = time.perf_counter() - start
+    _notify(f"{name}: converted in {took:.1f} s, logits within {error:.1g} of PyTorch, {place}", end="\n")
+    if artifact is not None:
+        return artifact.engine("openvino", "cpu", precision)
+    return OpenVINOEngine(parts, precision, found.facts.unit_frames)
+
+
+def record_of(
+    found: Found,
+    view: InputSpec,
+    format: str,
+    precision: str,
+    labels: tuple[str, ...] | None,
+    error: float = 0.0,
+) -> ArtifactRecord:
+    """Return what an exported model says of itself; nothing in it depends on this machine."""
+    spec = found.facts.spec.model_copy(update={"input": view, "weights": None, "labels": None})
+    facts = found.facts.model_copy(update={"spec": spec, "labels": labels})
+    return ArtifactRecord(
+        format=format, precision=precision, error=error, source=portable_source(found.source), facts=facts
+    )
+
+
+def portable_source(source: str) -> str:
+    """Return where weights come from without the folders of this machine."""
+    local = "://" not in source and not source.startswith(("hub:", "bundled:"))
+    return Path(source.rstrip("/")).name if local else source
+
+
+def _notify(text: str, end: str = "") -> None:
+    """Say how far an export is, where a person watches."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{printable(text)}", end=end, file=sys.stderr, flush=True)

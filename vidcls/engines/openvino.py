@@ -26,7 +26,7 @@ class OpenVINOEngine:
         parts: ``model``; or ``units`` and ``head``; each a file, or a model in memory.
         precision: ``fp32`` is exact; ``bf16`` needs a CPU that has it; ``int8`` needs parts that were quantized.
         unit_frames: See `vidcls.engines.Engine`.
-        batch: Views that the parts take at once; 0 for any number.
+        stored: Number format of the parts' weights; what is stored as ``fp16`` is computed in fp32.
 
     Raises:
         DependencyError: OpenVINO is not installed.
@@ -37,20 +37,19 @@ class OpenVINOEngine:
     device = "cpu"
 
     def __init__(
-        self, parts: Mapping[str, Path | Any], precision: str, unit_frames: int = 0, batch: int = 0
+        self, parts: Mapping[str, Path | Any], precision: str, unit_frames: int = 0, stored: str = "fp32"
     ) -> None:
         self.precision = precision
         self.unit_frames = unit_frames
         self._parts = dict(parts)
-        self._batch = batch
-        self._affine: ScaleShift | None = None
+        self._scale_shift: ScaleShift | None = None
         self._requests: dict[tuple[str, str], Any] = {}
         self._core = core()
-        self._settings = settings(self._core, precision)
+        self._settings = settings(self._core, "fp32" if stored == "fp16" else precision)
 
     def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
         """Compile now what pixels of this type will need."""
-        self._take(scale_shift)
+        self._use(scale_shift)
         self._request(UNITS if self.unit_frames else WHOLE, dtype)
         if self.unit_frames:
             self._request(HEAD, None)
@@ -76,21 +75,21 @@ class OpenVINOEngine:
 
     def _run(self, part: str, inputs: list[NDArray[Any]], scale_shift: ScaleShift | None) -> Floats:
         if scale_shift is not None:
-            self._take(scale_shift)
+            self._use(scale_shift)
         request = self._request(part, None if scale_shift is None else inputs[0].dtype)
-        step = self._batch or len(inputs[0])
-        results = []
-        for start in range(0, len(inputs[0]), step):
-            given = {i: np.ascontiguousarray(x[start : start + step]) for i, x in enumerate(inputs)}
-            # Copied: the request's own memory is written again by the next call.
-            results.append(np.array(request.infer(given)[0], dtype=np.float32))
-        return results[0] if len(results) == 1 else np.concatenate(results)
+        try:
+            result = request.infer({i: np.ascontiguousarray(x) for i, x in enumerate(inputs)})[0]
+        except RuntimeError as error:
+            raise self._broken(part, error) from error
+        # Copied: the request's own memory is written again by the next call.
+        return np.array(result, dtype=np.float32)
 
-    def _take(self, scale_shift: ScaleShift) -> None:
-        if not _same(scale_shift, self._affine):
+    def _use(self, scale_shift: ScaleShift) -> None:
+        """The normalization is part of the graph: another one needs another graph."""
+        if not _same(scale_shift, self._scale_shift):
             numbers = [key for key in self._requests if key[1] == "numbers"]
             self._requests = {key: self._requests[key] for key in numbers}
-            self._affine = scale_shift
+            self._scale_shift = scale_shift
 
     def _request(self, part: str, dtype: np.dtype[Any] | None) -> Any:
         key = (part, "numbers" if dtype is None else str(dtype))
@@ -99,15 +98,20 @@ class OpenVINOEngine:
             try:
                 model = self._core.read_model(model) if isinstance(model, Path) else model.clone()
                 if dtype is not None:
-                    assert self._affine is not None
-                    model = take_pixels(model, dtype, self._affine)
+                    assert self._scale_shift is not None
+                    model = take_pixels(model, dtype, self._scale_shift)
                 compiled = self._core.compile_model(model, "CPU", self._settings)
             except RuntimeError as error:
-                raise DeviceError(
-                    "OpenVINO", _first_line(error), f"delete {self._parts[part]}, or use --engine eager"
-                ) from error
+                raise self._broken(part, error) from error
             self._requests[key] = compiled.create_infer_request()
         return self._requests[key]
+
+    def _broken(self, part: str, error: Exception) -> DeviceError:
+        path = self._parts[part]
+        place = f"export {path.parent} again" if isinstance(path, Path) else "free some memory"
+        return DeviceError(
+            "OpenVINO", str(error).strip().partition("\n")[0][:300], f"{place}, or use engine=eager"
+        )
 
 
 def core() -> Any:
@@ -132,7 +136,7 @@ def settings(core: Any, precision: str) -> dict[str, Any]:
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     hints = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16" if "BF16" in able else "f32"}
     if precision in ("bf16", "fp16") and precision.upper() not in able:
-        raise DeviceError(precision, "OpenVINO cannot do it on this CPU", "use --precision fp32")
+        raise DeviceError(precision, "OpenVINO cannot compute in it on this CPU", "use precision=fp32")
     chosen: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hints[precision], "PERFORMANCE_HINT": "LATENCY"}
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads) > 0:
@@ -169,7 +173,3 @@ def split_units(views: NDArray[Any], frames: int, pixels: bool) -> NDArray[Any]:
 
 def _same(one: ScaleShift, other: ScaleShift | None) -> bool:
     return other is not None and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]

@@ -1,134 +1,45 @@
-"""What a checkpoint turned out to be, kept from one run to the next, so that the next need not ask torch.
-
-Which frames a model wants and what its classes are called is known only when its checkpoint has been read, and
-that takes torch. So it is written into a small JSON file, named by a digest of the weights' files (path, size,
-time), the registry's entry and the options. With it, clips can be read while torch is still being imported, and a
-converted model runs without it.
-"""
+"""What reading a checkpoint told about its model, as plain data: enough to prepare clips, labels and engines."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field
 
-from vidcls.config import InputSpec, ModelSpec, Registry, WeightsSpec
-from vidcls.engines.cache import Recipe, code_digest
-from vidcls.paths import cache_dir, write_text
-
-MAX_FILES = 512
-MAX_RECORDS = 256
-MAX_BYTES = 8 << 20
+from vidcls.config import ModelSpec
+from vidcls.config.specs import Spec
 
 
-@dataclass(frozen=True)
-class CheckpointFacts:
+def _tuples(value: Any) -> Any:
+    """Give JSON's lists the type that the models' configurations have."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_tuples(item) for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class CheckpointFacts(Spec):
     """What was learned when a checkpoint was read.
 
     Attributes:
-        spec: The entry, completed by what the checkpoint says.
-        stored_labels: Labels that the checkpoint itself holds.
-        source: Where the weights come from, as it is written into results.
+        spec: The registry's entry, completed by what the checkpoint says.
+        labels: Labels that the checkpoint itself holds.
         num_classes: Length of the logits.
         unit_frames: See `vidcls.engines.Engine`.
-        uses_frame_indices: Whether the model wants to be told the frames' numbers.
-        tubelet_frames: Number that a view's frames must be a multiple of.
+        uses_frame_indices: Whether the model takes the numbers of the frames.
+        tubelet_frames: A view's number of frames must be a multiple of it; 0 for any number.
         config: The architecture's whole configuration.
-        notes: What a person should know of choices that the checkpoint left open.
-        weights: Checksum of the weights, where it was computed.
+        notes: Choices that the checkpoint left open and the loader made.
     """
 
     spec: ModelSpec
-    stored_labels: tuple[str, ...] | None
-    source: str
-    num_classes: int
-    unit_frames: int
-    uses_frame_indices: bool
-    tubelet_frames: int
-    config: dict[str, Any]
+    labels: tuple[str, ...] | None = None
+    num_classes: int = Field(ge=1, le=1 << 20)
+    unit_frames: int = Field(ge=0, le=65536)
+    uses_frame_indices: bool = False
+    tubelet_frames: int = Field(0, ge=0, le=65536)
+    config: Annotated[dict[str, Any], BeforeValidator(_tuples)]
     notes: tuple[str, ...] = ()
-    weights: str | None = None
-
-    def recipe(self, view: InputSpec, weights: str, storage: str) -> Recipe:
-        """What a converted model of this checkpoint is made of, for views as ``view`` says."""
-        config = json.loads(json.dumps(self.config))
-        return Recipe(self.spec.architecture, config, weights, view.num_frames, view.image_size, storage)
-
-
-def request_key(
-    path: Path, wanted: str | WeightsSpec, spec: ModelSpec | None, frames: int | None, known: Registry
-) -> str | None:
-    """Digest of all that decides what a checkpoint turns out to be; None where its files cannot be listed."""
-    try:
-        files = sorted(path.iterdir())[: MAX_FILES + 1] if path.is_dir() else [path]
-        if len(files) > MAX_FILES:
-            return None
-        listing = [(f.name, (status := f.stat()).st_size, status.st_mtime_ns) for f in files]
-        where = str(path.resolve())
-    except OSError:
-        return None
-    entries = known.values() if spec is None else [spec]
-    record = {
-        "code": code_digest(),
-        "where": where,
-        "files": listing,
-        "wanted": wanted if isinstance(wanted, str) else wanted.model_dump(),
-        "foreign": isinstance(wanted, str),
-        "entries": [entry.model_dump(mode="json") for entry in entries],
-        "frames": frames,
-    }
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def recall(key: str | None) -> CheckpointFacts | None:
-    """Return what was learned under ``key``, if anything."""
-    if key is None:
-        return None
-    path = _folder() / f"{key}.json"
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        labels = record.pop("stored_labels")
-        found = CheckpointFacts(
-            spec=ModelSpec(**record.pop("spec")),
-            stored_labels=None if labels is None else tuple(labels),
-            notes=tuple(record.pop("notes")),
-            **record,
-        )
-        os.utime(path)
-        return found
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError):
-        return None
-
-
-def remember(key: str | None, known: CheckpointFacts) -> None:
-    """Write down what was learned; where the disk does not let us, the next run asks torch again."""
-    if key is None:
-        return
-    record = {name: getattr(known, name) for name in CheckpointFacts.__dataclass_fields__}
-    record["spec"] = known.spec.model_dump(mode="json")
-    with contextlib.suppress(OSError, TypeError, ValueError):
-        text = json.dumps(record)
-        _folder().mkdir(parents=True, exist_ok=True)
-        write_text(_folder() / f"{key}.json", text)
-        _forget_oldest()
-
-
-def _forget_oldest() -> None:
-    files = sorted(_folder().glob("*.json"), key=lambda file: file.stat().st_mtime)
-    for file in files[:-MAX_RECORDS]:
-        file.unlink(missing_ok=True)
-
-
-def _folder() -> Path:
-    return cache_dir() / "checkpoints"
 
 
 def plain_config(module: Any) -> dict[str, Any]:

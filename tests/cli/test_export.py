@@ -1,4 +1,4 @@
-"""``vidcls convert``: from published formats to our own, through the command."""
+"""``vidcls export``: published checkpoints → our own file and the formats of other runtimes, through the command."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from typer.testing import CliRunner, Result
 from tests.checkpoints.vivit_files import scenic_tree, write_msgpack
 from vidcls.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 from vidcls.cli import guard
-from vidcls.cli.convert import convert, parse_size
+from vidcls.cli.export import export, parse_size
+from vidcls.config import InputSpec
 from vidcls.errors import UsageError
+from vidcls.inference.load import load
 
 
 def run(*arguments: object) -> Result:
     app = typer.Typer()
-    app.command()(guard(convert))
+    app.command()(guard(export))
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def to_safetensors(source: object, target: object, *arguments: object) -> Result:
+    return run("--weights", source, "-o", target, "--format", "safetensors", *arguments)
 
 
 def scenic(path: Path, variant: str = "factorized_encoder", **sizes: Any) -> Path:
@@ -34,7 +40,7 @@ def test_what_is_written_answers_alike(tmp_path: Path) -> None:
     source, target = scenic(tmp_path / "checkpoint"), tmp_path / "model.safetensors"
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(f"action {i}" for i in range(5)) + "\n")
-    result = run(source, target, "--labels", labels)
+    result = to_safetensors(source, target, "--labels", labels)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert "vivit-fe from scenic" in result.stderr
@@ -44,26 +50,40 @@ def test_what_is_written_answers_alike(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(target)
     assert checkpoint.format == "native"
     assert checkpoint.labels == tuple(f"action {i}" for i in range(5))
-    assert checkpoint.input == read_checkpoint(source).input
+    stored = InputSpec(**(checkpoint.input or {}))
+    with load(source) as classifier:
+        assert stored == classifier.spec.input
+    found = InputSpec(**(read_checkpoint(source).input or {}))
+    assert stored == found.model_copy(update={name: getattr(stored, name) for name in ("num_views", "fps")})
     with safe_open(target, framework="pt") as file:
         extra = json.loads(file.metadata()["vidcls"])["extra"]
-    assert extra == {"source": "checkpoint", "source_format": "scenic"}
+    assert extra == {
+        "source": "checkpoint",
+        "source_format": "scenic",
+        "export": {"precision": "fp32", "error": 0.0},
+    }
+    card = (tmp_path / "model.card.md").read_text()
+    assert "vivit-fe, 5 classes" in card
+    assert "safetensors, fp32" in card
 
 
 def test_what_a_file_of_ours_tells_of_itself_is_kept(tmp_path: Path) -> None:
     source, target = tmp_path / "run.safetensors", tmp_path / "half.safetensors"
     save_checkpoint(load_checkpoint(scenic(tmp_path / "checkpoint")), source, extra={"recipe": {"seed": 3}})
-    result = run(source, target, "--dtype", "fp16")
+    result = to_safetensors(source, target, "--precision", "fp16")
     assert result.exit_code == 0, result.output
     with safe_open(target, framework="pt") as file:
         extra = json.loads(file.metadata()["vidcls"])["extra"]
+    export = extra.pop("export")
     assert extra == {"recipe": {"seed": 3}, "source": "run.safetensors", "source_format": "native"}
+    assert export["precision"] == "fp16"
+    assert 0 < export["error"] < 0.01
 
 
 def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:
     source = scenic(tmp_path / "a", "factorized_dot_product_attention", token=False, grid=(3, 5, 2))
     target = tmp_path / "model"
-    result = run(source, target)
+    result = to_safetensors(source, target)
     assert result.exit_code == 3
     assert result.stderr.count("\n") == 1
     assert "num_frames= and image_size=" in result.stderr
@@ -74,17 +94,17 @@ def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:
         6,
         "--image-size",
         "20x8",
-        "--dtype",
+        "--precision",
         "bf16",
         "--quiet",
     ]
-    result = run(source, target, *options)
+    result = to_safetensors(source, target, *options)
     assert (result.exit_code, result.output) == (0, "")
     model: Any = load_checkpoint(target)
     assert (model.architecture, model.config.grid_size) == ("vivit-fdp", (3, 5, 2))
     assert {t.dtype for t in read_checkpoint(target).state.values()} == {torch.bfloat16}
     three = scenic(tmp_path / "b", "factorized_self_attention_block", token=False)
-    assert run(three, target, "--attention-order", "time_space").exit_code == 0
+    assert to_safetensors(three, target, "--attention-order", "time_space", "--overwrite").exit_code == 0
     assert load_checkpoint(target).config.attention_order == "time_space"  # type: ignore[union-attr]
 
 
@@ -94,12 +114,19 @@ def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:
         (["absent", "out"], 3, "absent"),
         (["source", "."], 2, "is a folder"),
         (["source", "nowhere/out"], 3, "cannot be written"),
-        (["source", "out", "--format", "onnx"], 2, "choose one of"),
+        (["source", "out", "--source-format", "onnx"], 2, "choose one of"),
         (["source", "out", "--architecture", "vivit-st"], 3, "holds vivit-fe"),
         (["source", "out", "--image-size", "big"], 2, "is not a valid size"),
         (["source", "out", "--heads", "3"], 3, "has num_heads 2"),
         (["source", "out", "--labels", "kinetics400"], 3, "400"),
         (["text", "out"], 3, "not a checkpoint of a known kind"),
+        (["source", "source"], 2, "--overwrite"),
+        (
+            ["source", "out", "--precision", "int8"],
+            2,
+            "does not exist in safetensors; it has fp32, bf16, fp16",
+        ),
+        (["source", "out", "--calibrate", "clips"], 2, "goes with int8"),
     ],
 )
 def test_bad_calls(
@@ -108,7 +135,7 @@ def test_bad_calls(
     monkeypatch.chdir(tmp_path)
     scenic(tmp_path / "source")
     (tmp_path / "text").write_text("hello")
-    result = run(*arguments)
+    result = to_safetensors(*arguments)
     assert result.exit_code == code
     assert words in result.stderr
     assert result.stderr.count("\n") == 1

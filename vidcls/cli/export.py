@@ -1,0 +1,178 @@
+"""``vidcls export``: a model in the format of another runtime, or as one self-describing checkpoint."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from vidcls.cli import options as o
+from vidcls.cli import print_message
+from vidcls.cli.groups import Choices, Options
+from vidcls.errors import UsageError
+
+OPEN, INT8 = "What the checkpoint does not tell", "int8"
+
+
+@dataclass(frozen=True)
+class CheckpointOptions(Options):
+    """What a checkpoint's tensors leave open; keywords of `vidcls.checkpoints.read_checkpoint`."""
+
+    architecture: Annotated[
+        str | None, Option(metavar="NAME", rich_help_panel=OPEN, help="Architecture, such as vivit-fdp.")
+    ] = None
+    source_format: Annotated[
+        str | None,
+        Option(
+            metavar="NAME", rich_help_panel=OPEN, help="Format of the weights.  [default: told by content]"
+        ),
+    ] = None
+    image_size: Annotated[
+        str | None,
+        Option(
+            metavar="N|HxW",
+            rich_help_panel=OPEN,
+            help="Height and width of a view; positions are interpolated if need be.",
+        ),
+    ] = None
+    num_heads: Annotated[
+        int | None, Option("--heads", min=1, rich_help_panel=OPEN, help="Attention heads.")
+    ] = None
+    temporal_num_heads: Annotated[
+        int | None,
+        Option("--temporal-heads", min=1, rich_help_panel=OPEN, help="Heads of the temporal encoder."),
+    ] = None
+    attention_order: Annotated[
+        str | None,
+        Option(rich_help_panel=OPEN, help="Order of attention of vivit-fsa."),
+        Choices(("space_time", "time_space")),
+    ] = None
+    attention_window: Annotated[
+        int | None,
+        Option(min=1, rich_help_panel=OPEN, help="Attention window of vtn, both sides together."),
+    ] = None
+
+    def config(self) -> dict[str, Any]:
+        """Return what was said, as keywords of the architecture."""
+        said = self.keywords() | {"image_size": parse_size(self.image_size)}
+        del said["architecture"], said["source_format"]
+        return {name: value for name, value in said.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(Options):
+    """Clips for int8."""
+
+    calibrate: Annotated[
+        list[str] | None,
+        Option(
+            metavar="CLIPS",
+            rich_help_panel=INT8,
+            help="Files, folders, globs or @list.txt of clips like those to classify; may be given several times.",
+        ),
+    ] = None
+    truth: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            rich_help_panel=INT8,
+            help="CSV of path,label: report the accuracy before and after.",
+        ),
+    ] = None
+    limit: Annotated[int, Option(min=1, max=10000, rich_help_panel=INT8, help="Clips to use at most.")] = 32
+
+
+def export(
+    model: o.ModelOptions,
+    views: o.ViewOptions,
+    checkpoint: CheckpointOptions,
+    calibration: CalibrationOptions,
+    format: Annotated[str, Option(help="Format to write."), Choices("vidcls.engines.artifact:FORMATS")],
+    precision: Annotated[
+        str, Option(help="Number format of the model."), Choices("vidcls.engines:PRECISIONS")
+    ] = "fp32",
+    output: Annotated[
+        Path | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="File (safetensors) or folder to write.  [default for openvino: the cache]",
+        ),
+    ] = None,
+    overwrite: o.OverwriteOption = False,
+    json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Write a model for another runtime, or a checkpoint of any published format as one safetensors file.
+
+    What is written says itself what it is: preprocessing, labels, precision and the measured difference from PyTorch in
+    fp32. Every command takes it as --weights. Without -o, an OpenVINO model goes into the cache, and --engine auto uses
+    it from then on. Nothing in a checkpoint is run: files that need code to be opened are refused.
+    """
+    from vidcls.inference.export import Calibration, ExportRequest, export_model
+    from vidcls.video.sources import expand
+    from vidcls.zoo.find import CheckpointKeywords, find_model
+
+    request = ExportRequest(
+        format,
+        precision,
+        output,
+        overwrite,
+        model.labels,
+        {name: getattr(views, name) for name in ("num_views", "num_crops", "num_frames", "stride")},
+    )
+    request.check()
+    clips = None
+    if calibration.calibrate:
+        clips = Calibration(expand(calibration.calibrate), calibration.limit, calibration.truth)
+    keywords = model.keywords()
+    del keywords["labels"]
+    keywords["keywords"] = CheckpointKeywords(
+        views.num_frames, checkpoint.architecture, checkpoint.source_format, checkpoint.config()
+    )
+    report = export_model(
+        find_model(**keywords), request, clips, (lambda text: None) if quiet else print_message
+    )
+    if json:
+        print(json_module.dumps(report, indent=2))
+    elif not quiet:
+        print_message(_summary(report))
+        for name, value in report.items():
+            if name not in _SHOWN:
+                print_message(f"  {name}: {value}")
+
+
+_SHOWN = (
+    "model architecture source source_format format precision classes labels path bytes error seconds parameters"
+).split()
+
+
+def _summary(report: dict[str, Any]) -> str:
+    source = f" from {report['source_format']}" if report["source_format"] else ""
+    return (
+        f"{report['path']}: {report['architecture']}{source}, {report['parameters']:,} parameters, "
+        f"{report['classes']} classes{'' if report['labels'] else ' without names'}, {report['format']} "
+        f"{report['precision']}, {report['bytes'] / 1e6:.1f} MB, logits within {report['error']:.1g} of PyTorch in fp32"
+    )
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``224`` or ``224x320`` → (h, w).
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(
+        part.isascii() and part.isdigit() and 0 < int(part[:6]) < 100_000 for part in parts
+    ):
+        raise UsageError(
+            f"image_size={text}", "is not a valid size", "give pixels as 224 or 224x320 (height x width)"
+        )
+    return int(parts[0]), int(parts[-1])
