@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,22 @@ from PIL import Image
 import vidcls
 from tests.training.moving import make_folder
 from vidcls.errors import UsageError
-from vidcls.evaluation.evaluate import Journal, Scored, calibration, evaluate, make_report, read_samples
+from vidcls.evaluation.evaluate import evaluate, evaluation_setup
+from vidcls.evaluation.metrics import Scored, calibration, make_report
 from vidcls.evaluation.report import write_report
+from vidcls.evaluation.samples import read_samples
+from vidcls.score.listing import Item
+from vidcls.score.multi_gpu import local_scorer
+from vidcls.score.pipeline import Scorer
+from vidcls.score.rows import Result
 from vidcls.training.trainer import train
 from vidcls.video.reader import VideoReader
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips of three classes."""
+    return make_folder(tmp_path_factory.mktemp("moving") / "set", 4)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +53,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
         }
     )
     return train(plan, tmp_path_factory.mktemp("run") / "run", device="cpu", quiet=True).weights
+
+
+QUIET = {"quiet": True}
+
+
+def scorer_of(weights: Path, device: str = "cpu", **load: Any) -> Scorer:
+    load = {"weights": str(weights), "device": device, "engine": "eager", **load}
+    return local_scorer(evaluation_setup(load, workers=1))
 
 
 def random_results(classes: int = 7, clips: int = 400) -> tuple[list[Scored], torch.Tensor, torch.Tensor]:
@@ -98,7 +120,7 @@ def test_calibration_bins_hold_every_clip() -> None:
 def test_evaluation_takes_the_path_of_predict(weights: Path, folder: Path) -> None:
     with vidcls.load(weights) as classifier:
         samples, ids = read_samples(str(folder), classifier.labels)
-        report = evaluate(classifier, samples, ids)
+        report = evaluate(scorer_of(weights), samples, ids, reporter_options=QUIET)
         answers = [classifier.predict(sample.path).scores for sample in samples]
     assert report.clips == 12
     best = np.array([int(np.argmax(scores)) for scores in answers])
@@ -107,31 +129,60 @@ def test_evaluation_takes_the_path_of_predict(weights: Path, folder: Path) -> No
     assert report.loss == pytest.approx(-np.log(p_true).mean(), rel=1e-5)
 
 
+class Watched:
+    """A scorer that notes which clips it was given, and may be interrupted after some."""
+
+    def __init__(self, scorer: Scorer, most: int | None = None) -> None:
+        self.scorer, self.most = scorer, most
+        self.seen: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scorer, name)
+
+    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+        results = self.scorer.run(items)
+        with contextlib.closing(results):  # type: ignore[type-var]
+            for result in results:
+                if result is not None:
+                    self.seen.append(result.item.path)
+                yield result
+                if len(self.seen) == self.most:
+                    raise KeyboardInterrupt
+
+
 def test_evaluation_goes_on_where_it_was_broken_off(weights: Path, folder: Path, tmp_path: Path) -> None:
-    header = {"model": "x", "data": str(folder)}
-    with vidcls.load(weights) as classifier:
-        samples, ids = read_samples(str(folder), classifier.labels)
-        whole = evaluate(classifier, samples, ids)
-
-        def stop(scored: Scored) -> None:
-            seen.append(scored.path)
-            if len(seen) == 5:
-                raise KeyboardInterrupt
-
-        seen: list[str] = []
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(classifier, samples, ids, journal=Journal(tmp_path, header), on_clip=stop)
-        with (tmp_path / "journal.jsonl").open("a") as file:
-            file.write('{"path": "half a li')
-        journal, rest = Journal(tmp_path, header), []
-        assert len(journal.done) == 5
-        report = evaluate(
-            classifier, samples, ids, journal=journal, on_clip=lambda scored: rest.append(scored.path)
-        )
-    assert set(rest) == {sample.path for sample in samples} - set(seen)
+    first = Watched(scorer_of(weights), 5)
+    samples, ids = read_samples(str(folder), first.labels())
+    whole = evaluate(scorer_of(weights), samples, ids, reporter_options=QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(first, samples, ids, folder=tmp_path, reporter_options=QUIET)
+    done = {json.loads(line)["path"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()}
+    assert set(first.seen) <= done
+    assert 5 <= len(done) < 12
+    with (tmp_path / "scores.jsonl").open("a") as file:
+        file.write('{"path": "half a li')
+    second = Watched(scorer_of(weights))
+    report = evaluate(second, samples, ids, folder=tmp_path, reporter_options=QUIET)
+    assert set(second.seen) == {sample.path for sample in samples} - done
     assert report.summary() == whole.summary()
-    with pytest.raises(UsageError, match="another model"):
-        Journal(tmp_path, {**header, "model": "y"})
+    third = Watched(scorer_of(weights))
+    assert evaluate(third, samples, ids, folder=tmp_path, reporter_options=QUIET).summary() == whole.summary()
+    assert third.seen == []
+    # Labels are not part of the rows: a corrected list needs no new scores.
+    other = evaluate(
+        scorer_of(weights), samples, [(i + 1) % 3 for i in ids], folder=tmp_path, reporter_options=QUIET
+    )
+    assert other.loss != whole.loss
+    with pytest.raises(UsageError, match=r"other settings \(num_views was 2, is 1\)"):
+        evaluate(scorer_of(weights, num_views=1), samples, ids, folder=tmp_path, reporter_options=QUIET)
+
+
+def test_several_devices_and_clips_that_are_listed_twice(weights: Path, folder: Path, tmp_path: Path) -> None:
+    samples, ids = read_samples(str(folder), ["down", "left", "right"])
+    one = evaluate(scorer_of(weights), samples * 2, ids * 2, reporter_options=QUIET)
+    two = evaluate(scorer_of(weights, "cpu,cpu"), samples * 2, ids * 2, reporter_options=QUIET)
+    assert one.clips == two.clips == 24
+    assert one.summary() == pytest.approx(two.summary(), rel=1e-5)
 
 
 def test_clips_that_fail_are_counted_apart(weights: Path, tmp_path: Path) -> None:
@@ -140,11 +191,14 @@ def test_clips_that_fail_are_counted_apart(weights: Path, tmp_path: Path) -> Non
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     rows += ["broken.mp4,left", "missing.mp4,right"]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
-    with vidcls.load(weights) as classifier:
-        samples, ids = read_samples(str(tmp_path / "list.csv"), classifier.labels)
-        report = evaluate(classifier, samples, ids)
+    scorer = scorer_of(weights)
+    samples, ids = read_samples(str(tmp_path / "list.csv"), scorer.labels())
+    report = evaluate(scorer, samples, ids, folder=tmp_path / "out", reporter_options=QUIET)
     assert (report.clips, report.failed) == (3, 2)
     assert {Path(scored.path).name for scored in report.failures} == {"broken.mp4", "missing.mp4"}
+    again = Watched(scorer_of(weights))
+    evaluate(again, samples, ids, folder=tmp_path / "out", reporter_options=QUIET)
+    assert {Path(path).name for path in again.seen} == {"broken.mp4", "missing.mp4"}  # they are tried again
 
 
 def test_labels_that_the_model_does_not_know_are_named_together(tmp_path: Path) -> None:
@@ -157,11 +211,37 @@ def test_labels_that_the_model_does_not_know_are_named_together(tmp_path: Path) 
     assert "did you mean 'swimming'?" in text
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("classes.txt", "walk\njump\n", "label 0 is 'walk' in classes.txt, 'run' for the model"),
+        ("classInd.txt", "1 Walk\n2 Jump\n", "label 0 is 'Walk' in classInd.txt, 'run' for the model"),
+        ("label_map.txt", "jump\nrun\n", "label 1 is 'run' in label_map.txt, 'jump' for the model"),
+        ("classes.txt", "Run\nJ-U-M-P\nswim\n", None),
+        ("other.txt", "walk\n", None),
+    ],
+)
+def test_names_are_compared_not_only_numbers(
+    tmp_path: Path, file: str, text: str, problem: str | None
+) -> None:
+    """0 = walk against 0 = run is a mistake, not a bad score (issue 12, D21)."""
+    (tmp_path / "list.csv").write_text("a.mp4,0\nb.mp4,1\n")
+    (tmp_path / file).write_text(text)
+    if problem is None:
+        assert read_samples(str(tmp_path / "list.csv"), ["run", "jump"])[1] == [0, 1]
+        return
+    with pytest.raises(UsageError) as error:
+        read_samples(str(tmp_path / "list.csv"), ["run", "jump"])
+    assert problem in str(error.value)
+    assert read_samples(str(tmp_path / "list.csv"), ["0", "1"])[1] == [0, 1]  # names that are numbers
+
+
 def test_report_on_disk(weights: Path, folder: Path, tmp_path: Path) -> None:
-    with vidcls.load(weights) as classifier, VideoReader() as reader:
-        samples, ids = read_samples(str(folder), classifier.labels)
-        report = evaluate(classifier, samples, [(i + 1) % 3 for i in ids], worst=3)
-        write_report(report, classifier.labels, tmp_path / "report", {"model": "tiny", "data": "set"}, reader)
+    scorer = scorer_of(weights)
+    with VideoReader() as reader:
+        samples, ids = read_samples(str(folder), scorer.labels())
+        report = evaluate(scorer, samples, [(i + 1) % 3 for i in ids], worst=3, reporter_options=QUIET)
+        write_report(report, scorer.labels(), tmp_path / "report", {"model": "tiny", "data": "set"}, reader)
     out = tmp_path / "report"
     data = json.loads((out / "report.json").read_text())
     assert data["clips"] == 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +13,7 @@ from vidcls.cli import print_message
 from vidcls.cli.groups import keywords
 
 if TYPE_CHECKING:
-    from vidcls.evaluation.evaluate import Report
-    from vidcls.inference.classifier import Classifier
+    from vidcls.evaluation.metrics import Report
 
 
 def evaluate(
@@ -28,7 +27,8 @@ def evaluate(
     ],
     model: o.ModelOptions,
     views: o.ViewOptions,
-    machine: o.MachineOptions,
+    machine: o.ManyDevices,
+    pipeline: o.PipelineOptions,
     videos: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder that relative paths in a list start from.")
     ] = None,
@@ -41,6 +41,7 @@ def evaluate(
             help="Write the report here; the same command resumes an interrupted run.",
         ),
     ] = None,
+    overwrite: o.OverwriteOption = False,
     json: o.JsonOption = False,
     worst: Annotated[int, typer.Option(min=0, max=1000, help="Number of worst errors to show.")] = 20,
     quiet: o.QuietOption = False,
@@ -50,72 +51,32 @@ def evaluate(
     Prints top-1, top-5, mean class accuracy, calibration error and the recall of each class. With -o the folder gets
     report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the worst errors.
     """
-    load_keywords = keywords(model, views, machine)
-    from vidcls.video.reader import VideoReader
+    from vidcls.evaluation.evaluate import evaluate as run
+    from vidcls.evaluation.evaluate import evaluation_setup
+    from vidcls.evaluation.samples import read_samples
+    from vidcls.score.multi_gpu import local_scorer
+    from vidcls.training.data.listing import read_listing
 
-    with VideoReader(machine.decoder, machine.decode_timeout) as reader:
-        reader.start()
-        from vidcls.evaluation.evaluate import Journal, read_samples
-        from vidcls.evaluation.evaluate import evaluate as run
-        from vidcls.inference.load import load
+    found = read_listing(data, str(videos) if videos else None)
+    load = {**keywords(model, views, machine), "clips": len(found.samples)}
+    setup = evaluation_setup(load, pipeline.workers, pipeline.batch_size)
+    scorer = local_scorer(setup)
+    with contextlib.closing(scorer):
+        samples, ids = read_samples(found, scorer.labels())
+        options = {"quiet": quiet}
+        report = run(
+            scorer, samples, ids, folder=output, overwrite=overwrite, worst=worst, reporter_options=options
+        )
+    for scored in report.failures:
+        print_message(f"vidcls: {scored.error}")
+    about = {"data": str(Path(data).absolute()), **scorer.settings(), "labels": list(scorer.labels())}
+    if output is not None:
+        from vidcls.evaluation.report import write_report
 
-        classifier = load(**load_keywords, reader=reader)
-        samples, ids = read_samples(data, classifier.labels, str(videos) if videos else None)
-        about = _about(classifier, data)
-        journal = Journal(output, about) if output is not None else None
-        if journal is not None and journal.done and not quiet:
-            print_message(f"{len(journal.done)} clips were scored before")
-        with _Progress(len(samples) - (len(journal.done) if journal else 0), quiet) as progress:
-            report = run(classifier, samples, ids, journal=journal, on_clip=progress.add, worst=worst)
-        for scored in report.failures:
-            print_message(f"vidcls: {scored.error}")
-        if output is not None:
-            from vidcls.evaluation.report import write_report
-
-            write_report(report, classifier.labels, output, about, reader)
-    _print(report, classifier.labels, about, json)
+        with setup.reader() as reader:
+            write_report(report, scorer.labels(), output, about, reader)
+    _print(report, scorer.labels(), about, json)
     return 1 if report.failed else 0
-
-
-def _about(classifier: Classifier, data: str) -> dict[str, Any]:
-    """What the scores hang on; a journal is gone on with only if none of it has changed."""
-    return {
-        "model": classifier.spec.name,
-        "weights": classifier.weights,
-        "data": str(Path(data).absolute()),
-        "input": classifier.spec.input.model_dump(mode="json"),
-        "labels": list(classifier.labels),
-        "average": classifier.average,
-        "fps": classifier.fps,
-    }
-
-
-class _Progress:
-    """A bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, total: int, quiet: bool) -> None:
-        self.total, self.quiet = total, quiet
-        self.bar: Any = None
-        self.task: Any = None
-
-    def __enter__(self) -> _Progress:
-        if not self.quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self.bar = Progress(console=Console(stderr=True), transient=True)
-            self.task = self.bar.add_task("scoring", total=self.total)
-            self.bar.start()
-        return self
-
-    def add(self, scored: object) -> None:
-        """Count one clip."""
-        if self.bar is not None:
-            self.bar.advance(self.task)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_json: bool) -> None:

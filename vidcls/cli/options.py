@@ -60,6 +60,8 @@ TopKOption = Annotated[int, Option("--top-k", "-k", min=1, help="Number of label
 JsonOption = Annotated[bool, Option("--json", help="Print everything as JSON.")]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print only errors on stderr.")]
 VerboseOption = Annotated[bool, Option("--verbose", "-v", help="Print details on stderr.")]
+SCORING = "Advanced: scoring"
+
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
 
 
@@ -217,6 +219,43 @@ class MachineOptions(Options):
         float,
         Option(min=0.1, rich_help_panel=MACHINE, help="Seconds after which a decoder that hangs is killed."),
     ] = 60.0
+
+
+@dataclass(frozen=True)
+class ManyDevices(MachineOptions):
+    """`MachineOptions` where several devices may share the work."""
+
+    device: Annotated[
+        str,
+        Option(
+            metavar="auto|cpu|cuda|mps|A,B",
+            help="Where the model runs; several, such as cuda:0,cuda:1, run one process each.",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class PipelineOptions(Options):
+    """How many decoders feed a model, and how much it takes at once."""
+
+    workers: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=256,
+            rich_help_panel=SCORING,
+            help="Decoding processes per model.  [default: as many as keep the model busy]",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=4096,
+            rich_help_panel=SCORING,
+            help="Views in one forward pass; halved when memory runs out.  [default: by the device]",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -19,25 +19,12 @@ if TYPE_CHECKING:
     from vidcls.score.run import Job, Summary
     from vidcls.score.setup import Setup
 
-SCORING, INPUTS, CLUSTER = "Advanced: scoring", "Advanced: inputs", "Advanced: cluster"
+INPUTS, CLUSTER = "Advanced: inputs", "Advanced: cluster"
 ANNOUNCED = 2000  # clips that are counted beforehand, to choose an engine by: with so many any one pays
 
 
 @dataclass(frozen=True)
-class ManyDevices(o.MachineOptions):
-    """`MachineOptions` where several devices may share the work."""
-
-    device: Annotated[
-        str,
-        Option(
-            metavar="auto|cpu|cuda|mps|A,B",
-            help="Where the model runs; several, such as cuda:0,cuda:1, run one process each.",
-        ),
-    ] = "auto"
-
-
-@dataclass(frozen=True)
-class ScoringOptions(Options):
+class ScoringOptions(o.PipelineOptions):
     """How the work is done and what of it is written."""
 
     all_scores: Annotated[bool, Option("--all-scores", help="Write the scores of all classes too.")] = False
@@ -45,27 +32,9 @@ class ScoringOptions(Options):
         bool, Option("--retry-failed", help="Try clips again that failed in an earlier run.")
     ] = False
     overwrite: o.OverwriteOption = False
-    workers: Annotated[
-        int | None,
-        Option(
-            min=1,
-            max=256,
-            rich_help_panel=SCORING,
-            help="Decoding processes per model.  [default: as many as keep the model busy]",
-        ),
-    ] = None
-    batch_size: Annotated[
-        int | None,
-        Option(
-            min=1,
-            max=4096,
-            rich_help_panel=SCORING,
-            help="Views in one forward pass; halved when memory runs out.  [default: by the device]",
-        ),
-    ] = None
     log_json: Annotated[
         bool,
-        Option("--log-json", rich_help_panel=SCORING, help="Progress and errors as JSON lines on stderr."),
+        Option("--log-json", rich_help_panel=o.SCORING, help="Progress and errors as JSON lines on stderr."),
     ] = False
 
 
@@ -159,11 +128,16 @@ def score(
     ],
     output: Annotated[
         str,
-        Option("--output", "-o", metavar="FILE", help="Where the rows go: a .jsonl, .csv or .parquet file."),
+        Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where the rows go: a .jsonl, .csv, .parquet or .json file.",
+        ),
     ],
     model: o.ModelOptions,
     views: o.ViewOptions,
-    machine: ManyDevices,
+    machine: o.ManyDevices,
     scoring: ScoringOptions,
     cluster: ClusterOptions,
     inputs: InputOptions,

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidcls.errors import DependencyError, InputError, OutputError, printable
-from vidcls.evaluation.evaluate import BINS, Report, Scored
+from vidcls.evaluation.metrics import BINS, Report, Scored
 from vidcls.video.reader import VideoReader
 
 SHEET = (2, 4)

@@ -64,8 +64,8 @@ class Fleet:
         except BaseException:
             self.close()
             raise
-        self._settings = found[0]
-        if any(settings != self._settings for settings in found[1:]):
+        self._settings, self._labels = found[0]
+        if any(settings != self._settings for settings, _ in found[1:]):
             self.close()
             raise UsageError(
                 "--device", "these devices do not score alike (precision)", "pass --precision fp32"
@@ -80,19 +80,24 @@ class Fleet:
         theirs.close()
         return _Member(device, process, ours)
 
-    def _first_word(self, member: _Member) -> dict[str, Any]:
+    def _first_word(self, member: _Member) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Wait for a process to be ready → its settings and labels."""
         try:
             word, content = member.connection.recv()
         except EOFError:
             raise _died(member) from None
         if word == "error":
             raise content
-        settings: dict[str, Any] = content
-        return settings
+        ready: tuple[dict[str, Any], tuple[str, ...]] = content
+        return ready
 
     def settings(self) -> dict[str, Any]:
         """Return all that the scores depend on."""
         return self._settings
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        return self._labels
 
     def leftovers(self) -> list[Result]:
         """Return what had arrived but not been handed out when ``run`` was closed."""
@@ -168,7 +173,7 @@ class Fleet:
         member.process.join()
         fresh = self._start(member.device, len(self._members))
         member.process, member.connection, member.given = fresh.process, fresh.connection, {}
-        if self._first_word(member) != self._settings:
+        if self._first_word(member)[0] != self._settings:
             raise UsageError("weights", "have changed while they were in use", "start the command again")
 
     def _finish(self) -> None:
@@ -252,7 +257,8 @@ class _Ahead:
 def serve(connection: Connection, setup: Setup, device: str, processes: int) -> None:
     """Score what comes over ``connection`` until the other side closes it; the main function of a process.
 
-    Sends ``("ready", settings)``, then ``("results", ([Result], stats))`` as they come, or ``("error", error)``.
+    Sends ``("ready", (settings, labels))``, then ``("results", ([Result], stats))`` as they come, or
+    ``("error", error)``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -262,7 +268,7 @@ def serve(connection: Connection, setup: Setup, device: str, processes: int) -> 
         connection.send(("error", error))
         return
     with contextlib.suppress(EOFError, OSError), contextlib.closing(pipeline):
-        connection.send(("ready", pipeline.settings()))
+        connection.send(("ready", (pipeline.settings(), pipeline.labels())))
         try:
             for result in pipeline.run(_received(connection)):
                 if result is not None:

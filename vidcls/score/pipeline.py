@@ -40,6 +40,10 @@ class Scorer(Protocol):
         """Return all that the scores depend on, ready for JSON."""
         ...
 
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        ...
+
     def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
         """Score clips in any order; None now and then, when nothing is ready."""
         ...
@@ -103,6 +107,10 @@ class Pipeline:
     def settings(self) -> dict[str, Any]:
         """Return all that the scores depend on."""
         return self._settings
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        return self._classifier.labels
 
     def stats(self) -> dict[str, Any]:
         """Return what was measured so far."""

@@ -78,7 +78,9 @@ class RayRunner:
         if isinstance(found, VidclsError):
             self.close()
             raise found
-        self._settings: dict[str, Any] = found
+        self._settings: dict[str, Any]
+        self._labels: tuple[str, ...]
+        self._settings, self._labels = found
 
     def _connect(self, address: str | None) -> None:
         try:
@@ -107,6 +109,10 @@ class RayRunner:
     def settings(self) -> dict[str, Any]:
         """Return all that the scores depend on, as an actor sees it."""
         return self._settings
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        return self._labels
 
     def leftovers(self) -> list[Result]:
         """Return what had arrived but not been handed out when ``run`` was closed."""
@@ -272,10 +278,10 @@ class ScoreActor:
 
 
 def _describe(setup: Setup) -> bytes:
-    """Load the model on a machine of the cluster and say what its scores depend on."""
+    """Load the model on a machine of the cluster and say what its scores depend on, and its labels."""
     try:
         with contextlib.closing(setup.pipeline()) as pipeline:
-            return pickle.dumps(pipeline.settings())
+            return pickle.dumps((pipeline.settings(), pipeline.labels()))
     except VidclsError as error:
         return pickle.dumps(error)
 

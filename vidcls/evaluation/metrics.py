@@ -1,0 +1,172 @@
+"""Scores of labeled clips → accuracy, confusion, calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls.errors import UsageError
+
+TOP = 5
+BINS = 15  # equal parts of 0..1 into which confidences are sorted for the calibration error (Guo et al. 2017)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of one clip.
+
+    Attributes:
+        path: The clip.
+        label: Its class id.
+        top: Class ids of the best scores, best first, at most five.
+        scores: Those scores.
+        p_true: Score of the right class.
+        error: Why it could not be scored; then the rest says nothing.
+    """
+
+    path: str
+    label: int
+    top: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    p_true: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class: its clips, how many were found (recall), and how often the answer was right (precision)."""
+
+    label: str
+    clips: int
+    recall: float | None
+    precision: float | None
+    mistaken_for: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """How good the scores are.
+
+    Attributes:
+        clips: Clips scored.
+        failed: Clips that could not be scored; they count neither way.
+        top1: Share whose best score is right.
+        top5: Share whose right class is among the best five.
+        mean_class: Mean recall over the classes that have clips.
+        calibration_error: Mean gap between confidence and accuracy, over 15 bins of confidence.
+        confidence: Mean best score.
+        loss: Mean −ln of the right class's score.
+        classes: Figures of each class.
+        confusion: (k, k) counts, rows the right class, columns the answer.
+        bins: For each bin its clips, mean confidence and accuracy.
+        worst: The wrong clips whose right class had the least score, worst first.
+        failures: The clips that could not be scored.
+    """
+
+    clips: int
+    failed: int
+    top1: float
+    top5: float
+    mean_class: float
+    calibration_error: float
+    confidence: float
+    loss: float
+    classes: list[ClassFigures]
+    confusion: NDArray[np.int64]
+    bins: list[tuple[int, float, float]]
+    worst: list[Scored]
+    failures: list[Scored]
+
+    def summary(self) -> dict[str, float | int]:
+        """The figures of the whole set."""
+        keys = ("clips", "failed", "top1", "top5", "mean_class", "calibration_error", "confidence", "loss")
+        return {key: getattr(self, key) for key in keys}
+
+
+def make_report(results: Sequence[Scored], labels: Sequence[str], worst: int = 20) -> Report:
+    """Work out all figures.
+
+    Args:
+        results: The clips.
+        labels: Class names.
+        worst: How many of the most wrong clips to keep.
+    """
+    good = [scored for scored in results if scored.error is None]
+    failures = [scored for scored in results if scored.error is not None]
+    if not good:
+        first = failures[0].error if failures else "the list is empty"
+        raise UsageError(
+            "data", f"no clip could be scored (first: {first})", "check the paths, or give --videos"
+        )
+    return _figures(good, failures, labels, worst)
+
+
+def _figures(good: list[Scored], failures: list[Scored], labels: Sequence[str], worst: int) -> Report:
+    true = np.array([scored.label for scored in good])
+    best = np.array([scored.top[0] for scored in good])
+    confidence = np.array([scored.scores[0] for scored in good])
+    p_true = np.array([scored.p_true for scored in good])
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, (true, best), 1)
+    counts = confusion.sum(1)
+    recall = confusion.diagonal()[counts > 0] / counts[counts > 0]
+    error, bins = calibration(confidence, best == true)
+    wrong = [scored for scored in good if scored.top[0] != scored.label]
+    return Report(
+        clips=len(good),
+        failed=len(failures),
+        top1=float((best == true).mean()),
+        top5=float(np.mean([scored.label in scored.top[:TOP] for scored in good])),
+        mean_class=float(recall.mean()),
+        calibration_error=error,
+        confidence=float(confidence.mean()),
+        loss=float(-np.log(np.maximum(p_true, 1e-12)).mean()),
+        classes=_class_figures(confusion, labels),
+        confusion=confusion,
+        bins=bins,
+        worst=sorted(wrong, key=lambda scored: scored.p_true)[:worst],
+        failures=failures,
+    )
+
+
+def calibration(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> tuple[float, list[tuple[int, float, float]]]:
+    """Expected calibration error (n,) confidences and hits, and each bin's clips, mean confidence and accuracy.
+
+    Bins are (0, 1/15], (1/15, 2/15] … (Naeini et al. 2015; Guo et al. 2017, equation 3).
+    """
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    error, bins = 0.0, []
+    for number in range(BINS):
+        inside = place == number
+        count = int(inside.sum())
+        if not count:
+            bins.append((0, math.nan, math.nan))
+            continue
+        mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
+        error += count / len(confidence) * abs(mean - accuracy)
+        bins.append((count, mean, accuracy))
+    return error, bins
+
+
+def _class_figures(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[ClassFigures]:
+    figures = []
+    for number, label in enumerate(labels):
+        clips, answers, right = confusion[number].sum(), confusion[:, number].sum(), confusion[number, number]
+        others = confusion[number].copy()
+        others[number] = 0
+        figures.append(
+            ClassFigures(
+                label,
+                int(clips),
+                float(right / clips) if clips else None,
+                float(right / answers) if answers else None,
+                labels[int(others.argmax())] if others.any() else None,
+            )
+        )
+    return figures

@@ -1,0 +1,86 @@
+"""A labeled set, and whether its labels are those of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidcls.errors import UsageError
+from vidcls.training.data import listing
+from vidcls.training.data.listing import Listing, Sample
+
+CLASS_FILES = ("classes.txt", "labels.txt", "classInd.txt", "label_map.txt")
+"""Files beside a list that name its classes, one a line, in the order of their ids or with an id before each."""
+SHOWN = 5  # disagreements that are shown one by one
+
+
+def read_samples(
+    source: str | Listing, labels: Sequence[str], videos: str | None = None
+) -> tuple[list[Sample], list[int]]:
+    """Read and check a labeled set; a missing file is left to be counted among the failures.
+
+    Args:
+        source: A list or folder, or what was read of it.
+        labels: The model's classes.
+        videos: Folder from which a list's relative paths count.
+
+    Returns:
+        The clips, and their class ids.
+
+    Raises:
+        UsageError: The list has mistakes, or labels that the model does not know; all are named together.
+    """
+    found = source if isinstance(source, Listing) else listing.read_listing(source, videos)
+    problems, _ = listing.find_problems(found, check_files=False)
+    problems += listing.unknown_labels(found, [labels])
+    problems += disagreements(found, labels)
+    if problems:
+        remedy = "fix the list, or give the model that knows these labels"
+        raise listing.report(found.source, problems, [], remedy)
+    lookup = [{name: i for i, name in enumerate(labels)}]
+    return found.samples, [listing.label_ids(sample, [labels], lookup)[0] for sample in found.samples]
+
+
+def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
+    """Return a line for each number that stands for another class in the set's own list of classes than in the model.
+
+    Only where labels are numbers can this be: names are compared as they are.
+    """
+    used = {int(s.labels[0]) for s in found.samples if s.labels[0].isdecimal() and s.labels[0] not in labels}
+    classes = class_names(found.source) if used else None
+    if classes is None:
+        return []
+    names, file = classes
+    wrong = [
+        f"label {number} is {names[number]!r} in {os.path.basename(file)}, {labels[number]!r} for the model"
+        for number in sorted(used)
+        if number in names and number < len(labels) and _plain(names[number]) != _plain(labels[number])
+    ]
+    more = [f"and {len(wrong) - SHOWN} more numbers"] if len(wrong) > SHOWN else []
+    return wrong[:SHOWN] + more
+
+
+def class_names(source: str) -> tuple[dict[int, str], str] | None:
+    """Return the classes that a file beside a list names, and the file; None where there is none.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    folder = Path(source) if os.path.isdir(source) else Path(source).parent
+    file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
+    if file is None or file == Path(source):
+        return None
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(str(file), f"cannot be read ({error})", "give one class a line as UTF-8") from None
+    rows = [line.split(None, 1) for line in lines if line]
+    if all(len(row) == 2 and row[0].isdecimal() for row in rows):
+        first = 1 if "0" not in {row[0] for row in rows} else 0  # UCF-101 counts its classes from 1
+        return {int(number) - first: name for number, name in rows}, str(file)
+    return dict(enumerate(line for line in lines if line)), str(file)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
