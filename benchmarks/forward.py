@@ -28,8 +28,8 @@ from vidcls.engines import Engine, make_engine, unit_frames
 from vidcls.engines.export import openvino_parts
 from vidcls.engines.openvino import OpenVINOEngine
 from vidcls.engines.torch import cpu_has_bf16
-from vidcls.inference.classifier import shared_logits
 from vidcls.inference.load import load
+from vidcls.inference.shared_units import score_clip
 from vidcls.models.count import count
 from vidcls.views.transform import normalize, pixel_scale_shift
 
@@ -97,7 +97,7 @@ def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str)
     shared = None
     if eager.unit_frames:
         clip = clip_of(spec)
-        shared = shared_logits(eager, clip, clip.view_indices if classifier.uses_frame_indices else None)[1]
+        shared = score_clip(eager, clip, clip.view_indices if classifier.uses_frame_indices else None)[1]
     classifier.close()
     return [
         {

@@ -1,6 +1,13 @@
-"""vidcls: say what is in a video, with the pure-transformer models of 2021.
+"""Classify videos with pure-transformer models.
 
 The names here are imported when they are first used, so that ``import vidcls`` costs nothing.
+
+Example:
+    >>> import vidcls
+    >>> with vidcls.load("camera-motion") as model:
+    ...     prediction = model.predict("clip.mp4")
+    >>> prediction.label, prediction.score  # doctest: +SKIP
+    ('pan left', 0.98)
 """
 
 from __future__ import annotations
@@ -11,40 +18,73 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidcls.checkpoints import load_checkpoint, save_checkpoint
     from vidcls.config import InputSpec, ModelSpec, Registry, load_registry
-    from vidcls.errors import VidclsError
-    from vidcls.inference.classifier import Classifier, Prediction
+    from vidcls.errors import (
+        CheckpointError,
+        ConfigError,
+        DependencyError,
+        DeviceError,
+        InputError,
+        OutputError,
+        UsageError,
+        VidclsError,
+        VideoError,
+        WeightsError,
+    )
+    from vidcls.inference.classifier import Classifier
+    from vidcls.inference.clip import Clip
     from vidcls.inference.load import load
+    from vidcls.inference.prediction import Prediction, ScoredLabel
     from vidcls.models import build
+    from vidcls.video.reader import Frames, VideoInfo, VideoReader
+    from vidcls.zoo.catalog import list_models
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "vidcls.checkpoints": "load_checkpoint save_checkpoint",
+    "vidcls.config": "InputSpec ModelSpec Registry load_registry",
+    "vidcls.errors": (
+        "CheckpointError ConfigError DependencyError DeviceError InputError OutputError UsageError VidclsError "
+        "VideoError WeightsError"
+    ),
+    "vidcls.inference.classifier": "Classifier",
+    "vidcls.inference.clip": "Clip",
+    "vidcls.inference.load": "load",
+    "vidcls.inference.prediction": "Prediction ScoredLabel",
+    "vidcls.models": "build",
+    "vidcls.video.reader": "Frames VideoInfo VideoReader",
+    "vidcls.zoo.catalog": "list_models",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+
 __all__ = [
+    "CheckpointError",
     "Classifier",
+    "Clip",
+    "ConfigError",
+    "DependencyError",
+    "DeviceError",
+    "Frames",
+    "InputError",
     "InputSpec",
     "ModelSpec",
+    "OutputError",
     "Prediction",
     "Registry",
+    "ScoredLabel",
+    "UsageError",
     "VidclsError",
+    "VideoError",
+    "VideoInfo",
+    "VideoReader",
+    "WeightsError",
     "build",
+    "list_models",
     "load",
     "load_checkpoint",
     "load_registry",
     "save_checkpoint",
 ]
-
-_HOME = {
-    "Classifier": "vidcls.inference.classifier",
-    "InputSpec": "vidcls.config",
-    "ModelSpec": "vidcls.config",
-    "Prediction": "vidcls.inference.classifier",
-    "Registry": "vidcls.config",
-    "VidclsError": "vidcls.errors",
-    "build": "vidcls.models",
-    "load": "vidcls.inference.load",
-    "load_checkpoint": "vidcls.checkpoints",
-    "load_registry": "vidcls.config",
-    "save_checkpoint": "vidcls.checkpoints",
-}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,8 @@ import torch
 from vidcls.config import InputSpec, load_registry
 from vidcls.engines import Engine, check_names, choose_precision, lazy, make_engine, surely_cpu
 from vidcls.errors import DeviceError
-from vidcls.inference.classifier import Clip, batches, clip_pixels, shared_logits
+from vidcls.inference.clip import Clip
+from vidcls.inference.shared_units import batches, cut_clip, score_clip
 from vidcls.models import build
 from vidcls.video.reader import VideoInfo
 from vidcls.views.transform import ClipPlan, pixel_scale_shift
@@ -54,12 +55,12 @@ def test_shared_units_change_no_logit(name: str, crops: int) -> None:
     engine = make_engine(model, "cpu", "fp32")
     indices = clip.view_indices if type(model).uses_frame_indices else None
     plain = engine(clip.views, indices)
-    assert (
-        np.abs(engine(clip_pixels(clip, slice(0, 5 * crops)), indices, pixel_scale_shift(spec)) - plain).max()
-        < 1e-5
-    )
-    if engine.unit_frames:
-        logits, (units, encoded) = shared_logits(engine, clip, indices)
+    whole = engine(cut_clip(clip, 0)[: 5 * crops], indices, pixel_scale_shift(spec))
+    assert np.abs(whole - plain).max() < 1e-5
+    logits, counts = score_clip(engine, clip, indices)
+    assert (counts is not None) == bool(engine.unit_frames)
+    if counts is not None:
+        units, encoded = counts
         assert np.abs(logits - plain).max() < 1e-5
         assert units == crops * 5 * spec.num_frames // engine.unit_frames
         # Five windows, each four frames later than the one before, together span 16 frames more than one.
@@ -71,8 +72,8 @@ def test_tubelets_are_shared_only_where_all_their_frames_are() -> None:
     engine = make_engine(model, "cpu", "fp32")
     assert engine.unit_frames == 2
     clip = make_clip(spec, windows(spec.num_frames, 1, 2))  # shifted by half a tubelet: no two are alike
-    logits, (units, encoded) = shared_logits(engine, clip, None)
-    assert units == encoded == spec.num_frames
+    logits, counts = score_clip(engine, clip, None)
+    assert counts == (spec.num_frames, spec.num_frames)
     assert np.abs(logits - engine(clip.views)).max() < 1e-5
 
 
@@ -80,7 +81,7 @@ def test_pixels_are_cut_as_views_are() -> None:
     spec = InputSpec(num_frames=4, image_size=(8, 8), resize=10, num_crops=3, channels="bgr")
     clip = make_clip(spec, windows(4, 2, 3))
     scale, shift = pixel_scale_shift(spec)
-    parts = [clip_pixels(clip, part) for part in batches(9, 4)]
+    parts = [cut_clip(clip, 0)[part] for part in batches(9, 4)]
     assert [len(part) for part in parts] == [4, 4, 1]
     pixels = np.concatenate(parts)
     assert pixels.dtype == np.uint8
@@ -105,7 +106,7 @@ def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
     plain = eager(clip.views, indices)
     scale_shift = pixel_scale_shift(spec)
     engine.prepare(np.dtype(np.uint8), scale_shift)
-    pixels = clip_pixels(clip, slice(0, 3))
+    pixels = cut_clip(clip, 0)[:3]
     assert np.abs(engine(pixels, indices, scale_shift) - plain).max() < 1e-5
     assert np.abs(engine(clip.views, indices) - plain).max() < 1e-5
     # The normalization is part of the graph: another one makes another graph.
@@ -114,7 +115,7 @@ def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
     floats = pixels.astype(np.float32) + 0.25
     assert np.abs(engine(floats, indices, scale_shift) - eager(floats, indices, scale_shift)).max() < 1e-5
     if engine.unit_frames:
-        assert np.abs(shared_logits(engine, clip, indices)[0] - plain).max() < 1e-5
+        assert np.abs(score_clip(engine, clip, indices)[0] - plain).max() < 1e-5
 
 
 @needs_openvino
@@ -162,7 +163,7 @@ def test_cuda_takes_pixels_and_agrees_with_the_cpu(name: str, precision: str) ->
     expected = make_engine(model, "cpu", "fp32")(clip.views, indices)
     engine = make_engine(model, "cuda", precision)
     assert choose_precision("auto", "cuda") in ("bf16", "fp16")
-    found = engine(clip_pixels(clip, slice(0, 3)), indices, pixel_scale_shift(spec))
+    found = engine(cut_clip(clip, 0)[:3], indices, pixel_scale_shift(spec))
     assert np.abs(found - expected).max() < (1e-3 if precision == "fp32" else 0.1)
 
 
@@ -176,7 +177,7 @@ def test_compile_gives_the_logits_of_eager() -> None:
     except DeviceError as error:
         pytest.skip(str(error))
     assert np.abs(compiled(clip.views) - plain).max() < 1e-5
-    assert np.abs(shared_logits(compiled, clip, None)[0] - plain).max() < 1e-5
+    assert np.abs(score_clip(compiled, clip, None)[0] - plain).max() < 1e-5
 
 
 def test_a_lazy_engine_is_made_once_and_when_needed() -> None:

@@ -54,7 +54,11 @@ def items_of(folder: Path) -> list[Item]:
 
 
 def setup_of(folder: Path, architecture: str = "vivit-fe", **more: Any) -> Setup:
-    load_keywords = {"weights": str(folder / f"{architecture}.safetensors"), "views": 2, "engine": "eager"}
+    load_keywords = {
+        "weights": str(folder / f"{architecture}.safetensors"),
+        "num_views": 2,
+        "engine": "eager",
+    }
     return Setup({**load_keywords, "device": "cpu", **more.pop("load", {})}, **more)
 
 
@@ -67,7 +71,7 @@ def results_of(pipeline: Any, items: Any) -> dict[str, Result]:
 def test_clips_that_share_batches_score_as_alone(folder: Path, architecture: str, crops: int) -> None:
     """Views of different clips go through the model together, and each clip gets its own scores."""
     setup = setup_of(
-        folder, architecture, batch=4 * crops + 1, workers=2, all_scores=True, load={"crops": crops}
+        folder, architecture, batch=4 * crops + 1, workers=2, all_scores=True, load={"num_crops": crops}
     )
     items = items_of(folder)
     shared = []
@@ -149,7 +153,7 @@ def test_the_batch_grows_while_that_pays(folder: Path, monkeypatch: pytest.Monke
                 clock[0] += cost(size)
                 return []
 
-            monkeypatch.setattr(batching, "_score_views", spend)
+            monkeypatch.setattr(batching, "_score", spend)
             batcher.run(None, works_of_size(batcher.size))  # type: ignore[arg-type]
         return batcher.size
 

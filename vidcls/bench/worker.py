@@ -21,7 +21,8 @@ from vidcls.errors import VidclsError
 
 if TYPE_CHECKING:
     from vidcls.config import InputSpec
-    from vidcls.inference.classifier import Classifier, Clip
+    from vidcls.inference.classifier import Classifier
+    from vidcls.inference.clip import Clip
 
 # Length of the clip for which clips a second are given, when views share work.
 CLIP_SECONDS = 10.0
@@ -53,7 +54,7 @@ def pixels_of(spec: InputSpec, batch: int) -> NDArray[np.uint8]:
 
 def clip_of(spec: InputSpec) -> Clip:
     """A clip of noise, ten seconds long, in the views that the model wants of it."""
-    from vidcls.inference.classifier import Clip
+    from vidcls.inference.clip import Clip
     from vidcls.video.reader import VideoInfo
     from vidcls.views.transform import plan_clips
 

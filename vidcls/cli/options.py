@@ -129,8 +129,12 @@ class SamplingOptions(Options):
         ),
     ] = "auto"
     average: Annotated[
-        str, Option(rich_help_panel=VIEWS, help="What is averaged over views."), Choices(("logits", "probs"))
-    ] = "logits"
+        str | None,
+        Option(
+            rich_help_panel=VIEWS, help="What is averaged over views.  [default: the model's, usually logits]"
+        ),
+        Choices(("logits", "probs")),
+    ] = None
 
     def keywords(self) -> dict[str, Any]:
         return {**super().keywords(), "fps": parse_fps(self.fps)}

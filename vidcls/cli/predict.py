@@ -15,7 +15,8 @@ from vidcls.cli.groups import keywords
 from vidcls.cli.whole_video import engine_for_features, predict_by_features
 
 if TYPE_CHECKING:
-    from vidcls.inference.classifier import Classifier, Prediction
+    from vidcls.inference.classifier import Classifier
+    from vidcls.inference.prediction import Prediction
     from vidcls.video.reader import VideoReader
     from vidcls.video.sources import Source
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from vidcls.errors import UsageError
 
 if TYPE_CHECKING:
-    from vidcls.inference.classifier import Classifier, Prediction
+    from vidcls.inference.classifier import Classifier
+    from vidcls.inference.prediction import Prediction
     from vidcls.video.reader import VideoReader
     from vidcls.video.sources import Source
 

@@ -19,7 +19,8 @@ from vidcls.engines import Floats, cache, make_engine
 from vidcls.engines.artifact import Artifact, check_format, check_free, model_card, save
 from vidcls.engines.openvino import OpenVINOEngine, split_units
 from vidcls.errors import InputError, OutputError, UsageError
-from vidcls.inference.classifier import Classifier, Clip
+from vidcls.inference.classifier import Classifier
+from vidcls.inference.clip import Clip
 from vidcls.inference.load import model_labels, view_of
 from vidcls.paths import write_text
 from vidcls.video.sources import Source

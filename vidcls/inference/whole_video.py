@@ -19,8 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.errors import InputError, UsageError, VideoError
-from vidcls.inference.classifier import Classifier, Clip, Prediction, batches
+from vidcls.inference.classifier import Classifier
+from vidcls.inference.clip import Clip
 from vidcls.inference.feature_store import Features, FeatureStore, clip_identity
+from vidcls.inference.prediction import Prediction
+from vidcls.inference.shared_units import batches
 from vidcls.video import sources
 from vidcls.video.reader import Frames, VideoInfo, VideoReader
 from vidcls.views.sampling import whole_file
@@ -108,23 +111,13 @@ class WholeVideo:
         """Say what is in each clip, in order; a clip that cannot be read gets a prediction with ``error`` set."""
         for clip in clips:
             source = clip if isinstance(clip, sources.Source) else sources.Source(str(clip), os.fspath(clip))
-            remote = source.is_url
             try:
-                if remote:
-                    source = sources.fetch(source)
-                if source.error is not None:
-                    raise source.error
-                if source.clip is None:
-                    raise InputError(source.name, "there is nothing to read", "name a file")
-                yield self._predict(source.name, source.clip, remote, top_k)
+                with sources.opened(source) as found:
+                    yield self._predict(source.name, found, source.is_url, top_k)
             except InputError as error:
-                # The person named an address or standard input, not the temporary file behind it.
-                named = type(error)(source.name, error.problem, error.remedy, kind=error.kind)
-                failed = self.classifier.failed(source.name, named)
+                failed = self.classifier.failed(source.name, error)
                 failed.row.update(self._row(None))
                 yield failed
-            finally:
-                sources.discard(source)
 
     def plan(self, info: VideoInfo) -> ClipPlan:
         """Choose the frames of a clip.

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
-from vidcls.inference.classifier import FRAME_BATCH, VIEW_BATCH, Clip, batches, clip_pixels
+from vidcls.inference.clip import Clip
+from vidcls.inference.shared_units import cut_clip, score_pixels
 from vidcls.score.listing import Item
-from vidcls.views.transform import clip_crop, pixel_scale_shift
+from vidcls.views.transform import pixel_scale_shift
 
 TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
 MAX_GPU_BATCH = 256  # views
@@ -89,20 +90,11 @@ def prepare(item: Item, clip: Clip, unit_frames: int, uses_indices: bool, begun:
         uses_indices: Whether the model is told the frames' numbers.
         begun: When work on the clip began (``time.perf_counter``).
     """
-    where = None
-    if unit_frames:
-        clips, frames = clip.plan.indices.shape
-        places = np.searchsorted(clip.frame_indices, clip.plan.indices).reshape(-1, unit_frames)
-        units, first = np.unique(places, axis=0, return_inverse=True)
-        once = first.reshape(clips, frames // unit_frames)
-        crops = range(clip.spec.num_crops)
-        pixels = np.concatenate([clip_crop(clip.frames, clip.spec, crop)[units] for crop in crops])
-        where = np.concatenate([once + crop * len(units) for crop in crops])
-    else:
-        pixels = clip_pixels(clip, slice(0, len(clip.view_indices)))
+    cut = cut_clip(clip, unit_frames)
+    pixels = cut[:]
     indices = clip.view_indices if uses_indices else None
     bare = replace(clip, frames=clip.frames[:0])
-    return Work(item, bare, pixels, where, indices, time.perf_counter() - begun)
+    return Work(item, bare, pixels, cut.where, indices, time.perf_counter() - begun)
 
 
 class Ready:
@@ -170,7 +162,7 @@ class Batcher:
             size = self.size
             begin = time.perf_counter()
             try:
-                found = (_score_units if works[0].where is not None else _score_views)(engine, works, size)
+                found = _score(engine, works, size)
             except (DeviceError, MemoryError) as error:
                 if size == 1 or not _out_of_memory(error):
                     raise
@@ -200,39 +192,18 @@ class Batcher:
             self._smaller, self._best, self._seen = self._best, float("inf"), 0
 
 
-def _score_views(engine: Engine, works: Sequence[Work], size: int) -> list[Floats]:
-    """Score whole views, ``size`` at a time, whichever clips they are of."""
-    pixels = _joined([work.pixels for work in works])
-    indices = _joined([work.indices for work in works if work.indices is not None])
-    scale_shift = pixel_scale_shift(works[0].clip.spec)
-    parts = [
-        engine(pixels[part], None if indices is None else indices[part], scale_shift)
-        for part in batches(len(pixels), size)
-    ]
-    return _split(np.concatenate(parts), works)
-
-
-def _score_units(engine: Engine, works: Sequence[Work], size: int) -> list[Floats]:
-    """Encode the different units of all clips, then classify the views made of them.
-
-    Batches of units are as `vidcls predict` cuts them at its batch of views, and grow and shrink with that.
-    """
-    units = _joined([work.pixels for work in works])
-    scale_shift = pixel_scale_shift(works[0].clip.spec)
-    together = max(1, FRAME_BATCH // engine.unit_frames * size // VIEW_BATCH)
-    features = np.concatenate(
-        [engine.encode(units[part], scale_shift) for part in batches(len(units), together)]
-    )
+def _score(engine: Engine, works: Sequence[Work], size: int) -> list[Floats]:
+    """Score the views of all clips, ``size`` at a time, whichever clips they are of."""
     starts = np.cumsum([0, *(len(work.pixels) for work in works[:-1])])
-    where = np.concatenate(
-        [work.where + start for work, start in zip(works, starts, strict=True) if work.where is not None]
+    logits = score_pixels(
+        engine,
+        _joined([work.pixels for work in works]),
+        _joined([work.where + at for work, at in zip(works, starts, strict=True) if work.where is not None]),
+        _joined([work.indices for work in works if work.indices is not None]),
+        pixel_scale_shift(works[0].clip.spec),
+        size,
     )
-    indices = _joined([work.indices for work in works if work.indices is not None])
-    parts = [
-        engine.classify(features[where[part]], None if indices is None else indices[part])
-        for part in batches(len(where), size)
-    ]
-    return _split(np.concatenate(parts), works)
+    return np.split(logits, np.cumsum([work.views for work in works])[:-1])
 
 
 def _joined(arrays: list[NDArray[Any]]) -> Any:
@@ -240,10 +211,6 @@ def _joined(arrays: list[NDArray[Any]]) -> Any:
     if len(arrays) < 2:
         return arrays[0] if arrays else None
     return np.concatenate(arrays)
-
-
-def _split(logits: Floats, works: Sequence[Work]) -> list[Floats]:
-    return np.split(logits, np.cumsum([work.views for work in works])[:-1])
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from vidcls.errors import InputError, VidclsError
-from vidcls.inference.classifier import VIEW_BATCH, Classifier
+from vidcls.inference.classifier import Classifier
+from vidcls.inference.shared_units import VIEW_BATCH
 from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, cores, memory, prepare
 from vidcls.score.listing import Item
 from vidcls.score.rows import Result, finish

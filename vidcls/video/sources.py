@@ -50,6 +50,31 @@ class Source:
         return is_url(self.name) and self.clip is None and self.error is None
 
 
+@contextlib.contextmanager
+def opened(source: Source, stop: threading.Event | None = None) -> Iterator[str | bytes]:
+    """Give a source's clip, fetched if need be and deleted afterwards if it was.
+
+    Args:
+        source: What is to be read.
+        stop: Ends a download when it is set.
+
+    Raises:
+        InputError: It cannot be had; errors of the block too name the source and not the temporary file behind it.
+    """
+    try:
+        if source.is_url:
+            source = fetch(source, stop)
+        if source.error is not None:
+            raise source.error
+        if source.clip is None:
+            raise InputError(source.name, "there is nothing to read", "name a file")
+        yield source.clip
+    except InputError as error:
+        raise type(error)(source.name, error.problem, error.remedy, kind=error.kind) from None
+    finally:
+        discard(source)
+
+
 def is_video_name(path: str | os.PathLike[str]) -> bool:
     """Tell by its suffix whether a file in a folder is taken for a video."""
     return os.path.splitext(os.fspath(path))[1].lower() in VIDEO_SUFFIXES
