@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from vidcls.video import decoders
 from vidcls.video import worker as decode_worker
+from vidcls.video.decord_decoder import DecordDecoder
+from vidcls.video.pyav_decoder import PyAVDecoder
 
 
-class FaultyDecoder(decoders.DecordDecoder):
+class FaultyDecoder(DecordDecoder):
     """Stands in for decord, installed or not."""
 
     @staticmethod
@@ -20,13 +22,13 @@ class FaultyDecoder(decoders.DecordDecoder):
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, decoders.Picture]]:
         fault = os.environ["VIDCLS_TEST_FAULT"]
-        source = decoders.PyAVDecoder(self.index).read(wanted)
+        source = PyAVDecoder(self.index).read(wanted)
         yield next(source)
         misbehave(fault)
         yield from source
 
 
-class FaultyPyAV(decoders.PyAVDecoder):
+class FaultyPyAV(PyAVDecoder):
     """PyAV that hangs as well."""
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, decoders.Picture]]:
@@ -53,8 +55,7 @@ def misbehave(fault: str) -> None:
 
 
 def main(alive: int | None, max_memory: int) -> None:
-    decoders.DecordDecoder = FaultyDecoder  # type: ignore[misc]
-    decoders.DECODERS["decord"] = FaultyDecoder
+    decoders.DECODERS["decord"] = "tests.video.faulty_worker:FaultyDecoder"
     if os.environ["VIDCLS_TEST_FAULT"] == "hang-both":
-        decoders.DECODERS["pyav"] = FaultyPyAV
+        decoders.DECODERS["pyav"] = "tests.video.faulty_worker:FaultyPyAV"
     decode_worker.main(alive, max_memory)

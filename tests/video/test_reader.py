@@ -11,8 +11,10 @@ import pytest
 
 from tests.clips import make_clip, read_numbers, set_rotation
 from vidcls.errors import DependencyError, UsageError, VideoError
-from vidcls.video.decoders import DecordDecoder, Run, choose, plan_runs
+from vidcls.video.decoders import choose
+from vidcls.video.decord_decoder import DecordDecoder
 from vidcls.video.index import build_index
+from vidcls.video.pyav_decoder import Run, plan_runs
 from vidcls.video.reader import VideoReader
 
 SHARED = Path(__file__).parents[3] / "shared" / "videos"
@@ -274,16 +276,16 @@ def test_bytes_leave_no_file_behind(clips, tmp_path, monkeypatch):
         ({"height": 97}, "odd"),
         ({"height": 97, "pix_fmt": "yuv444p"}, ""),
         ({"height": 4320, "width": 7680}, "this size"),
-        ({"pts": np.arange(20_000)}, "long file"),
+        ({"timestamps": np.arange(20_000) / 25}, "long file"),
         ({"open_gop": True}, "seek"),
-        ({"by_count": True}, "seek"),
+        ({"place": None}, "seek"),
         ({"container": "mpegts"}, "seek"),
     ],
 )
 def test_what_decord_is_not_given(clips, changes, reason):
     index = replace(build_index(str(clips("h264"))), **changes)
-    assert reason in index.decord_misfit()
-    assert bool(reason) == bool(index.decord_misfit())
+    assert reason in DecordDecoder.misfit(index)
+    assert bool(reason) == bool(DecordDecoder.misfit(index))
     assert choose(index, "pyav") == ["pyav"]
     assert choose(index, "decord") == ["decord"]
     usual = ["decord", "pyav"] if DecordDecoder.available() else ["pyav"]

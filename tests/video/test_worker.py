@@ -17,7 +17,7 @@ import pytest
 
 from tests.clips import make_clip, read_numbers
 from vidcls.errors import VideoError
-from vidcls.video.decoders import DecordDecoder
+from vidcls.video.decord_decoder import DecordDecoder
 from vidcls.video.reader import VideoReader
 
 needs_decord = pytest.mark.skipif(

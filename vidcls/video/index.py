@@ -1,70 +1,86 @@
 """What one video file holds: which stream, when each frame is shown, where a decoder may start.
 
-PyAV indexes every file, whichever library decodes it then. Frames are known by their index in order of
-presentation. Runs in the decode worker only (`vidcls.video.worker`).
-
-Files come from strangers. Only containers that hold their own pictures are opened (no playlists: those name
-other files or hosts), only through FFmpeg's ``file`` protocol, and sizes are bounded.
+PyAV indexes every file, whichever library decodes it then. Packets are known by their number in the file, frames by
+their number in order of presentation. Where timestamps do not tell that order, the file is decoded once to see it.
+Runs in the decode worker only (`vidcls.video.worker`).
 """
 
 from __future__ import annotations
 
-import os
-from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from vidcls.errors import VideoError
-
-MAX_SIDE = 16384  # pixels
-LONG = 10_000  # frames; of 90,000, decord read 64 spread ones in 6.7 s and PyAV in 2.7 s
-LARGE_AREA = 4096 * 2304  # pixels; beyond, decord held 1.1 to 1.4 GB where PyAV held 0.5 (8K H.264)
-MAX_AREA = 16384 * 8640  # pixels; 16K UHD
-MAX_FRAMES = 1 << 22  # 38 hours at 30 frames a second
-
-DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,m4v,av1,obu,"
-    "ivf,vc1,mxf,nut,rm,wtv,dv,yuv4mpegpipe,mjpeg,mp3,wav,flac,aac,amr,aiff,caf,y4m,swf,nsv,vvc,h263,h261"
+from vidcls.video.container import (
+    check_size,
+    has_edit_list,
+    is_cut_short,
+    open_container,
+    picture_demuxer,
+    read_head,
+    safe_for_decord,
 )
-"""Containers that hold their own pictures or sound; hls, dash, concat, image sequences and devices are not here."""
+from vidcls.video.orientation import Orientation, orientation_of
+from vidcls.video.packets import MISSING, Packets, decode, payloads, scan
+from vidcls.video.timing import frame_times
 
-_CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
-_DECORD_FORMATS = frozenset("yuv420p yuvj420p yuv422p yuvj422p yuv444p yuvj444p rgb24 bgr24".split())
+DECODE_BUDGET = (
+    2_000_000_000  # pixels decoded to find the order of frames: 960 frames of 1080p, 20,000 of 340×256
+)
+# Containers that tell when each frame is shown; the others have no such times, or not for all frames, or those of
+# decoding in their place, which is the same only where frames are not reordered.
+_TIMED = ("mov", "matroska", "mpegts", "flv", "nut", "ogg")
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of H.273
+
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass
 class Index:
-    """What a file holds, in order of presentation.
+    """What a file holds.
 
     Attributes:
-        pts: Presentation timestamp of each frame (n,) in units of the stream's time base, sorted; in a file
-            without usable ones, the frames' numbers.
+        place: For each packet the number of its frame in order of presentation, or -1 (packets,); None where frames
+            can only be counted as they come.
+        sizes: Bytes of each packet (packets,).
+        starts: Packets that decoding may start from → (CRC-32, position in the file or -1).
+        keyframes: Frames that decoding may start from, sorted; the first is 0, where the file starts.
+        key_packets: Their packets' numbers.
+        seek_times: For each packet the timestamp to seek to, or `MISSING` (packets,).
         timestamps: Seconds from the first frame (n,).
-        keyframes: Indices of the frames that a decoder may start from, sorted; the first is 0.
-        key_times: For each of them the timestamp to seek to.
-        by_count: Frames have to be counted from the start, since their timestamps do not tell them apart.
+        guessed: The file has no times of presentation.
+        repaired: The times are others than the file's.
         open_gop: Some frames shown before a key frame are decoded after it.
-        height, width: Pixels, as stored, before rotation.
-        rotation: Degrees clockwise by which the pictures are turned for display, a multiple of 90.
+        false_keys: Some frames that the file calls key frames do not stand alone.
+        resized: Frames may change their size on the way.
+        plain: The file's first bytes leave no doubt which container it is.
+        height, width: Pixels, as stored.
     """
 
     path: str
     stream: int
-    pts: npt.NDArray[np.int64]
+    place: Numbers | None
+    sizes: Numbers
+    starts: dict[int, tuple[int, int]]
+    keyframes: Numbers
+    key_packets: list[int]
+    seek_times: Numbers
     timestamps: npt.NDArray[np.float64]
-    keyframes: npt.NDArray[np.int64]
-    key_times: list[int]
-    by_count: bool
+    guessed: bool
+    repaired: bool
     open_gop: bool
+    false_keys: bool
+    resized: bool
+    plain: bool
     height: int
     width: int
-    rotation: int
+    orientation: Orientation
     codec: str
     pix_fmt: str
     container: str
@@ -74,104 +90,29 @@ class Index:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def num_frames(self) -> int:
+        """Frames in the file."""
+        return len(self.timestamps)
+
+    @property
     def shown_size(self) -> tuple[int, int]:
         """(height, width) in pixels after rotation."""
-        return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
-
-    def decord_seeks(self) -> bool:
-        """Whether decord 0.6 finds the right frame after a seek.
-
-        Measured on clips whose frames carry numbers: it does in MP4, Matroska and FLV, and in AVI without
-        reordered frames. It does not in MPEG transport streams, nor where pictures shown before a key frame come
-        after it (open groups, as x265 writes them): it loses those and returns later frames.
-        """
-        known = any(name in self.container for name in ("mp4", "matroska", "flv", "avi"))
-        return known and not self.open_gop and not self.by_count
-
-    def decord_misfit(self) -> str:
-        """Why decord 0.6 (FFmpeg 4.1) would not deliver this file's pictures exactly, or only slowly.
-
-        Empty where it does deliver them. Where its plain 8-bit converter does not apply, its scaler interpolates
-        the rows of 4:2:0 chroma otherwise than current FFmpeg: 0.6 to 3.4 gray levels on average for more than 8
-        bits, 0.5 for odd heights, none for 4:2:2 and 4:4:4.
-        """
-        if self.codec == "av1":
-            return "decord has no AV1 decoder"
-        if self.pix_fmt not in _DECORD_FORMATS:
-            return f"decord does not convert {self.pix_fmt} exactly"
-        if "420" in self.pix_fmt and self.height % 2:
-            return "decord does not convert odd heights exactly"
-        if self.height * self.width > LARGE_AREA:
-            return "decord holds several frames at a time, too much at this size"
-        if len(self.pts) > LONG:
-            return "decord would go through the whole of a long file once more"
-        if not self.decord_seeks():
-            return "decord does not seek reliably in it"
-        return ""
+        return self.orientation.size(self.height, self.width)
 
 
 def build_index(path: str) -> Index:
-    """Reads a file's packets once and decodes its first frame.
+    """Reads a file's packets once and decodes its first frame, or all of them where that is needed.
 
     Raises:
-        VideoError: The file is no video, holds no video stream or no frame, or is too large.
+        VideoError: The file is not a video, holds no video stream or no frame, or is too large.
     """
     with open_container(path) as container:
         stream = _video_stream(container, path)
         check_size(path, stream.codec_context.width, stream.codec_context.height)
-        scan = _scan(container, stream, path)
-        return _make_index(path, container, stream, *scan)
-
-
-def open_container(path: str) -> Any:
-    """Opens a file for demuxing; closed by ``with``.
-
-    Raises:
-        VideoError: It is no video, or cannot be read.
-    """
-    # An absolute path cannot be taken for a protocol ("concat:…") or an option.
-    try:
-        return av.open(os.path.abspath(path), container_options=dict(_CONTAINER_OPTIONS))
-    except FileNotFoundError:
-        raise VideoError(path, "no such file", "check the path", kind="not_found") from None
-    except PermissionError:
-        raise VideoError(path, "permission denied", "make it readable for you", kind="permission") from None
-    except MemoryError:
-        raise VideoError(path, "its header asks for too much memory", kind="memory") from None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if _looks_like_video(path):
-            raise VideoError(
-                path,
-                f"is damaged or cut off: its header or index cannot be read ({reason(error)})",
-                "copy or download it again",
-            ) from None
-        raise VideoError(
-            path, "is not a video that vidcls knows", "convert it, for example to MP4", kind="not_a_video"
-        ) from None
-
-
-def _looks_like_video(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        head = file.read(16)
-    box = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-    return box or head[:4] in (
-        b"\x1aE\xdf\xa3",
-        b"RIFF",
-        b"OggS",
-        b"FLV\x01",
-        b"\x00\x00\x01\xba",
-        b"0&\xb2u",
-    )
-
-
-def reason(error: BaseException) -> str:
-    """What an error of FFmpeg or the system says, on one line."""
-    return (
-        (getattr(error, "strerror", None) or str(error) or type(error).__name__)
-        .strip()
-        .splitlines()[0][:200]
-        .rstrip(".")
-    )
+        packets = scan(container, stream, path)
+        check_size(path, packets.first.width, packets.first.height)
+        order = _order(path, container, stream, packets)
+        return _make_index(path, container, stream, packets, order)
 
 
 def _video_stream(container: Any, path: str) -> Any:
@@ -189,172 +130,161 @@ def _video_stream(container: Any, path: str) -> Any:
     return chosen
 
 
-def check_size(path: str, width: int, height: int) -> None:
-    """Raises a VideoError where frames of so many pixels are too large."""
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_AREA:
-        raise VideoError(
-            path, f"its frames are too large ({width}×{height})", "scale it down first", kind="too_large"
-        )
+@dataclass
+class _Order:
+    """Packets in order of presentation, and how many frames there are.
+
+    Attributes:
+        packets: Numbers of the packets of the frames (n,), if ``known``; else of all packets.
+        count: Number of frames.
+        known: Whether each frame's packet is known; else frames can only be counted as they come.
+        guessed: There are no times of presentation.
+        sound: All packets have timestamps, and no two the same.
+        lost: Frames at the start of which nothing can be decoded.
+    """
+
+    packets: Numbers
+    count: int
+    known: bool
+    guessed: bool = False
+    sound: bool = False
+    lost: int = 0
 
 
-class _Packets(NamedTuple):
-    pts: npt.NDArray[np.int64]
-    dts: npt.NDArray[np.int64]
-    key: npt.NDArray[np.bool_]
-
-
-_MISSING = -(1 << 63)
-
-
-def _scan(container: Any, stream: Any, path: str) -> tuple[_Packets, Any, list[str]]:
-    """Timestamps of all packets in the order of decoding, the first decoded frame, and warnings."""
-    pts, dts, key = array("q"), array("q"), array("b")
-    first = None
-    warnings: list[str] = []
-    try:
-        for packet in container.demux(stream):
-            if first is None:
-                first = _first_frame(packet)
-            if packet.size == 0 or packet.is_discard:  # the flush at the end; what an edit list cuts away
-                continue
-            pts.append(_MISSING if packet.pts is None else packet.pts)
-            dts.append(_MISSING if packet.dts is None else packet.dts)
-            key.append(packet.is_keyframe)
-            if len(pts) > MAX_FRAMES:
-                raise VideoError(
-                    path, f"has more than {MAX_FRAMES} frames", "cut it up first", kind="too_large"
-                )
-    except IndexError:
-        pass  # PyAV's own, at the very end, where a stream turned up that the header does not name
-    except (av.FFmpegError, OSError) as error:
-        warnings.append(f"the file is damaged: reading stopped after {len(pts)} frames ({reason(error)})")
-    if not pts:
-        raise VideoError(path, "its video stream has no frames", "is the file complete?", kind="no_frames")
-    if first is None:
-        raise VideoError(path, "none of its frames can be decoded", "the file is damaged: copy it again")
-    packets = _Packets(np.array(pts, np.int64), np.array(dts, np.int64), np.array(key, bool))
-    return packets, first, warnings
-
-
-def _first_frame(packet: Any) -> Any:
-    try:
-        frames = packet.decode()
-    except (av.FFmpegError, OSError):
-        return None
-    return frames[0] if frames else None
-
-
-def _make_index(
-    path: str, container: Any, stream: Any, packets: _Packets, first: Any, warnings: list[str]
-) -> Index:
-    check_size(path, first.width, first.height)
-    base = stream.time_base or Fraction(1, 1000)
-    pts = packets.pts
+def _order(path: str, container: Any, stream: Any, packets: Packets) -> _Order:
+    """The order in which frames are shown: by their timestamps if these are sound, else by decoding."""
+    name, codec = container.format.name, stream.codec_context.codec.canonical_name
     reordering = bool(stream.codec_context.has_b_frames)
-    if (pts == _MISSING).any() and not reordering and not (packets.dts == _MISSING).any():
-        pts = packets.dts
-    # AVI stores no presentation times; where frames are reordered, what FFmpeg makes of them is a guess.
-    guessed = container.format.name == "avi" and reordering
-    by_count = guessed or bool((pts == _MISSING).any()) or len(np.unique(pts)) < len(pts)
-    keys = np.flatnonzero(packets.key)
-    if by_count:
-        pts, order = _countable_times(pts, packets.dts), np.arange(len(pts))
-        open_gop = False
-    else:
-        order = np.argsort(pts, kind="stable")
-        open_gop = _has_leading_pictures(pts, keys)
-        if first.pts is not None:
-            # What is shown before the first frame that decodes refers to frames that are not in the file.
-            order = order[pts[order] >= min(first.pts, int(pts.max()))]
-    place = np.full(len(pts), -1, np.int64)
-    place[order] = np.arange(len(order))
-    keys = keys[np.argsort(place[keys])]
-    keys = keys[place[keys] >= 0]
-    seek_to = np.where(packets.dts == _MISSING, pts, packets.dts)
-    keyframes, key_times = place[keys], [int(t) for t in seek_to[keys]]
-    if by_count or not len(keyframes) or keyframes[0] != 0:
-        keep = slice(0, 0) if by_count else slice(None)
-        keyframes = np.concatenate([np.zeros(1, np.int64), keyframes[keep]])
-        key_times = [int(seek_to[order[0]]), *key_times[keep]]
-    shown = np.sort(pts)[len(pts) - len(order) :]
-    warnings += _early_end(container, stream, len(pts))
-    timing = _timing(shown, base, stream, guessed=by_count and bool((packets.pts == _MISSING).any()))
-    warnings += timing.warnings
-    rotation = round(-first.rotation / 90) * 90 % 360
-    if first.rotation % 90:
-        warnings.append(f"turned by {-first.rotation} degrees: rounded to {rotation}")
-    if len(order) < len(pts):
-        warnings.append(f"{len(pts) - len(order)} frames at the start cannot be decoded and were left out")
+    missing = packets.missing()
+    if missing and not reordering and not (packets.dts == MISSING).any():
+        packets.pts, missing = packets.dts, False
+    timed = any(known in name for known in _TIMED)
+    short = packets.may_hold_no_frame()
+    shown = np.flatnonzero(packets.shown)
+    pts, dts = packets.pts[shown], packets.dts[shown]
+    onward = bool((np.diff(dts[dts != MISSING]) >= 0).all())
+    sound = not missing and onward and len(np.unique(pts)) == len(pts)
+    # MPEG-4's encoders often give B-frames in a wrong order, or pack them.
+    if sound and (not reordering or (timed and codec != "mpeg4")):
+        return _by_timestamps(shown, pts, packets.first)
+    found = None
+    cheap = len(shown) * packets.first.width * packets.first.height <= DECODE_BUDGET
+    if cheap and (name != "avi" or short):
+        found = _by_decoding(path, stream.index, shown)
+    found = found or _Order(shown, len(shown), False)
+    found.guessed, found.sound = not timed, sound
+    return found
+
+
+def _by_timestamps(shown: Numbers, pts: Numbers, first: Any) -> _Order:
+    order = np.argsort(pts, kind="stable")
+    if first.pts is not None:
+        # What is shown before the first frame that decodes refers to frames that are not in the file.
+        order = order[pts[order] >= min(first.pts, int(pts.max()))]
+    return _Order(shown[order], len(order), True, lost=len(shown) - len(order))
+
+
+def _by_decoding(path: str, stream_index: int, shown: Numbers) -> _Order | None:
+    """The order in which frames leave the decoder; None where not one does."""
+    with open_container(path) as container:
+        stream = container.streams[stream_index]
+        packets = enumerate(payloads(container, stream))
+        numbers = [frame.pts for frame in decode(stream, packets, lambda: None)]
+    if not numbers:
+        return None
+    known = None not in numbers and len(set(numbers)) == len(numbers)
+    return _Order(np.array(numbers, np.int64) if known else shown, len(numbers), known)
+
+
+def _make_index(path: str, container: Any, stream: Any, packets: Packets, order: _Order) -> Index:
+    first, name = packets.first, container.format.name
+    stamps = _stamps(packets, order)
+    declared = [float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate)]
+    base = stream.time_base or Fraction(1, 1000)
+    timing = frame_times(stamps, base, declared, name, order.guessed and bool((stamps == MISSING).any()))
+    place = None
+    if order.known:
+        place = np.full(len(packets.sizes), -1, np.int64)
+        place[order.packets] = np.arange(order.count)
+    keyframes, key_packets = _keyframes(place, packets)
     return Index(
         path=path,
         stream=stream.index,
-        pts=shown,
-        timestamps=timing.seconds,
+        place=place,
+        sizes=packets.sizes,
+        starts=packets.starts,
         keyframes=keyframes,
-        key_times=key_times,
-        by_count=by_count,
-        open_gop=open_gop,
+        key_packets=key_packets,
+        seek_times=np.where(packets.dts == MISSING, packets.pts, packets.dts),
+        timestamps=timing.seconds,
+        guessed=order.guessed,
+        repaired=timing.repaired,
+        open_gop=place is not None and _has_leading_pictures(place, packets.starts),
+        false_keys=packets.false_keys,
+        resized=packets.parameter_sets > 1,
+        plain=safe_for_decord(path, read_head(path)),
         height=first.height,
         width=first.width,
-        rotation=rotation,
+        orientation=orientation_of(first),
         codec=stream.codec_context.codec.canonical_name,
         pix_fmt=first.format.name,
-        container=container.format.name,
+        container=name,
         fps=timing.fps,
         variable_frame_rate=timing.variable,
         duration=timing.duration,
-        warnings=warnings,
+        warnings=packets.warnings + _warnings(path, container, stream, packets, order) + timing.warnings,
     )
 
 
-def _countable_times(pts: npt.NDArray[np.int64], dts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Times for frames that are told apart by counting: whichever stamps are all there and all different."""
-    for stamps in (pts, dts):
-        if not (stamps == _MISSING).any() and len(np.unique(stamps)) == len(stamps):
-            return np.sort(stamps)
-    return np.arange(len(pts), dtype=np.int64)
+def _stamps(packets: Packets, order: _Order) -> Numbers:
+    """Timestamps of the frames in the order in which they are shown, or `MISSING` (n,)."""
+    stamps = packets.pts[order.packets] if order.known else np.full(order.count, MISSING, np.int64)
+    if order.guessed and ((stamps == MISSING).any() or not (np.diff(stamps) > 0).all()):
+        dts = packets.dts[packets.shown]
+        # Frame by frame, the times of decoding are those of presentation, a little earlier.
+        complete = len(dts) == order.count and not (dts == MISSING).any()
+        stamps = dts if complete and (np.diff(dts) > 0).all() else np.full(order.count, MISSING, np.int64)
+    elif order.sound:
+        stamps = np.sort(stamps)  # given to the wrong frames, but to all of them
+    return stamps
 
 
-def _has_leading_pictures(pts: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> bool:
-    later = np.minimum.accumulate(pts[::-1])[::-1]  # earliest time among this packet and all after it
-    return bool((later[keys] < pts[keys]).any())
+def _keyframes(place: Numbers | None, packets: Packets) -> tuple[Numbers, list[int]]:
+    """Frames that decoding may start from, sorted, and their packets; the first is the file's start, packet 0."""
+    pairs = {0: 0}
+    if place is not None:
+        pairs |= {int(place[n]): n for n in packets.starts if place[n] > 0}
+    frames = sorted(pairs)
+    return np.array(frames, np.int64), [pairs[frame] for frame in frames]
 
 
-def _early_end(container: Any, stream: Any, count: int) -> list[str]:
+def _has_leading_pictures(place: Numbers, starts: Iterable[int]) -> bool:
+    """Whether frames that are shown before a key frame come after it in the file."""
+    shown = np.where(place < 0, len(place), place)
+    later = np.minimum.accumulate(shown[::-1])[::-1]  # the earliest frame among this packet and all after it
+    return any(place[n] >= 0 and later[n] < place[n] for n in starts)
+
+
+def _warnings(path: str, container: Any, stream: Any, packets: Packets, order: _Order) -> list[str]:
+    notes = _early_end(path, container, stream, packets)
+    if order.lost:
+        notes.append(f"{order.lost} frames at the start cannot be decoded and were left out")
+    if container.format.name.endswith("_pipe") and order.count == 1 and picture_demuxer(read_head(path)):
+        notes.append("it is a picture, not a video: read as a clip of one frame")
+    curve = _HDR.get(int(getattr(packets.first, "color_trc", 0) or stream.codec_context.color_trc or 0))
+    if curve:
+        notes.append(f"it is HDR ({curve}): tones are not mapped to standard range, so that colors look flat")
+    return notes
+
+
+def _early_end(path: str, container: Any, stream: Any, packets: Packets) -> list[str]:
     """A warning where the file's header promises more than the file holds."""
-    if container.format.name.startswith("mov") and stream.frames > 1.02 * count + 1:
-        return [f"the file ends early: {count} of {stream.frames} frames are there"]
+    count, promised = len(packets.sizes), stream.frames
+    fewer = promised > 1.02 * count + 1
+    if is_cut_short(path):
+        return [
+            f"the file ends early: {f'{count} of {promised} frames are there' if fewer else 'it was cut off'}"
+        ]
+    if fewer and container.format.name.startswith("mov") and not has_edit_list(path):
+        return [f"the file ends early: {count} of {promised} frames are there"]
     return []
-
-
-class _Timing(NamedTuple):
-    seconds: npt.NDArray[np.float64]
-    fps: float
-    variable: bool
-    duration: float
-    warnings: list[str]
-
-
-def _timing(pts: npt.NDArray[np.int64], base: Fraction, stream: Any, guessed: bool) -> _Timing:
-    """Seconds of each frame from the first, and the frame rate that they or the file's header tell."""
-    count = len(pts)
-    warnings: list[str] = []
-    declared = float(stream.average_rate or stream.guessed_rate or 0)
-    if guessed:
-        if declared <= 0:
-            declared = 25.0
-            warnings.append("no frame times and no frame rate: 25 frames a second assumed")
-        return _Timing(np.arange(count) / declared, declared, False, count / declared, warnings)
-    tick = float(base)
-    seconds = (pts - pts[0]).astype(np.float64) * tick
-    if count == 1:
-        fps = declared if declared > 0 else 25.0
-        return _Timing(seconds, fps, False, 1 / fps, warnings)
-    steps = np.diff(seconds)
-    middle = float(np.median(steps))
-    variable = bool((np.abs(steps - middle) > max(0.1 * middle, 1.5 * tick)).any())
-    fps = float((count - 1) / seconds[-1])
-    # Containers that round times (Matroska: to milliseconds) still declare the exact rate.
-    if not variable and declared > 0 and abs(declared - fps) < 0.01 * fps:
-        fps = declared
-    return _Timing(seconds, fps, variable, float(seconds[-1]) + middle, warnings)

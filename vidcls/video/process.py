@@ -20,6 +20,7 @@ from vidcls.video.worker import HEADER, LENGTH
 
 START_TIMEOUT = 60.0  # seconds until a new worker must have answered
 _POLL = 0.05  # seconds between looks at a busy worker's memory
+_KILLS = (-9, -15)  # SIGKILL, SIGTERM: no fault of the file's
 
 T = TypeVar("T")
 Answer = tuple[dict[str, Any], bytearray]
@@ -30,6 +31,10 @@ class AnsweredError(Exception):
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+class KilledError(VideoError):
+    """The worker was killed by somebody else, such as a system that is short of memory."""
 
 
 class Worker:
@@ -59,6 +64,7 @@ class Worker:
             os.close(alive)
         self._answers: queue.Queue[Answer | None] = queue.Queue(maxsize=4)
         self._closing = threading.Event()
+        self._aborted = False
         self._ready = False
         self._thread = threading.Thread(target=self._receive, args=(self._process.stdout,), daemon=True)
         self._thread.start()
@@ -122,6 +128,9 @@ class Worker:
             self._process.wait(5)
         code = self._process.returncode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        if code in _KILLS and not self._aborted:
+            problem = f"its decoder was killed twice from outside ({how}), perhaps for lack of memory"
+            return KilledError(name, problem, "free memory or use fewer workers", kind="crashed")
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 2000))
         said = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -161,6 +170,7 @@ class Worker:
 
     def abort(self) -> None:
         """Ends the process from another thread than the one that asks; that one then cleans up."""
+        self._aborted = True
         self._process.kill()
 
     def kill(self) -> None:
@@ -178,6 +188,18 @@ class Worker:
             os.close(self._held)
             self._held = None
         self._errors.close()
+
+    def abandon(self) -> None:
+        """In a child process after a fork: lets go of the worker, which stays the parent's."""
+        null = os.open(os.devnull, os.O_RDWR)
+        held = [] if self._held is None else [self._held]
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            assert stream is not None
+            held.append(stream.fileno())
+        for number in held:
+            os.dup2(null, number, inheritable=False)  # what buffers still hold must not reach the worker
+        os.close(null)
+        self._process.returncode = 0  # not this process's child: never to be waited for
 
 
 def _resident_by_psutil(pid: int) -> int:

@@ -5,8 +5,8 @@
         frames = reader.read([0, 10, 20]).frames  # (3, h, w, 3) uint8 RGB
 
 This module opens files and collects frames; `vidcls.video.process` starts, watches and kills the worker;
-`vidcls.video.worker` is what runs there, with `vidcls.video.index` and, in `vidcls.video.decoders`, the two
-decoders, decord and PyAV. Nothing else in vidcls knows them.
+`vidcls.video.worker` is what runs there, with `vidcls.video.index` and the decoders of `vidcls.video.decoders`.
+Nothing else in vidcls knows them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -28,10 +28,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vidcls.errors import UsageError, VideoError
-from vidcls.video.process import Answer, AnsweredError, Worker
+from vidcls.video.decoders import DECODERS
+from vidcls.video.process import Answer, AnsweredError, KilledError, Worker
 
-DECODERS = ("auto", "decord", "pyav")
 DEFAULT_TIMEOUT = 60.0  # seconds for one request
+MAX_TIMEOUT = 86_400.0  # seconds
 DEFAULT_MAX_MEMORY = 4 << 30  # bytes, of the worker, and of the frames it hands over
 MAX_STDIN = 2 << 30  # bytes of a clip that is given as bytes
 
@@ -50,9 +51,10 @@ class VideoInfo:
         duration: Seconds from the first frame to the end of the last.
         width: Pixels, after rotation. Pixels that are not square stay as they are stored.
         height: Pixels, after rotation.
-        rotation: Degrees clockwise by which the frames were turned, a multiple of 90.
+        rotation: Degrees clockwise by which the frames were turned; where no multiple of 90, within their frame.
+        mirrored: Whether left and right of the frames were exchanged before that.
         codec: FFmpeg's name of the codec.
-        decoder: Which decoder will be tried first, ``decord`` or ``pyav``; `Frames.decoder` says who did it.
+        decoder: Which decoder will be tried first, such as ``decord``; `Frames.decoder` says who did it.
         timestamps: Seconds at which each frame is shown, from the first one (num_frames,).
         variable_frame_rate: Whether the frames are spaced unevenly in time.
         warnings: Sentences for a person.
@@ -70,6 +72,7 @@ class VideoInfo:
     timestamps: npt.NDArray[np.float64]
     variable_frame_rate: bool
     warnings: tuple[str, ...] = ()
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,9 @@ def check_file(path: str | os.PathLike[str]) -> None:
         hint = "fetch it first, or give the address to the command" if "://" in name else "check the path"
         raise VideoError(name, "no such file", hint, kind="not_found") from None
     except PermissionError:
-        raise VideoError(name, "permission denied", "make it readable for you", kind="permission") from None
+        raise VideoError(name, "permission denied", "make the file readable", kind="permission") from None
     except ValueError:
-        raise VideoError(repr(name), "is no possible path", "check the path", kind="not_found") from None
+        raise VideoError(repr(name), "is not a valid path", "check the path", kind="not_found") from None
     except OSError as error:
         raise VideoError(name, f"cannot be read ({error.strerror})", "check the disk or the path") from None
     if empty:
@@ -128,7 +131,8 @@ def _not_a_file(name: str, mode: int) -> VideoError:
 class VideoReader:
     """Reads videos through one worker process, which is replaced when it hangs, swells or crashes.
 
-    Safe to use from several threads, one request after the other.
+    Safe to use from several threads, one request after the other. After a fork, the child's reader starts a worker
+    of its own and keeps the open clip.
 
     Args:
         decoder: ``auto``: decord, or PyAV where decord is missing, would not be exact, or fails;
@@ -146,10 +150,15 @@ class VideoReader:
     def __init__(
         self, decoder: str = "auto", timeout: float = DEFAULT_TIMEOUT, max_memory: int | None = None
     ) -> None:
-        if decoder not in DECODERS:
-            raise UsageError(decoder, "no such decoder", f"one of {', '.join(DECODERS)}")
-        if not timeout > 0 or (max_memory is not None and max_memory <= 0):
-            raise UsageError("decoder", "its bounds on time and memory must be positive")
+        if decoder not in ("auto", *DECODERS):
+            raise UsageError(
+                "decoder", f"{decoder!r} does not exist", f"use one of {', '.join(('auto', *DECODERS))}"
+            )
+        if not 0 < timeout <= MAX_TIMEOUT:
+            problem = f"{timeout:g} is not a number of seconds between 0 and {MAX_TIMEOUT:,.0f}"
+            raise UsageError("decode_timeout", problem, "give a smaller one")
+        if max_memory is not None and max_memory <= 0:
+            raise UsageError("max_memory", f"{max_memory} is not a positive number of bytes")
         self._decoder = decoder
         self._timeout = timeout
         self._max_memory = max_memory or DEFAULT_MAX_MEMORY
@@ -158,7 +167,7 @@ class VideoReader:
         self._temporary: Path | None = None
         self._path = ""
         self._info: VideoInfo | None = None
-        self._failed: str = ""
+        self._failed: dict[str, str] = {}  # decoders that failed on the open clip, and how
         _OPEN.add(self)
 
     def start(self) -> None:
@@ -209,7 +218,7 @@ class VideoReader:
                 name = os.fspath(source)
                 check_file(name)
                 self._path = os.path.abspath(name)
-            header, body = self._request(name, {"op": "index"}, self._decoder, _expect_index)
+            header, body = self._request(name, {"op": "index"}, _expect_index)
             times = np.frombuffer(body, np.float64)
             self._info = VideoInfo(
                 path=name,
@@ -241,46 +250,54 @@ class VideoReader:
                 raise IndexError(f"{info.path}: no frames asked for")
             if wanted[0] < 0 or wanted[-1] >= info.num_frames:
                 raise IndexError(f"{info.path}: frames {wanted[0]}…{wanted[-1]} of {info.num_frames}")
-            request = {"op": "read", "indices": wanted.tolist(), "transform": transform}
-            collect = _Collector(info.path, wanted, self._max_memory)
-            if not self._failed:
+            while True:
+                request = {
+                    "op": "read",
+                    "indices": wanted.tolist(),
+                    "transform": transform,
+                    "without": list(self._failed),
+                }
+                collect = _Collector(info.path, wanted, self._max_memory)
                 try:
-                    return self._request(info.path, request, self._decoder, collect)
+                    frames = self._request(info.path, request, collect)
                 except VideoError as error:
-                    if error.kind not in _RETRIED or self._decoder != "auto" or collect.decoder == "pyav":
+                    if error.kind not in _RETRIED or not self._another_than(collect.decoder):
                         raise
-                    self._failed = f"decord failed ({error.problem}): read with PyAV"
-            collect = _Collector(info.path, wanted, self._max_memory, (self._failed,))
-            return self._request(info.path, request, "pyav", collect)
+                    self._failed[collect.decoder] = f"{collect.title} failed ({error.problem})"
+                    continue
+                failed = tuple(f"{why}: read with {collect.title}" for why in self._failed.values())
+                return replace(frames, warnings=failed + frames.warnings)
+
+    def _another_than(self, decoder: str) -> bool:
+        """Whether there is a decoder to try after this one."""
+        return self._decoder == "auto" and bool(decoder) and decoder != list(DECODERS)[-1]
 
     def _request(
-        self,
-        name: str,
-        request: dict[str, Any],
-        decoder: str,
-        take: Callable[[dict[str, Any], bytearray], T | None],
+        self, name: str, request: dict[str, Any], take: Callable[[dict[str, Any], bytearray], T | None]
     ) -> T:
-        """Sends a request and hands each answer to ``take`` until that returns something."""
+        """Sends a request and hands each answer to ``take`` until that returns something.
+
+        A worker that somebody else kills, as systems do that are short of memory, is replaced once.
+        """
+        try:
+            return self._ask(name, request, take)
+        except KilledError:
+            return self._ask(name, request, take)
+
+    def _ask(
+        self, name: str, request: dict[str, Any], take: Callable[[dict[str, Any], bytearray], T | None]
+    ) -> T:
         self.start()
         worker = self._worker
         assert worker is not None
-        done = False
+        full = {**request, "path": self._path, "decoder": self._decoder}
         try:
-            result = worker.ask(
-                name,
-                {**request, "path": self._path, "decoder": decoder},
-                take,
-                self._timeout,
-                self._max_memory,
-            )
-            done = True
-            return result
+            return worker.ask(name, full, take, self._timeout, self._max_memory)
         except AnsweredError as answered:
-            done = True  # the worker is well: it said no
-            raise answered.error from None
-        finally:
-            if not done:
-                self._kill()
+            raise answered.error from None  # the worker is well: it said no
+        except BaseException:
+            self._kill()
+            raise
 
     def _store(self, data: bytes) -> Path:
         if not data:
@@ -295,11 +312,18 @@ class VideoReader:
 
     def _forget(self) -> None:
         self._info = None
-        self._failed = ""
+        self._failed = {}
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
             self._temporary = None
+
+    def _start_afresh(self) -> None:
+        """In a child process after a fork: the worker and the temporary file stay the parent's."""
+        self._lock = threading.RLock()
+        worker, self._worker, self._temporary = self._worker, None, None
+        if worker is not None:
+            worker.abandon()
 
     def _kill(self) -> None:
         if self._worker is not None:
@@ -316,7 +340,16 @@ def _close_all() -> None:
         reader.close()
 
 
-_INFO_KEYS = "fps duration width height rotation codec decoder variable_frame_rate".split()
+def _after_fork() -> None:
+    for reader in list(_OPEN):
+        reader._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+_INFO_KEYS = "fps duration width height rotation mirrored codec decoder variable_frame_rate".split()
 _RETRIED = ("timeout", "crashed", "memory")
 
 
@@ -327,28 +360,25 @@ def _expect_index(header: dict[str, Any], body: bytearray) -> Answer | None:
 class _Collector:
     """Puts the frames of one `read` in place as they come."""
 
-    def __init__(
-        self, name: str, wanted: npt.NDArray[np.int64], max_memory: int, warnings: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, name: str, wanted: npt.NDArray[np.int64], max_memory: int) -> None:
         self._name = name
         self._wanted = wanted
         self._max_memory = max_memory
-        self._warnings = warnings
         self._frames: np.ndarray | None = None
         self._seen: set[int] = set()
         self.decoder = ""
+        self.title = ""
 
     def __call__(self, header: dict[str, Any], body: bytearray) -> Frames | None:
         if header["type"] == "using":
-            self.decoder = header["decoder"]
+            self.decoder, self.title = header["decoder"], header["title"]
             self._seen.clear()
         elif header["type"] == "frame":
             self._place(header, body)
         elif header["type"] == "done":
             if self._frames is None or len(self._seen) < len(self._wanted):
                 raise VideoError(self._name, "not all frames asked for were decoded", kind="unreadable")
-            warnings = (*self._warnings, *header["warnings"])
-            return Frames(self._frames, self._wanted, header["decoder"], warnings)
+            return Frames(self._frames, self._wanted, header["decoder"], tuple(header["warnings"]))
         return None
 
     def _place(self, header: dict[str, Any], body: bytearray) -> None:

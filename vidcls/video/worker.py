@@ -7,7 +7,7 @@ neither torch nor the command line.
 Messages, header length and body length first (`HEADER`):
     ready                                 once, after start
     index {…}, body: timestamps           answer to ``index``
-    using {decoder}                       before each decoder's attempt
+    using {decoder, title}                before each decoder's attempt
     frame {index, shape, dtype}, body     one per frame; a later one for the same index replaces it
     done {decoder, warnings}              answer to ``read``
     error {kind, problem, remedy} | bug {text}
@@ -35,7 +35,6 @@ HEADER = struct.Struct(">IQ")
 LENGTH = struct.Struct(">Q")
 GRACE = 30.0  # seconds beyond the timeout after which a worker that nobody killed ends itself
 
-_TITLES = {"decord": "decord", "pyav": "PyAV"}
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
@@ -180,7 +179,8 @@ class _Server:
             "duration": index.duration,
             "width": width,
             "height": height,
-            "rotation": index.rotation,
+            "rotation": index.orientation.turn or index.orientation.angle,
+            "mirrored": index.orientation.mirrored,
             "codec": index.codec,
             "decoder": self._decoders.choose(index, request["decoder"])[0],
             "variable_frame_rate": index.variable_frame_rate,
@@ -191,19 +191,17 @@ class _Server:
     def _answer_read(self, request: dict[str, Any]) -> None:
         index = self._index_of(request["path"])
         warnings: list[str] = []
-        names = self._decoders.choose(index, request["decoder"])
-        for name in names:
-            _send(self._out, {"type": "using", "decoder": name})
-            decoder = self._decoders.DECODERS[name](index)
+        names = self._decoders.choose(index, request["decoder"], request["without"])
+        decoders = [self._decoders.decoder_class(name)(index) for name in names]
+        for name, decoder, following in zip(names, decoders, [*decoders[1:], None], strict=True):
+            _send(self._out, {"type": "using", "decoder": name, "title": decoder.title})
             try:
                 for position, picture in decoder.read(request["indices"]):
                     self._send_frame(position, picture, request["transform"])
             except self._decoders.DecodeError as error:
-                if name == names[-1]:
+                if following is None:
                     raise self._failure(index.path, name, error) from error
-                warnings.append(
-                    f"{_TITLES[name]} could not read it ({error}): read with {_TITLES[names[-1]]}"
-                )
+                warnings.append(f"{decoder.title} could not read it ({error}): read with {following.title}")
                 continue
             _send(self._out, {"type": "done", "decoder": name, "warnings": warnings + decoder.warnings})
             return

@@ -1,0 +1,158 @@
+"""When each frame is shown: a file's timestamps where they can be trusted, its declared frame rate where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from vidcls.video.packets import MISSING
+
+FPS_RANGE = (0.1, 1000.0)  # frames a second beyond which a file's times are not believed without a word
+USUAL_FPS = 25.0  # taken where a file says nothing
+
+_JUMP = 10.0  # seconds; ffmpeg's -dts_delta_threshold, beyond which it closes a gap too
+_JUMP_STEPS = 50  # usual steps that a jump has at least: the slides of a slide show are not jumps
+_REPEAT = 0.0015  # seconds; two frames that are nearer have the same time, give or take a muxer's tick
+_CONTINUOUS = (
+    "mov",
+    "matroska",
+    "nut",
+    "ogg",
+)  # containers whose times are meant even where they stand still long
+
+Seconds = npt.NDArray[np.float64]
+
+
+@dataclass
+class Timing:
+    """Attributes: seconds (n,) from the first frame; fps, the mean; variable, spaced unevenly; duration in seconds."""
+
+    seconds: Seconds
+    fps: float
+    variable: bool
+    duration: float
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def repaired(self) -> bool:
+        """Whether the times are others than the file's."""
+        return bool(self.warnings)
+
+
+def frame_times(
+    stamps: npt.NDArray[np.int64],
+    base: Fraction,
+    rates: Sequence[float],
+    container: str,
+    guessed: bool = False,
+) -> Timing:
+    """Seconds of each frame from the first, and the frame rate.
+
+    Args:
+        stamps: (n,) timestamps in the order in which frames are shown, or `MISSING`.
+        base: Seconds of a timestamp's unit.
+        rates: Frame rates that the file declares, the most trusted first; 0 where it does not.
+        container: FFmpeg's name of the container.
+        guessed: The container has no times of presentation: what stands in ``stamps`` is a guess.
+    """
+    declared = [float(rate) for rate in rates if FPS_RANGE[0] <= rate <= FPS_RANGE[1]]
+    missing = int((stamps == MISSING).sum())
+    if guessed or missing:
+        warned = [f"{missing} of {len(stamps)} frames have no time"] if missing and not guessed else []
+        return _counted(len(stamps), declared, 0.0, warned)
+    exact = stamps.astype(np.longdouble)
+    seconds = ((exact - exact[0]) * float(base)).astype(np.float64)
+    if len(stamps) == 1:
+        fps = declared[0] if declared else USUAL_FPS
+        return Timing(seconds, fps, False, 1 / fps)
+    return _judged(seconds, float(base), declared, container)
+
+
+def _judged(seconds: Seconds, tick: float, declared: list[float], container: str) -> Timing:
+    steps = np.diff(seconds)
+    usual = _usual_step(steps)
+    repeats = (steps < min(_REPEAT, 0.1 * usual)) if usual else np.ones(len(steps), bool)
+    jumps = _jumps(steps, usual, any(name in container for name in _CONTINUOUS))
+    backward = steps < -_REPEAT
+    if not (repeats.any() or jumps.any()):
+        return _trusted(seconds, tick, declared, [])
+    problems = []
+    if 10 * backward.sum() > len(seconds):
+        return _counted(len(seconds), declared, 0.0, [f"its times go back {_times(backward)}"])
+    if backward.any():
+        problems.append(f"its times go back {_times(backward)}: the parts were put one after the other")
+    if jumps.any():
+        problems.append(f"its times jump {_times(jumps)} by {steps[jumps].sum():,.0f} s in all: closed")
+    repeats &= ~backward
+    steps = np.where(jumps | backward, usual, steps)
+    if not repeats.any():
+        return _trusted(np.concatenate([[0.0], np.cumsum(steps)]), tick, declared, problems)
+    problems.append(f"{int(repeats.sum())} of {len(seconds)} frames have the time of the one before")
+    others = steps[~repeats]
+    uneven = int((np.abs(others - usual) > max(0.1 * usual, 1.5 * tick)).sum())
+    if not len(others) or uneven <= repeats.sum() or 5 * repeats.sum() > len(seconds):
+        return _counted(len(seconds), declared, usual, problems)
+    problems[-1] += ": spread between their neighbors"
+    kept = np.concatenate([[True], ~repeats])
+    times = np.concatenate([[0.0], np.cumsum(np.where(repeats, 0.0, steps))])
+    if not kept[-1]:
+        kept[-1] = True
+        times[-1] += usual
+    places = np.arange(len(seconds))
+    return _trusted(np.interp(places, places[kept], times[kept]), tick, declared, problems)
+
+
+def _usual_step(steps: Seconds) -> float:
+    """Median of the steps that frames of a video may have, in seconds; 0 where there are none."""
+    good = steps[(steps >= 1 / FPS_RANGE[1]) & (steps <= _JUMP)]
+    if not len(good):
+        good = steps[steps >= 1 / FPS_RANGE[1]]
+    return float(np.median(good)) if len(good) and 10 * len(good) >= len(steps) else 0.0
+
+
+def _jumps(steps: Seconds, usual: float, continuous: bool) -> npt.NDArray[np.bool_]:
+    """Which steps are jumps of a clock; in containers that mean their gaps, only what is longer than all the rest."""
+    far = steps > max(_JUMP, _JUMP_STEPS * usual)
+    if continuous and far.any():
+        far &= steps > np.abs(steps[~far]).sum()
+    return far
+
+
+def _times(where: npt.NDArray[np.bool_]) -> str:
+    count = int(where.sum())
+    return "once" if count == 1 else f"{count} times"
+
+
+def _counted(count: int, declared: list[float], usual: float, problems: list[str]) -> Timing:
+    """Frames counted at the declared rate, or at that of their usual step."""
+    fps = _declared_near(declared, 1 / usual, 0.02) if usual else None
+    known = [fps or 1 / usual] if usual else declared
+    rate = known[0] if known else USUAL_FPS
+    warnings = list(problems)
+    if problems:
+        warnings[-1] += f": frames are counted at {rate:.5g} frames a second"
+    elif not known:
+        warnings.append(f"no frame times and no frame rate: {rate:g} frames a second assumed")
+    return Timing(np.arange(count) / rate, rate, False, count / rate, warnings)
+
+
+def _declared_near(declared: list[float], fps: float, tolerance: float) -> float | None:
+    return next((rate for rate in declared if abs(rate - fps) < tolerance * fps), None)
+
+
+def _trusted(seconds: Seconds, tick: float, declared: list[float], warnings: list[str]) -> Timing:
+    count = len(seconds)
+    steps = np.diff(seconds)
+    middle = float(np.median(steps))
+    variable = bool((np.abs(steps - middle) > max(0.1 * middle, 1.5 * tick)).any())
+    fps = float((count - 1) / seconds[-1])
+    # Containers that round times (Matroska: to milliseconds) still declare the exact rate.
+    if not variable:
+        fps = _declared_near(declared[:1], fps, 0.01) or fps
+    if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+        warnings = [*warnings, f"its times give {fps:.4g} frames a second: they may be wrong"]
+    return Timing(seconds, fps, variable, float(seconds[-1]) + middle, warnings)
