@@ -132,8 +132,8 @@ def test_other_ways_to_store_the_same_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_act": "silu"}, "hidden_act 'silu' is not known"),
-        ({"hidden_act": ["gelu"]}, "is not known"),
+        ({"hidden_act": "silu"}, "unknown hidden_act 'silu'"),
+        ({"hidden_act": ["gelu"]}, "unknown hidden_act"),
         ({"num_attention_heads": 5}, "5 heads cannot share 24"),
         ({"num_attention_heads": "many"}, "num_attention_heads is 'many'"),
         ({"num_attention_heads": 1e300}, "not a number in range"),

@@ -135,7 +135,7 @@ def test_the_small_model_of_the_hub_has_other_heads_than_the_authors(tmp_path: P
     assert any("16 heads" in note and "has 6" in note for note in read.notes)
     assert read_checkpoint(folder, num_heads=6).config["num_heads"] == 6
     assert any("6 were asked for" in note for note in read_checkpoint(folder, num_heads=6).notes)
-    assert read_checkpoint(small_of_transformers(tmp_path, 6)).notes == ()
+    assert not any("heads" in note for note in read_checkpoint(small_of_transformers(tmp_path, 6)).notes)
 
 
 REFUSED: list[tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = [

@@ -302,7 +302,7 @@ def test_hf_placeholders_are_no_labels(tmp_path: Path) -> None:
     [
         ({"hidden_act": "quick_gelu"}, "hidden_act"),
         ({"layer_norm_eps": "small"}, "layer_norm_eps"),
-        ({"num_attention_heads": 0}, "num_heads"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0"),
     ],
 )
 def test_hf_configuration_that_cannot_be_is_said(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
@@ -320,7 +320,7 @@ def test_hf_without_a_classifier_can_be_read_but_not_run(tmp_path: Path) -> None
     bare = transformers.ViTModel(config)
     bare.save_pretrained(tmp_path)
     checkpoint = read_checkpoint(tmp_path)
-    assert checkpoint.notes == ("the file has no classifier (head)",)
+    assert checkpoint.notes[0] == "the file has no classifier (head)"
     assert torch.equal(checkpoint.state["backbone.norm.weight"], bare.state_dict()["layernorm.weight"])
     with pytest.raises(CheckpointError, match=r"2 missing \(head.weight, head.bias\)"):
         load_checkpoint(tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from vidcls.checkpoints import (
     google_npz,
+    hf_config,
     hf_timesformer,
     hf_videomae,
     hf_vit,
@@ -92,7 +94,11 @@ def read_checkpoint(
     raw = open_raw(path)
     config = {key: value for key, value in config.items() if value is not None}
     known, view = _recognize(raw, format)
-    return known.read(view, architecture, config)
+    checkpoint = known.read(view, architecture, config)
+    if view.kind == "hf":
+        more = hf_config.notes(view, int(checkpoint.config.get("num_classes") or 0))
+        checkpoint = replace(checkpoint, notes=checkpoint.notes + more)
+    return checkpoint
 
 
 def _recognize(raw: Raw, name: str | None) -> tuple[Format, Raw]:

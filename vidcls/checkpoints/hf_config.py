@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from vidcls.checkpoints.base import Raw
+from vidcls.checkpoints.class_names import class_names
+from vidcls.errors import ConfigError
+from vidcls.views.hf_preprocessor import assumed_preprocessor, input_from_preprocessor
 
 # ``gelu_new``, ``gelu_fast`` and ``gelu_pytorch_tanh`` are the tanh approximation with its constants spelled out.
 ACTIVATIONS = {
@@ -15,7 +18,6 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-MAX_LABELS = 100_000
 
 
 def number(raw: Raw, key: str, default: float) -> float:
@@ -69,27 +71,42 @@ def sides(raw: Raw, key: str, default: int) -> tuple[int, int]:
 
 
 def labels(raw: Raw, num_classes: int) -> tuple[str, ...] | None:
-    """Class names of config.json; None where they are placeholders or do not name every class."""
-    names = raw.meta["config"].get("id2label")
-    if not isinstance(names, dict) or len(names) != num_classes or num_classes > MAX_LABELS:
-        return None
-    found = tuple(str(names.get(str(index), "")) for index in range(num_classes))
-    placeholders = tuple(f"LABEL_{index}" for index in range(num_classes))
-    return None if not all(found) or found == placeholders else found
+    """Class names of config.json; None where there are none, or only placeholders."""
+    return class_names(raw, num_classes)[0]
 
 
 def preprocessing(raw: Raw) -> dict[str, Any]:
-    """Fields of `vidcls.config.InputSpec` that the folder's preprocessor determines; empty where there is none.
+    """Fields of `vidcls.config.InputSpec` that the folder's preprocessor determines.
+
+    Where no file describes one, the published models' of the same family is assumed; `notes` says so.
 
     Raises:
-        CheckpointError: It is damaged.
-        ConfigError: It asks for what we do not have.
+        CheckpointError: It is damaged, or asks for what we do not have.
     """
-    from vidcls.views.transform import input_from_preprocessor
-
-    if not raw.meta["preprocessor"]:
-        return {}
+    config, preprocessor = raw.meta["config"], raw.meta["preprocessor"]
     try:
-        return dict(input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"]))
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise raw.error(f"preprocessor_config.json: {error}", "fetch the folder again") from error
+        return dict(input_from_preprocessor(config, preprocessor or assumed_preprocessor(config)))
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise raw.error(f"preprocessor: {error}", "fetch the folder again") from error
+
+
+def notes(raw: Raw, num_classes: int) -> tuple[str, ...]:
+    """What a person should know about the files beside the weights."""
+    said = class_names(raw, num_classes)[1]
+    if raw.meta["preprocessor"]:
+        return said
+    seen = preprocessing(raw)
+    mean = (
+        f"mean {_short(seen['mean'])}, std {_short(seen['std'])}" if seen.get("mean") else "no mean and std"
+    )
+    size = seen.get("resize")
+    return (
+        *said,
+        "no preprocessor file lies beside the weights; as in the published models of this family, frames are resized "
+        f"to {size if isinstance(size, tuple) else f'a short side of {size}'}, cropped to {seen.get('image_size')}, "
+        f"scaled by {seen.get('scale', 1.0):.4g} {seen.get('offset', 0.0):+g}, {mean}",
+    )
+
+
+def _short(numbers: tuple[float, ...]) -> str:
+    return "/".join(f"{number:g}" for number in dict.fromkeys(numbers))

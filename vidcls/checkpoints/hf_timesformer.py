@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcls.checkpoints import hf_vit
+from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import Checkpoint, Raw, require_tensor
 from vidcls.checkpoints.timesformer_fb import find_scheme, fit
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
@@ -85,14 +85,14 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             "fetch the folder again",
         )
     settled = {
-        "num_heads": int(_number(raw, "num_attention_heads", 12)),
-        "norm_eps": _number(raw, "layer_norm_eps", 1e-6),
-        "activation": _activation(raw),
+        "num_heads": hf_config.whole(raw, "num_attention_heads", 12),
+        "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
+        "activation": hf_config.activation(raw),
     }
     rates: dict[str, Any] = {
-        "dropout": _number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": _number(raw, "attention_probs_dropout_prob", 0.0),
-        "drop_path_rate": _number(raw, "drop_path_rate", 0.0),
+        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+        "drop_path_rate": hf_config.number(raw, "drop_path_rate", 0.0),
     }
     if scheme == "timesformer-space":
         return _by_frame(raw, state, architecture, config, settled, rates)
@@ -105,7 +105,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     if "image_size" in config:
         seen |= {"image_size": found["image_size"], "resize": max(found["image_size"])}
     rates["any_size"] = scheme != "timesformer-divided"
-    names = hf_vit.labels(settings, found["num_classes"])
+    names = hf_config.labels(raw, found["num_classes"])
     settled_config = settle(raw, found, {**rates, **config})
     return Checkpoint(NAME, scheme, settled_config, state, labels=names, input=seen, notes=notes)
 
@@ -139,8 +139,8 @@ def _by_frame(
             "as Facebook's code does, so that it is no timesformer-space",
             'load it with architecture="vit-frames", which averages its logits over the frames',
         )
-    names = hf_vit.labels(raw.meta["config"], state["head.weight"].shape[0])
-    seen = _input(raw, int(_number(raw, "num_frames", 8)))
+    names = hf_config.labels(raw, state["head.weight"].shape[0])
+    seen = _input(raw, hf_config.whole(raw, "num_frames", 8))
     given = settle(raw, settled, config)
     vit = ViTTensors(raw, state, "hf")
     return vit_checkpoint(NAME, vit, architecture, given, rates, labels=names, input=seen)
@@ -148,45 +148,23 @@ def _by_frame(
 
 def _stored_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
     """The configuration's sizes, held against the tensors: what differs must not pass for a request to resize."""
-    stored = raw.meta["config"].get("image_size", 224)
-    size = stored if isinstance(stored, list) else [stored, stored]
-    frames = int(_number(raw, "num_frames", 8))
+    size = hf_config.sides(raw, "image_size", 224)
+    frames = hf_config.whole(raw, "num_frames", 8)
     patch = require_tensor(state, "patch_embed.proj.weight", raw.path).shape[2:]
     places, times = (
         require_tensor(state, "pos_embed", raw.path).shape[1] - 1,
         require_tensor(state, "time_embed", raw.path).shape[1],
     )
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise raw.error(f"config.json: image_size is {stored!r}", "fetch the folder again")
     if (size[0] // patch[0]) * (size[1] // patch[1]) != places or frames != times:
         raise raw.error(
             f"config.json says {frames} frames of {size[0]}×{size[1]} pixels, but its tensors hold {times} times and "
             f"{places} places",
             "fetch the folder again",
         )
-    return {"image_size": (size[0], size[1]), "num_frames": frames}
+    return {"image_size": size, "num_frames": frames}
 
 
 def _input(raw: Raw, num_frames: int) -> dict[str, Any]:
     """What the folder determines; which frames of a video to take is left to the user by HF."""
-    from vidcls.views.transform import input_from_preprocessor
-
-    seen: dict[str, Any] = input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"])
-    if raw.meta["preprocessor"]:
-        seen["num_crops"] = 1  # HF's processors cut one crop out of the middle
-    return {**seen, "num_frames": num_frames}
-
-
-def _activation(raw: Raw) -> str:
-    name = raw.meta["config"].get("hidden_act", "gelu")
-    if not isinstance(name, str) or name not in hf_vit.ACTIVATIONS:
-        known = ", ".join(hf_vit.ACTIVATIONS)
-        raise raw.error(f"config.json: unknown hidden_act {name!r}", f"known: {known}")
-    return hf_vit.ACTIVATIONS[name]
-
-
-def _number(raw: Raw, key: str, default: float) -> float:
-    value = raw.meta["config"].get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise raw.error(f"config.json: {key} is {value!r}, not a number", "fetch the folder again")
-    return float(value)
+    # HF's processors cut one crop out of the middle.
+    return {**hf_config.preprocessing(raw), "num_crops": 1, "num_frames": num_frames}

@@ -8,19 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 NAME = "hf_vit"
-
-# ``gelu_new`` and ``gelu_fast`` are the tanh approximation with its constant spelled in other ways.
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
 
 EMBEDDINGS = {
     "vit.embeddings.cls_token": "cls_token",
@@ -56,26 +48,23 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         CheckpointError: A tensor is missing, an entry of the configuration is unknown, or a keyword contradicts the
             file.
     """
-    settings = raw.meta["config"]
-    activation = settings.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        raise raw.error(f"config.json: unknown hidden_act {activation!r}", f"known: {', '.join(ACTIVATIONS)}")
     defaults = {
-        "activation": ACTIVATIONS[activation],
-        "norm_eps": _number(raw, "layer_norm_eps", 1e-12),
-        "dropout": _number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": _number(raw, "attention_probs_dropout_prob", 0.0),
+        "activation": hf_config.activation(raw),
+        "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-12),
+        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
     }
     tensors = timm_names(raw)
-    num_heads = int(_number(raw, "num_attention_heads", 12))
+    num_heads = hf_config.whole(raw, "num_attention_heads", 12)
+    head = tensors.get("head.weight")
     return vit_checkpoint(
         NAME,
-        ViTTensors(raw, tensors, "hf", _image_size(raw)),
+        ViTTensors(raw, tensors, "hf", hf_config.sides(raw, "image_size", 224)),
         architecture,
         settle(raw, {"num_heads": num_heads}, config),
         defaults,
-        labels=labels(settings, tensors["head.weight"].shape[0]) if "head.weight" in tensors else None,
-        input=_input(raw),
+        labels=None if head is None else hf_config.labels(raw, head.shape[0]),
+        input=hf_config.preprocessing(raw),
     )
 
 
@@ -109,39 +98,3 @@ def timm_names(raw: Raw) -> dict[str, Tensor]:
                     [require_tensor(tensors, name, raw.path) for name in names]
                 )
     return out
-
-
-def labels(settings: dict[str, Any], num_classes: int) -> tuple[str, ...] | None:
-    """Return the class names of a configuration, None where they are HF's placeholders or not complete."""
-    names = settings.get("id2label")
-    if not isinstance(names, dict):
-        return None
-    try:
-        found = tuple(str(names[str(index)]) for index in range(num_classes))
-    except KeyError:
-        return None
-    return None if all(name == f"LABEL_{index}" for index, name in enumerate(found)) else found
-
-
-def _input(raw: Raw) -> dict[str, Any] | None:
-    if not raw.meta["preprocessor"]:
-        return None
-    from vidcls.views.transform import input_from_preprocessor
-
-    fields: dict[str, Any] = input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"])
-    return fields
-
-
-def _image_size(raw: Raw) -> tuple[int, int]:
-    size = raw.meta["config"].get("image_size", 224)
-    sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, list) or len(sides) != 2 or not all(type(side) is int for side in sides):
-        raise raw.error(f"config.json: image_size is {size!r}", "fetch the folder again")
-    return sides[0], sides[1]
-
-
-def _number(raw: Raw, key: str, default: float) -> float:
-    value = raw.meta["config"].get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise raw.error(f"config.json: {key} is {value!r}, not a number", "fetch the folder again")
-    return float(value)

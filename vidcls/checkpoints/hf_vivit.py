@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.vivit_tensors import cat, finish, split_keywords, tubelet_of
 from vidcls.models.sizes import pair, triple
@@ -13,17 +14,7 @@ from vidcls.models.sizes import pair, triple
 NAME = "hf_vivit"
 ARCHITECTURE = "vivit-st"
 
-# transformers' names; ``gelu_fast`` and ``gelu_new`` are the tanh approximation with its constants spelled out.
-ACTIVATIONS = {
-    "gelu_fast": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "relu": "relu",
-}
 LAYER = "vivit.encoder.layer"
-MAX_LABELS = 100_000
 
 
 def matches(raw: Raw) -> bool:
@@ -47,13 +38,12 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     }  # the classifier does not use it
     tensors = {name: tensor for name, tensor in raw.tensors.items() if name not in ignored}
     state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
-    labels = read_labels(raw.meta["config"], found["num_classes"])
-    sees = _input(raw, views)
+    labels = hf_config.labels(raw, found["num_classes"])
+    sees = {**hf_config.preprocessing(raw), **views}
     return finish(raw, NAME, ARCHITECTURE, {**found, **views}, wanted, state, labels=labels, input=sees)
 
 
 def _sizes(raw: Raw) -> dict[str, Any]:
-    settings = raw.meta["config"]
     if "classifier.weight" not in raw.tensors:
         raise raw.error(
             "has no classifier", "give a folder saved from VivitForVideoClassification, not from VivitModel"
@@ -63,27 +53,23 @@ def _sizes(raw: Raw) -> dict[str, Any]:
         raise raw.error(f"its projection has the shape {tuple(kernel.shape)}", "it is not a ViViT's")
     dim = kernel.shape[0]
     hidden = require_tensor(raw.tensors, f"{LAYER}.0.intermediate.dense.weight", raw.path)
-    activation = settings.get("hidden_act", "gelu_fast")
-    if activation not in list(ACTIVATIONS):
-        known = ", ".join(ACTIVATIONS)
-        raise raw.error(f"config.json: hidden_act {activation!r} is not known", f"known are {known}")
-    heads = _number(raw, "num_attention_heads", 12)
-    if heads < 1 or heads != int(heads) or dim % int(heads):
-        raise raw.error(f"config.json: {heads:g} heads cannot share {dim} channels", "fetch the folder again")
+    heads = hf_config.whole(raw, "num_attention_heads", 12)
+    if dim % heads:
+        raise raw.error(f"config.json: {heads} heads cannot share {dim} channels", "fetch the folder again")
     return {
         "tubelet_size": tubelet_of(raw, tuple(kernel.shape[2:])),
         "in_channels": kernel.shape[1],
         "embed_dim": dim,
         "depth": count_layers(raw.tensors, rf"{LAYER}\.(\d+)\.".replace("vivit.", r"vivit\.", 1), raw.path),
-        "num_heads": int(heads),
+        "num_heads": heads,
         "mlp_ratio": hidden.shape[0] / dim if hidden.ndim and dim else 0.0,
         "num_classes": require_tensor(raw.tensors, "classifier.weight", raw.path).shape[0],
         "pool": "token",
         "qkv_bias": f"{LAYER}.0.attention.attention.query.bias" in raw.tensors,
-        "norm_eps": _number(raw, "layer_norm_eps", 1e-6),
-        "activation": ACTIVATIONS[activation],
-        "dropout": _number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": _number(raw, "attention_probs_dropout_prob", 0.0),
+        "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
+        "activation": hf_config.activation(raw, "gelu_fast"),
+        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
     }
 
 
@@ -137,34 +123,3 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
 def _layer(ours: str, theirs: str) -> Iterator[Rename]:
     for part in ("weight", "bias"):
         yield Rename(f"{ours}.{part}", (f"{theirs}.{part}",))
-
-
-def _input(raw: Raw, views: dict[str, Any]) -> dict[str, Any]:
-    """How the folder's preprocessor prepares a video; only the views' size where there is none."""
-    if not raw.meta["preprocessor"]:
-        return dict(views)
-    from vidcls.views.transform import input_from_preprocessor
-
-    try:
-        sees = dict(input_from_preprocessor(raw.meta["config"], raw.meta["preprocessor"]))
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise raw.error(f"preprocessor_config.json: {error}", "fetch the folder again") from error
-    return {**sees, **views}
-
-
-def read_labels(settings: dict[str, Any], num_classes: int) -> tuple[str, ...] | None:
-    """Class names of a config.json; None where they are placeholders or do not name every class."""
-    names = settings.get("id2label")
-    if not isinstance(names, dict) or len(names) != num_classes or num_classes > MAX_LABELS:
-        return None
-    found = tuple(str(names.get(str(i), "")) for i in range(num_classes))
-    if not all(found) or found == tuple(f"LABEL_{i}" for i in range(num_classes)):
-        return None
-    return found
-
-
-def _number(raw: Raw, key: str, default: float) -> float:
-    value = raw.meta["config"].get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**31:
-        raise raw.error(f"config.json: {key} is {value!r}, not a number in range", "fetch the folder again")
-    return float(value)

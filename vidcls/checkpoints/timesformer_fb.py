@@ -132,6 +132,7 @@ def fit(
         if frames > 0 and frames != times.shape[1]:
             state = {**state, "time_embed": resize_nearest_1d(times.float(), frames)}
             notes.append(f"its {times.shape[1]} time embeddings were resized to {frames}, nearest")
+    heads, more = head_count(raw, dim, config.get("num_heads"))
     found = {
         "image_size": image_size,
         "num_frames": frames,
@@ -140,11 +141,11 @@ def fit(
         "num_classes": require_tensor(state, "head.weight", raw.path, 2).shape[0],
         "embed_dim": dim,
         "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
-        "num_heads": head_count(raw, dim, config.get("num_heads")),
+        "num_heads": heads,
         "mlp_ratio": require_tensor(state, "blocks.0.mlp.fc1.weight", raw.path, 2).shape[0] / dim,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
-    return found, state, tuple(notes)
+    return found, state, (*notes, *more)
 
 
 def resize_places(positions: Tensor, places: int) -> Tensor:

@@ -1,12 +1,15 @@
-"""Image ViTs of timm: a state dict in ``.pth`` or safetensors, bare or under ``state_dict`` or ``model``."""
+"""Image ViTs of timm: a state dict in ``.pth`` or safetensors, or a repository folder with ``config.json``."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from vidcls.checkpoints import timesformer_fb
 from vidcls.checkpoints.base import Checkpoint, Raw, require_tensor
+from vidcls.checkpoints.class_names import class_names
 from vidcls.checkpoints.families import Family
+from vidcls.checkpoints.timm_config import input_fields, model_args
 from vidcls.checkpoints.vit_tensors import ViTTensors, vit_checkpoint
 
 NAME = "timm_vit"
@@ -53,4 +56,17 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         for part in ("weight", "bias"):
             tensors[f"pre_logits.0.{part}"] = require_tensor(tensors, f"pre_logits.fc.{part}", raw.path)
             del tensors[f"pre_logits.fc.{part}"]
-    return vit_checkpoint(NAME, ViTTensors(raw, tensors, "timm"), architecture, config)
+    if raw.kind != "timm":
+        return vit_checkpoint(NAME, ViTTensors(raw, tensors, "timm"), architecture, config)
+    given = {key: value for key, value in model_args(raw).items() if key == "num_heads"}
+    head = tensors.get("head.weight")
+    labels, notes = (None, ()) if head is None else class_names(raw, head.shape[0])
+    found = vit_checkpoint(
+        NAME,
+        ViTTensors(raw, tensors, "timm"),
+        architecture,
+        {**given, **config},
+        labels=labels,
+        input=input_fields(raw),
+    )
+    return replace(found, notes=found.notes + notes)

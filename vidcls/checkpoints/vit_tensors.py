@@ -26,7 +26,9 @@ POSITION_RULES: dict[str, tuple[str, bool]] = {
     "hf": ("bicubic", False),
 }
 
-HEAD_DIM = 64  # of every published ViT; used where a file does not store the number of heads
+HEAD_DIM = 64  # of published ViTs, but for those in the table
+HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16, 1536: 24}
+"""Width → heads of the published ViTs: SO400M, H, g, G; and DINOv2's giant, whose heads are 64 wide."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,14 @@ class ViTTensors:
     rule: str
     trained_size: tuple[int, int] | None = None
 
-    def backbone(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def backbone(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], tuple[str, ...]]:
         """Infer the shape of the ViT, and fit the position table to the image size that is asked for.
 
         Args:
             config: The caller's keywords; ``num_heads`` and ``image_size`` are used.
 
         Returns:
-            Keywords of `vidcls.models.vit.ViTConfig`, and all tensors with the position table fitted.
+            Keywords of `vidcls.models.vit.ViTConfig`, all tensors with the position table fitted, and notes.
 
         Raises:
             CheckpointError: A tensor is missing or of a shape that no ViT has, or the number of heads is unknown.
@@ -62,20 +64,24 @@ class ViTTensors:
         dim, in_channels, *patch = patch_weight.shape
         patch_size = (int(patch[0]), int(patch[1]))
         prefix = int("cls_token" in self.tensors)
+        places = pos_embed.shape[1]
         image_size, pos_embed = self._fit(pos_embed, prefix, patch_size, config.get("image_size"))
+        heads, notes = head_count(self.raw, dim, config.get("num_heads"))
         found = {
             "image_size": image_size,
             "patch_size": patch_size,
             "in_channels": in_channels,
             "embed_dim": dim,
             "depth": count_layers(self.tensors, r"blocks\.(\d+)\.", self.raw.path),
-            "num_heads": head_count(self.raw, dim, config.get("num_heads")),
+            "num_heads": heads,
             "mlp_ratio": require_tensor(self.tensors, "blocks.0.mlp.fc1.weight", self.raw.path, 2).shape[0]
             / dim,
             "qkv_bias": "blocks.0.attn.qkv.bias" in self.tensors,
             "pool": "token" if prefix else "gap",
         }
-        return found, {**self.tensors, "pos_embed": pos_embed}
+        if len(pos_embed[0]) != places:
+            notes += (resized_note(places - prefix, image_size),)
+        return found, {**self.tensors, "pos_embed": pos_embed}, notes
 
     def _fit(
         self, pos_embed: Tensor, prefix: int, patch: tuple[int, int], wanted: Any
@@ -107,6 +113,12 @@ def _grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
     return size[0] // patch[0], size[1] // patch[1]
 
 
+def resized_note(places: int, image_size: tuple[int, int]) -> str:
+    """Says that a position table was fitted to another image size."""
+    height, width = image_size
+    return f"its {places} position embeddings were interpolated for frames of {height}×{width} pixels"
+
+
 def resize_positions(
     table: Tensor, prefix: int, old: tuple[int, int], new: tuple[int, int], rule: str
 ) -> Tensor:
@@ -130,20 +142,27 @@ def resize_positions(
     return torch.cat([table[:, :prefix].float(), grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def head_count(raw: Raw, dim: int, given: Any, keyword: str = "num_heads") -> int:
-    """Return the number of heads given, or one for each 64 channels as all published ViTs have.
+def head_count(raw: Raw, dim: int, given: Any, keyword: str = "num_heads") -> tuple[int, tuple[str, ...]]:
+    """How many attention heads a width has: what is given, what published ViTs have, or one for each 64 channels.
+
+    Returns:
+        The number, and a note where it was not given.
 
     Raises:
-        CheckpointError: None is given and 64 does not divide ``dim``.
+        CheckpointError: None is given, no published ViT is as wide, and 64 does not divide the width.
     """
     if given is not None:
-        return int(given)
-    if dim % HEAD_DIM:
+        return int(given), ()
+    if dim not in HEADS and dim % HEAD_DIM:
         raise raw.error(
             f"does not say how many attention heads its {dim} channels make",
             f"give {keyword}= as it was trained",
         )
-    return dim // HEAD_DIM
+    heads = HEADS.get(dim, dim // HEAD_DIM)
+    return heads, (
+        f"the file does not say how many attention heads its {dim} channels make; {heads} are assumed, as in published "
+        f"models ({keyword}=)",
+    )
 
 
 def settle(raw: Raw, found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -199,15 +218,15 @@ def vit_checkpoint(
     if config.get("representation_size") == 0:
         del config["representation_size"]
         tensors = {key: t for key, t in tensors.items() if not key.startswith("pre_logits.")}
-    found, backbone = replace(vit, tensors=tensors).backbone(config)
+    found, backbone, notes = replace(vit, tensors=tensors).backbone(config)
     if "head.weight" in tensors:
         found["num_classes"] = tensors["head.weight"].shape[0]
     else:
         # Such a file can start another model, so reading it is fine; the strict load says what is missing.
-        rest["notes"] = ("the file has no classifier (head)",)
+        notes += ("the file has no classifier (head)",)
     if "pre_logits.0.weight" in tensors:
         found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
     own = ("head.", "pre_logits.")
     state = {key if key.startswith(own) else f"backbone.{key}": tensor for key, tensor in backbone.items()}
     settled = {**(defaults or {}), **settle(raw, found, config)}
-    return Checkpoint(name, "vit-frames", settled, state, **rest)
+    return Checkpoint(name, "vit-frames", settled, state, notes=notes, **rest)

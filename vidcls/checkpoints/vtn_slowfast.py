@@ -72,7 +72,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     cfg = Cfg(raw)
     vit = {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
     own = ("num_heads", "patch_size")  # keywords of the backbone, which our config keeps apart
-    backbone, state = ViTTensors(raw, vit, "timm").backbone(config)
+    backbone, state, vit_notes = ViTTensors(raw, vit, "timm").backbone(config)
     settle(raw, backbone, {key: config[key] for key in own if key in config})
     size, channels = backbone.pop("image_size"), backbone.pop("in_channels")
 
@@ -99,7 +99,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         "head_dropout": cfg.number("MODEL", "DROPOUT_RATE", 0.5),
     }
     given = {key: value for key, value in config.items() if key not in own}
-    found["temporal_num_heads"] = head_count(raw, table.shape[1], heads, "temporal_num_heads")
+    found["temporal_num_heads"], head_notes = head_count(raw, table.shape[1], heads, "temporal_num_heads")
     renamed = {f"backbone.{name}": tensor for name, tensor in state.items()} | _temporal(raw, tensors)
     return Checkpoint(
         NAME,
@@ -107,17 +107,14 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         {**chosen, **settle(raw, found, given)},
         renamed,
         input=cfg.input(size),
-        notes=_notes(window is None, heads is None),
+        notes=(*vit_notes, *head_notes, *_notes(window is None)),
     )
 
 
-def _notes(window_unknown: bool, heads_unknown: bool) -> tuple[str, ...]:
-    notes = []
-    if window_unknown:
-        notes.append(f"the file has no cfg; attention_window={RELEASED_WINDOW} as in the released model")
-    if heads_unknown:
-        notes.append("the file has no cfg; one temporal head for each 64 channels as in the released model")
-    return tuple(notes)
+def _notes(window_unknown: bool) -> tuple[str, ...]:
+    if not window_unknown:
+        return ()
+    return (f"the file has no cfg; attention_window={RELEASED_WINDOW} as in the released model",)
 
 
 def _temporal(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

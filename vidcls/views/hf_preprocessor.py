@@ -71,6 +71,40 @@ _SUFFIXES = (
 )
 
 
+def assumed_preprocessor(config: dict[str, Any]) -> dict[str, Any]:
+    """What to assume for a folder without a preprocessor file: that of the published models of its family.
+
+    They differ from what their processors' classes assume: TimeSformer's have mean 0.45 and std 0.225, VideoMAE's those
+    of ImageNet, and ViViT's have neither.
+    """
+    family = _BY_MODEL.get(str(config.get("model_type")), "")
+    size = config.get("crop_size" if family == "vjepa2" else "image_size")
+    height, width = (224, 224) if size is None else _height_width(size, "config.json: image_size")
+    crop = {"height": height, "width": width}
+    short = min(height, width)
+    if family == "vit":
+        return {"image_processor_type": "ViTImageProcessor", "size": crop}
+    if config.get("model_type") == "vivit":
+        resize = {"shortest_edge": round(short * 256 / 224)}
+        return {
+            "image_processor_type": "VivitImageProcessor",
+            "size": resize,
+            "crop_size": crop,
+            "do_normalize": False,
+        }
+    if family == "videomae":
+        is_timesformer = config.get("model_type") == "timesformer"
+        mean, std = ((0.45,) * 3, (0.225,) * 3) if is_timesformer else (_IMAGENET_MEAN, _IMAGENET_STD)
+        return {
+            "image_processor_type": "VideoMAEImageProcessor",
+            "size": {"shortest_edge": short},
+            "crop_size": crop,
+            "image_mean": mean,
+            "image_std": std,
+        }
+    return {"crop_size": crop}  # the class's own defaults
+
+
 def input_from_preprocessor(config: dict[str, Any], preprocessor: dict[str, Any] | None) -> dict[str, Any]:
     """Read how a Hugging Face checkpoint sees a video.
 
