@@ -28,6 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "timesformer-local-global": {**VIT, "patch_size": 8},
     "timesformer-axial": {**VIT, "patch_size": 8},
     "videomae": VIVIT,
+    "videoprism": {**VIVIT, "temporal_depth": 2},
     "vjepa2": {**VIVIT, "pooler_depth": 1},
     "vtn": {
         "backbone": {**VIT, "patch_size": 8},
@@ -154,6 +155,7 @@ TOKENLESS = (
     "vivit-fsa",
     "vivit-fdp",
     "videomae",
+    "videoprism",
     "vjepa2",
     "vt-frames",
 )  # pooled over all tokens: nothing goes unread

@@ -192,6 +192,15 @@ class Rename:
     convert: Callable[..., Tensor] | None = None
 
 
+def joined(ours: str, *theirs: str, bias: bool = True) -> Iterator[Rename]:
+    """Weight and bias of one of our layers, from those of one of theirs, or of several side by side."""
+    for part in ("weight", "bias") if bias else ("weight",):
+        names = tuple(f"{name}.{part}" for name in theirs)
+        yield Rename(
+            f"{ours}.{part}", names, (lambda *tensors: torch.cat(tensors)) if len(names) > 1 else None
+        )
+
+
 def rename(
     tensors: Mapping[str, Tensor], renames: Iterable[Rename], subject: object, architecture: str
 ) -> dict[str, Tensor]:

@@ -13,10 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename
 from vidcls.checkpoints.videomae import HEADS, found_sizes
 from vidcls.checkpoints.vit_tensors import settle
-from vidcls.checkpoints.vivit_tensors import cat
 from vidcls.models.sizes import pair
 
 NAME = "hf_videomae"
@@ -113,16 +112,14 @@ def _input(raw: Raw, settled: dict[str, Any], config: dict[str, Any]) -> dict[st
 
 def _renames(raw: Raw, tensors: dict[str, Tensor]) -> Iterator[Rename]:
     embeddings = "videomae.embeddings.patch_embeddings.projection"
-    yield from _layer("patch_embed.proj", embeddings)
+    yield from joined("patch_embed.proj", embeddings)
     for i in range(
         count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("videomae.", r"videomae\.", 1), raw.path)
     ):
         ours, theirs = f"blocks.{i}", f"{LAYER}.{i}"
         attention = f"{theirs}.attention.attention"
-        yield Rename(
-            f"{ours}.attn.qkv.weight",
-            tuple(f"{attention}.{role}.weight" for role in ("query", "key", "value")),
-            cat,
+        yield from joined(
+            f"{ours}.attn.qkv", *(f"{attention}.{role}" for role in ("query", "key", "value")), bias=False
         )
         for short, role in (("q_bias", "query"), ("v_bias", "value")):
             names = (f"{attention}.{short}", f"{attention}.{role}.bias")
@@ -130,14 +127,9 @@ def _renames(raw: Raw, tensors: dict[str, Tensor]) -> Iterator[Rename]:
             if stored is not None:
                 yield Rename(f"{ours}.attn.{short}", (stored,))
         for our_part, their_part in BLOCK.items():
-            yield from _layer(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+            yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
     if "fc_norm.weight" in tensors:
-        yield from _layer("fc_norm", "fc_norm")
+        yield from joined("fc_norm", "fc_norm")
     else:
-        yield from _layer("norm", "videomae.layernorm")
-    yield from _layer("head", "classifier")
-
-
-def _layer(ours: str, theirs: str) -> Iterator[Rename]:
-    for part in ("weight", "bias"):
-        yield Rename(f"{ours}.{part}", (f"{theirs}.{part}",))
+        yield from joined("norm", "videomae.layernorm")
+    yield from joined("head", "classifier")

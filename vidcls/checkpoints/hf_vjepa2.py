@@ -13,9 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename, require_tensor
 from vidcls.checkpoints.vit_tensors import settle
-from vidcls.checkpoints.vivit_tensors import cat
 from vidcls.models.sizes import pair
 
 NAME = "hf_vjepa2"
@@ -91,31 +90,22 @@ def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _renames(found: dict[str, Any]) -> Iterator[Rename]:
-    yield from _layer("patch_embed.proj", "vjepa2.encoder.embeddings.patch_embeddings.proj")
-    yield from _layer("norm", "vjepa2.encoder.layernorm")
+    yield from joined("patch_embed.proj", "vjepa2.encoder.embeddings.patch_embeddings.proj")
+    yield from joined("norm", "vjepa2.encoder.layernorm")
     for i in range(found["depth"]):
         ours, theirs = f"blocks.{i}", f"vjepa2.encoder.layer.{i}"
         roles = tuple(f"{theirs}.attention.{role}" for role in ("query", "key", "value"))
-        yield from _joined(f"{ours}.attn.qkv", roles, found["qkv_bias"])
+        yield from joined(f"{ours}.attn.qkv", *roles, bias=found["qkv_bias"])
         for our_part, their_part in (BLOCK | MLP).items():
-            yield from _layer(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+            yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
     for i in range(found["pooler_depth"]):
         ours, theirs = f"pooler.blocks.{i}", f"{POOLER}.{i}"
-        yield from _joined(f"{ours}.attn.qkv", tuple(f"{theirs}.self_attn.{role}_proj" for role in "qkv"))
+        yield from joined(f"{ours}.attn.qkv", *(f"{theirs}.self_attn.{role}_proj" for role in "qkv"))
         for our_part, their_part in (POOLER_BLOCK | MLP).items():
-            yield from _layer(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+            yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
     yield Rename("pooler.query", ("pooler.query_tokens",))
-    yield from _layer("pooler.attn.q", f"{CROSS}.cross_attn.q_proj")
-    yield from _joined("pooler.attn.kv", tuple(f"{CROSS}.cross_attn.{role}_proj" for role in "kv"))
+    yield from joined("pooler.attn.q", f"{CROSS}.cross_attn.q_proj")
+    yield from joined("pooler.attn.kv", *(f"{CROSS}.cross_attn.{role}_proj" for role in "kv"))
     for our_part, their_part in ({"norm1": "layer_norm1", "norm2": "layer_norm2"} | MLP).items():
-        yield from _layer(f"pooler.{our_part}", f"{CROSS}.{their_part}")
-    yield from _layer("head", "classifier")
-
-
-def _layer(ours: str, theirs: str) -> Iterator[Rename]:
-    yield from _joined(ours, (theirs,))
-
-
-def _joined(ours: str, theirs: tuple[str, ...], bias: bool = True) -> Iterator[Rename]:
-    for part in ("weight", "bias") if bias else ("weight",):
-        yield Rename(f"{ours}.{part}", tuple(f"{name}.{part}" for name in theirs), cat)
+        yield from joined(f"pooler.{our_part}", f"{CROSS}.{their_part}")
+    yield from joined("head", "classifier")

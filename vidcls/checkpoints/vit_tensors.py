@@ -24,6 +24,7 @@ POSITION_RULES: dict[str, tuple[str, bool]] = {
     "timm": ("bicubic", True),
     "npz": ("bilinear", False),
     "hf": ("bicubic", False),
+    "videoprism": ("bilinear", True),
 }
 
 HEAD_DIM = 64  # of published ViTs, but for those in the table

@@ -15,6 +15,7 @@ from vidcls.errors import ConfigError
 from vidcls.models import (
     timesformer_config,
     videomae_config,
+    videoprism_config,
     visual_transformer_config,
     vit_config,
     vivit_config,
@@ -40,6 +41,7 @@ TABLE: dict[str, tuple[type[Any], str]] = {
     "timesformer-axial": (timesformer_config.TimeSformerConfig, "timesformer.AxialTimeSformer"),
     "videomae": (videomae_config.VideoMAEConfig, "videomae.VideoMAE"),
     "vjepa2": (vjepa2_config.VJEPA2Config, "vjepa2.VJEPA2"),
+    "videoprism": (videoprism_config.VideoPrismConfig, "videoprism.VideoPrism"),
     "vtn": (vtn_config.VTNConfig, "vtn.VTN"),
     "vit-frames": (vit_config.ViTFramesConfig, "vit.ViTFrames"),
     "vt-frames": (visual_transformer_config.VTConfig, "visual_transformer.VTFrames"),

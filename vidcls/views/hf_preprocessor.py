@@ -33,6 +33,8 @@ class _Defaults:
     mean: tuple[float, float, float] = _HALF
     std: tuple[float, float, float] = _HALF
     crop_size: int = 224
+    normalize: bool = True
+    resample: int = 2
     size_from_crop: bool = False  # the class sets ``size`` itself, whatever the file says
 
 
@@ -52,6 +54,11 @@ _DEFAULTS = {
         crop_size=256,
         size_from_crop=True,
     ),
+    # VideoPrism's folders name this class, and set what differs from its defaults.
+    "llavaonevision": _Defaults({"height": 384, "width": 384}, crop=False, square=True, resample=3),
+    "videoprism": _Defaults(
+        {"height": 288, "width": 288}, crop=False, square=True, normalize=False, resample=3
+    ),
     "vit": _Defaults({"height": 224, "width": 224}, crop=False, square=True),
 }
 # Which processor goes with a model whose file does not name one.
@@ -60,6 +67,7 @@ _BY_MODEL = {
     "timesformer": "videomae",
     "videomae": "videomae",
     "vjepa2": "vjepa2",
+    "videoprism_vision_model": "videoprism",
     "vit": "vit",
 }
 _SUFFIXES = (
@@ -141,7 +149,7 @@ def input_from_preprocessor(config: dict[str, Any], preprocessor: dict[str, Any]
     name, family = _family(preprocessor, config)
     defaults = _DEFAULTS[family]
     fields |= _geometry(preprocessor, defaults, fields.get("image_size"))
-    fields |= _kernel(preprocessor, name, family)
+    fields |= _kernel(preprocessor, name, family, defaults)
     fields |= _pixels(preprocessor, defaults)
     return fields | {"center_crop": "floor", "channels": "rgb"}
 
@@ -213,9 +221,9 @@ def _size(value: Any, key: str, defaults: _Defaults) -> int | tuple[int, int]:
     return _whole(value, subject, MAX_SIZE)
 
 
-def _kernel(data: dict[str, Any], name: str, family: str) -> dict[str, Any]:
-    resample = data.get("resample", 2)
-    resample = 2 if resample is None else resample
+def _kernel(data: dict[str, Any], name: str, family: str, defaults: _Defaults) -> dict[str, Any]:
+    resample = data.get("resample")
+    resample = defaults.resample if resample is None else resample
     kernel = None
     if isinstance(resample, str):
         kernel = _KERNEL_NAMES.get(resample.lower())
@@ -244,7 +252,7 @@ def _pixels(data: dict[str, Any], defaults: _Defaults) -> dict[str, Any]:
     elif shifts and data.get("offset") is not None:
         raise _bad("offset", "is true while do_rescale is false", "set one of them otherwise")
     result: dict[str, Any] = {"scale": scale, "offset": offset, "mean": None, "std": None}
-    if _flag(data, "do_normalize", True):
+    if _flag(data, "do_normalize", defaults.normalize):
         result["mean"] = _three(data.get("image_mean"), "image_mean", defaults.mean)
         result["std"] = _three(data.get("image_std"), "image_std", defaults.std)
         if min(map(abs, result["std"])) < 1e-8:

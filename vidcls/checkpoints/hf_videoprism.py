@@ -1,0 +1,130 @@
+"""Hugging Face folders of ``VideoPrismForVideoClassification`` (transformers 5.24 and later)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from vidcls.checkpoints import hf_config
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename, require_tensor
+from vidcls.checkpoints.vit_tensors import resize_positions, settle
+from vidcls.models.sizes import pair
+
+NAME = "hf_videoprism"
+ARCHITECTURE = "videoprism"
+
+BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.proj": "attention.o_proj",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+def matches(raw: Raw) -> bool:
+    """Whether the folder's configuration says that it is VideoPrism's vision model."""
+    return raw.kind == "hf" and str(raw.meta["config"].get("model_type")).startswith("videoprism")
+
+
+def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
+    """Read a VideoPrism with its classifier, its labels and its preprocessing.
+
+    Args:
+        raw: The folder.
+        architecture: ``videoprism`` or None.
+        config: ``image_size`` and ``num_frames`` resize the position tables as ``interpolate_pos_encoding`` does; any
+            other keyword of the architecture.
+
+    Raises:
+        CheckpointError: It is an encoder or a text-and-video model, is incomplete, or contradicts a keyword.
+    """
+    if architecture not in (None, ARCHITECTURE):
+        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
+    if "classifier.weight" not in raw.tensors:
+        raise raw.error(
+            "is a VideoPrism without a classifier (an encoder, or one that compares videos with texts)",
+            "give a folder saved from VideoPrismForVideoClassification",
+        )
+    found, stored = _sizes(raw)
+    state = rename(raw.tensors, _renames(found), raw.path, ARCHITECTURE)
+    settled = {**stored, **settle(raw, found, config)}
+    _fit(raw, state, stored, settled)
+    seen = {**hf_config.preprocessing(raw), "num_frames": settled["num_frames"]}
+    if "image_size" in config or "image_size" not in seen:
+        seen |= {"image_size": pair(settled["image_size"]), "resize": pair(settled["image_size"])}
+    labels = hf_config.labels(raw, found["num_classes"])
+    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen)
+
+
+def _sizes(raw: Raw) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the tensors determine, and what the configuration says besides."""
+    names = raw.tensors
+    kernel = require_tensor(
+        names, "vision_model.spatial_embeddings.patch_embeddings.projection.weight", raw.path, 5
+    )
+    hidden = require_tensor(names, "vision_model.spatial_layers.0.mlp.fc1.weight", raw.path, 2)
+    cap = raw.meta["config"].get("attn_logit_softcapping", 50.0)
+    found = {
+        "tubelet_size": tuple(kernel.shape[2:]),
+        "in_channels": kernel.shape[1],
+        "embed_dim": kernel.shape[0],
+        "depth": count_layers(names, r"vision_model\.spatial_layers\.(\d+)\.", raw.path),
+        "temporal_depth": count_layers(names, r"vision_model\.temporal_layers\.(\d+)\.", raw.path),
+        "num_heads": hf_config.whole(raw, "num_attention_heads", 12),
+        "mlp_ratio": hidden.shape[0] / kernel.shape[0],
+        "qkv_bias": "vision_model.spatial_layers.0.attention.q_proj.bias" in names,
+        "activation": hf_config.activation(raw, "gelu_python"),
+        "num_classes": require_tensor(names, "classifier.weight", raw.path, 2).shape[0],
+    }
+    stored = {
+        "num_frames": hf_config.whole(raw, "num_frames", 16),
+        "image_size": hf_config.sides(raw, "image_size", 288),
+        "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
+        "softcap": None if cap is None else hf_config.number(raw, "attn_logit_softcapping", 50.0),
+        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+    }
+    return found, stored
+
+
+def _fit(raw: Raw, state: dict[str, Tensor], stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Resize both position tables to the size of views that is wanted."""
+    step, *patch = wanted["tubelet_size"]
+
+    def grids(sizes: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
+        height, width = pair(sizes["image_size"])
+        return (height // patch[0], width // patch[1]), (sizes["num_frames"] // step, 1)
+
+    for part, old, new in zip(("spatial", "temporal"), grids(stored), grids(wanted), strict=True):
+        table = state[f"{part}.pos_embed"]
+        if table.ndim != 3 or table.shape[1] != old[0] * old[1]:
+            raise raw.error(
+                f"config.json's sizes make {old[0] * old[1]} positions, but its {part} table has the shape "
+                f"{tuple(table.shape)}",
+                "fetch the folder again",
+            )
+        state[f"{part}.pos_embed"] = resize_positions(table, 0, old, new, "videoprism")
+
+
+def _renames(found: dict[str, Any]) -> Iterator[Rename]:
+    qkv_bias = found["qkv_bias"]
+    yield from joined("patch_embed.proj", "vision_model.spatial_embeddings.patch_embeddings.projection")
+    for number, (part, depth) in enumerate((("spatial", "depth"), ("temporal", "temporal_depth")), 1):
+        yield Rename(f"{part}.pos_embed", (f"vision_model.{part}_embeddings.position_embeddings",))
+        yield from joined(f"{part}.norm", f"vision_model.layernorm{number}")
+        for i in range(found[depth]):
+            ours, theirs = f"{part}.blocks.{i}", f"vision_model.{part}_layers.{i}"
+            roles = tuple(f"{theirs}.attention.{role}_proj" for role in "qkv")
+            yield from joined(f"{ours}.attn.qkv", *roles, bias=qkv_bias)
+            for our_part, their_part in BLOCK.items():
+                yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+    yield Rename("pool.query", ("head.pooling_attention_query",))
+    yield Rename("pool.scale", ("head.per_dim_scale",))
+    yield from joined("pool.q", "head.q_proj", bias=qkv_bias)
+    yield from joined("pool.kv", "head.k_proj", "head.v_proj", bias=qkv_bias)
+    yield from joined("pool.proj", "head.o_proj")
+    yield from joined("pool_norm", "head_layernorm")
+    yield from joined("head", "classifier")
