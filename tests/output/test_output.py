@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from vidcls.errors import OutputError, UsageError, printable
-from vidcls.output.terminal import TerminalWriter
+from vidcls.output.terminal import LinesWriter, TerminalWriter
 from vidcls.output.writers import FORMATS, open_output
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
@@ -102,7 +102,7 @@ def test_csv_has_a_line_for_each_rank(tmp_path: Path) -> None:
 
 
 def test_piped_table_is_plain_and_stable(capfdbinary: Any) -> None:
-    with open_output(None, "table", hint="never in data") as out:
+    with open_output(None, "table") as out:
         out.write(row(labels=("pan left", "日本\t語")), seconds=1.0)
         out.write(failed("bad\n.mp4"), seconds=2.0)
     text = capfdbinary.readouterr().out.decode("utf-8")
@@ -132,7 +132,7 @@ def terminal(
 
 def test_terminal_table() -> None:
     console, shown = terminal()
-    with TerminalWriter("more labels: vidcls models", console) as out:
+    with TerminalWriter(console) as out:
         out.write(row(), seconds=1.234)
         out.write(failed())
     text = shown()
@@ -143,13 +143,12 @@ def test_terminal_table() -> None:
     assert best.rstrip().endswith("75.0%")
     assert "warning: too short" in text
     assert "camera-motion | 4 views of 32 frames, stride 2 | decord | 1.2 s" in text
-    assert text.rstrip().endswith("more labels: vidcls models")
     assert "bad.mp4" not in text
 
 
 def test_terminal_hides_no_control_characters() -> None:
     console, shown = terminal()
-    with TerminalWriter(None, console) as out:
+    with TerminalWriter(console) as out:
         out.write(row(STRANGE, ("[red]x[/red]\x1b[31m", ":smile:"), warnings=["\x07 bell"]))
     text = shown()
     assert "\x1b[31m" not in text
@@ -163,7 +162,7 @@ def test_terminal_hides_no_control_characters() -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252", "latin-1"])
 def test_any_terminal(width: int, encoding: str) -> None:
     console, shown = terminal(width, encoding)
-    with TerminalWriter("hint", console) as out:
+    with TerminalWriter(console) as out:
         out.write(row("日本語" * 20, ("日本語の長いラベル" * 5, "x" * 300)), seconds=0.1)
     lines = shown().splitlines()
     from rich.cells import cell_len
@@ -172,13 +171,39 @@ def test_any_terminal(width: int, encoding: str) -> None:
     assert ("█" in shown()) == (encoding == "utf-8" and width >= 56)
 
 
+@pytest.mark.parametrize("width", [28, 40, 80, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_several_clips_have_one_line_each(width: int, encoding: str) -> None:
+    from rich.cells import cell_len
+
+    console, shown = terminal(width, encoding)
+    names = ["clip.mp4", "日本語" * 20 + ".mp4", "bad\n.mp4", STRANGE]
+    with LinesWriter(names, console) as out:
+        out.write(row(names[0]), seconds=0.1)
+        out.write(row(names[1], ("日本語の長いラベル" * 5, "x" * 300)))
+        out.write(failed(names[2]))
+        out.write(row(names[3], ("[red]x[/red]\x1b[31m",)))
+    assert (out.rows, out.shown) == (4, True)
+    lines = shown().splitlines()
+    assert len(lines) == len(names)
+    assert max(map(cell_len, lines)) <= width
+    assert "75.0%" in lines[0]
+    assert "\x1b" not in shown()
+    if width >= 80:
+        assert "pan left" in lines[0]
+        assert ".mp4" in lines[1]
+        assert "error" in lines[2]
+        assert "not a video" in lines[2]
+        assert "[red]x[/red]" in lines[3]
+
+
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colors_only_where_wanted(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     console, shown = terminal(color=True)
-    with TerminalWriter(None, console) as out:
+    with TerminalWriter(console) as out:
         out.write(row())
     assert ("\x1b[36m" in shown()) != no_color
 

@@ -184,6 +184,11 @@ class WholeVideoOptions(SamplingOptions):
         """Whether every frame of the file is meant."""
         return self.num_frames == ALL
 
+    @property
+    def by_features(self) -> bool:
+        """Whether clips are classified by the features of single frames."""
+        return self.every_frame or self.features is not None
+
     def keywords(self) -> dict[str, Any]:
         """Return the keywords of `vidcls.load`.
 

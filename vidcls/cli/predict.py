@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,11 @@ import typer
 from vidcls.cli import options as o
 from vidcls.cli import print_error, print_message
 from vidcls.cli.groups import keywords
-from vidcls.cli.whole_video import engine_for_features, predict_by_features
+from vidcls.cli.whole_video import engine_for_features, predictions_of
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
     from vidcls.inference.prediction import Prediction
-    from vidcls.video.reader import VideoReader
-    from vidcls.video.sources import Source
 
 ANNOUNCED = 256  # clips that are counted beforehand, to choose an engine by
 
@@ -42,12 +41,14 @@ def predict(
     """Classify clips: print the top labels of each and their scores.
 
     A clip that cannot be read gets one line on stderr and a row with its error; the others go on.
+
+    Examples: `vidcls predict clip.mp4 --model vivit-b-16x2-k400-hf`, `vidcls predict clips/ -o rows.csv`
     """
     from vidcls.output.writers import check_output, open_output
 
     check_output(output.output, output.format, overwrite=output.overwrite)
     load_keywords = keywords(model, views, machine)
-    if views.every_frame or views.features is not None:
+    if views.by_features:
         load_keywords["engine"] = engine_for_features(machine.engine)
     # The decoding process starts first, so that it is ready when torch has been imported.
     from vidcls.video.reader import VideoReader
@@ -55,64 +56,92 @@ def predict(
     with VideoReader(machine.decoder, machine.decode_timeout) as reader:
         reader.start()
         from vidcls.inference.load import load
+        from vidcls.output.progress import ProgressBar
         from vidcls.video.sources import expand
 
         clips = expand(source)
         # How many there are decides whether a faster engine is worth making; a huge folder need not be listed for it.
         ahead = list(islice(clips, ANNOUNCED))
         classifier = load(**load_keywords, clips=len(ahead), reader=reader)
+        comments = Comments(classifier, several=len(ahead) > 1, quiet=quiet, verbose=verbose)
+        if classifier.spec.hint and model.model is None and model.weights is None and not quiet:
+            print_message(f"vidcls: {classifier.spec.hint}")
+        writer = open_output(
+            output.output,
+            output.format,
+            overwrite=output.overwrite,
+            names=[] if verbose else [clip.name for clip in ahead],
+        )
+        # Rows that appear on the terminal show the progress themselves.
+        bar = ProgressBar(
+            unit="clips", shown=not quiet and len(ahead) > 1 and not writer.shown and not views.by_features
+        )
+        total = len(ahead) if len(ahead) < ANNOUNCED else None
+        with bar, writer as out:
+            for prediction in predictions_of(
+                classifier, reader, chain(ahead, clips), model, views, top_k, quiet
+            ):
+                out.write(prediction.row, seconds=prediction.seconds)
+                bar.clear()
+                comments.add(prediction, shown=writer.shown)
+                bar.update(out.rows, total)
+        comments.finish(None if output.output is None else f"{out.rows:,} rows to {output.output}")
+    return 1 if comments.failed else 0
+
+
+class Comments:
+    """What is printed on stderr beside the rows.
+
+    Args:
+        classifier: What classifies.
+        several: Whether there are several clips; warnings of one kind are then added up.
+        quiet: Print only errors.
+        verbose: Print how each clip was classified, and every warning.
+
+    Attributes:
+        failed: How many clips could not be read.
+    """
+
+    def __init__(self, classifier: Classifier, *, several: bool, quiet: bool, verbose: bool) -> None:
+        self.failed = 0
+        self._classifier = classifier
+        self._several, self._quiet, self._verbose = several, quiet, verbose
+        self._warnings: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
         if not quiet:
             for note in classifier.notes:
                 print_message(f"{classifier.weights}: {note}")
-        predictions = _predictions(classifier, reader, chain(ahead, clips), model, views, top_k, quiet)
-        failed = 0
-        with open_output(
-            output.output, output.format, overwrite=output.overwrite, hint=classifier.spec.hint
-        ) as out:
-            for prediction in predictions:
-                out.write(prediction.row, seconds=prediction.seconds)
-                failed += prediction.error is not None
-                seen = output.output is None and sys.stdout.isatty()
-                _comment(classifier, prediction, warnings=not quiet and not seen, details=verbose)
-    return 1 if failed else 0
 
+    def add(self, prediction: Prediction, shown: bool) -> None:
+        """Print what a prediction's row does not show.
 
-def _predictions(
-    classifier: Classifier,
-    reader: VideoReader,
-    clips: Iterable[Source],
-    model: o.ModelOptions,
-    views: o.WholeVideoOptions,
-    top_k: int,
-    quiet: bool,
-) -> Iterator[Prediction]:
-    if not views.every_frame and views.features is None:
-        return classifier.predict_many(clips, top_k)
-    from vidcls.inference.load import weights_file
+        Args:
+            prediction: Whose row was written.
+            shown: Whether the row can be seen on the terminal.
+        """
+        if prediction.error is not None:
+            self.failed += 1
+            if not (shown and self._several and not self._verbose and sys.stderr.isatty()):
+                print_error(prediction.error)
+            return
+        path = prediction.row["path"]
+        for warning in prediction.row["warnings"] if not self._quiet else ():
+            kind = re.sub(r"\d+(\.\d+)?", "N", warning)
+            if not self._several or self._verbose:
+                if not shown:
+                    print_message(f"{path}: {warning}")
+            else:
+                self._warnings[kind] += 1
+                self._examples.setdefault(kind, f"{path}: {warning}")
+        if self._verbose:
+            print_message(f"{path}: {_how(self._classifier, prediction)}")
 
-    return predict_by_features(
-        classifier,
-        reader,
-        clips,
-        top_k,
-        every_frame=views.every_frame,
-        features=views.features,
-        weights=weights_file(**{k: v for k, v in model.keywords().items() if k != "labels"}),
-        quiet=quiet,
-    )
-
-
-def _comment(classifier: Classifier, prediction: Prediction, *, warnings: bool, details: bool) -> None:
-    """Print on stderr what a prediction's row does not show where it is written."""
-    if prediction.error is not None:
-        print_error(prediction.error)
-        return
-    path = prediction.row["path"]
-    if warnings:
-        for warning in prediction.row["warnings"]:
-            print_message(f"{path}: {warning}")
-    if details:
-        print_message(f"{path}: {_how(classifier, prediction)}")
+    def finish(self, wrote: str | None) -> None:
+        """Print the warnings that were added up, and what was written."""
+        for kind, count in self._warnings.most_common():
+            print_message(self._examples[kind] + (f" ({count - 1:,} more like it)" if count > 1 else ""))
+        if wrote is not None and not self._quiet:
+            print_message(f"vidcls: wrote {wrote}")
 
 
 def _how(classifier: Classifier, prediction: Prediction) -> str:

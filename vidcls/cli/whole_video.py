@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vidcls.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidcls.cli.options import ModelOptions, WholeVideoOptions
     from vidcls.inference.classifier import Classifier
     from vidcls.inference.prediction import Prediction
     from vidcls.video.reader import VideoReader
@@ -28,23 +29,25 @@ def engine_for_features(engine: str) -> str:
     return "eager" if engine == "auto" else engine
 
 
-def predict_by_features(
+def predictions_of(
     classifier: Classifier,
     reader: VideoReader,
     clips: Iterable[Source],
+    model: ModelOptions,
+    views: WholeVideoOptions,
     top_k: int,
-    *,
-    every_frame: bool,
-    features: Path | None,
-    weights: Path | None,
     quiet: bool,
 ) -> Iterator[Prediction]:
-    """Score clips as `vidcls.inference.whole_video.WholeVideo` does, with a bar on a terminal.
+    """Classify clips, by the features of their frames where that is asked for.
 
     Raises:
         UsageError: The model has no features of single frames.
         OutputError: The folder cannot hold them.
     """
+    if not views.by_features:
+        yield from classifier.predict_many(clips, top_k)
+        return
+    from vidcls.inference.load import weights_file
     from vidcls.inference.whole_video import WholeVideo
     from vidcls.output.progress import ProgressBar
 
@@ -52,9 +55,9 @@ def predict_by_features(
     with ProgressBar(unit="frames", shown=not quiet) as bar:
         whole = WholeVideo(
             classifier,
-            every_frame=every_frame,
-            features=features,
-            weights=weights,
+            every_frame=views.every_frame,
+            features=views.features,
+            weights=weights_file(**{k: v for k, v in model.keywords().items() if k != "labels"}),
             reader=reader,
             progress=lambda name, done, total: bar.update(done, total, label=Path(name).name[-40:]),
         )

@@ -77,7 +77,13 @@ class Writer:
     Args:
         sink: Where the bytes go.
         format: What makes bytes of the rows.
+
+    Attributes:
+        rows: How many were written.
+        shown: Whether a person sees them on a terminal.
     """
+
+    shown: ClassVar[bool] = False
 
     def __init__(self, sink: Sink, format: Format) -> None:
         self.format = format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import printable
@@ -22,11 +23,12 @@ class TerminalWriter(Writer):
     """A table per clip on a terminal, with bars and colors as far as it has them (NO_COLOR is heeded).
 
     Args:
-        hint: One line printed under the last table.
         console: Another terminal than stdout, for tests.
     """
 
-    def __init__(self, hint: str | None = None, console: Console | None = None) -> None:
+    shown = True
+
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__(Sink(), Table())
         from rich.console import Console
 
@@ -34,7 +36,6 @@ class TerminalWriter(Writer):
         # A table needs this much; on a narrower terminal the lines wrap.
         if self._console.width < LEAST_WIDTH:
             self._console.width = LEAST_WIDTH
-        self._hint = hint
 
     def write(self, row: Values, *, seconds: float | None = None) -> None:
         """Print one clip's table; a failed clip has none, its error stands on stderr."""
@@ -52,10 +53,6 @@ class TerminalWriter(Writer):
 
     def _finish(self, keep: bool) -> None:
         self._open = False
-        if self._hint and self.rows:
-            from rich.text import Text
-
-            self._print(Text(self._safe(self._hint), style="dim", overflow="fold"))
 
     def _print(self, line: RenderableType) -> None:
         try:
@@ -88,12 +85,62 @@ class TerminalWriter(Writer):
             table.add_row(str(p["rank"]), label, *bar, f"{100 * p['score']:.1f}%")
         return table
 
+    def _is_unicode(self) -> bool:
+        return self._console.encoding.lower().startswith("utf")
+
     def _bar(self, score: float) -> str:
         share = min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
-        if not self._console.encoding.lower().startswith("utf"):
+        if not self._is_unicode():
             return "#" * round(share * BAR_WIDTH)
         eighths = round(share * BAR_WIDTH * 8)
         return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+class LinesWriter(TerminalWriter):
+    """One line a clip on a terminal: name, score and label, and the runner-up; or why it could not be read.
+
+    Args:
+        names: Of the clips, as far as they are known, which the first column is made for.
+        console: Another terminal than stdout, for tests.
+    """
+
+    def __init__(self, names: Sequence[str], console: Console | None = None) -> None:
+        super().__init__(console)
+        from rich.cells import cell_len
+
+        longest = max((cell_len(self._safe(name)) for name in names), default=0)
+        self._width = min(longest, max(8, self._console.width * 2 // 5))
+
+    def write(self, row: Values, *, seconds: float | None = None) -> None:
+        """Print one clip's line."""
+        from rich.text import Text
+
+        line = Text(f"{self._name(row['path'])}  ", no_wrap=True)
+        if row.get("error") is not None:
+            problem = str(row["error"]).removeprefix(f"{row['path']}: ")
+            line.append(self._safe(f" error  {problem}"), style="red")
+        else:
+            best, *others = row["predictions"]
+            line.append(f"{100 * best['score']:5.1f}%  ")
+            line.append(self._safe(best["label"]), style="bold")
+            for other in others[:1]:
+                line.append(self._safe(f"  ({100 * other['score']:.1f}% {other['label']})"), style="dim")
+        line.truncate(self._console.width, overflow="ellipsis" if self._is_unicode() else "crop")
+        self._print(line)
+        self.rows += 1
+
+    def _name(self, path: str) -> str:
+        """Fit a clip's name into its column; the end of a long path says more than its start."""
+        from rich.cells import cell_len, set_cell_size
+
+        name = self._safe(path)
+        if cell_len(name) > self._width:
+            mark = "…" if self._is_unicode() else ""
+            name = name[-self._width :]
+            while cell_len(name) > self._width - len(mark):
+                name = name[1:]
+            name = mark + name
+        return set_cell_size(name, self._width)
 
 
 def _footer(row: Values, seconds: float | None) -> str:

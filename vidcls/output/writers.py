@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidcls.errors import UsageError, printable
@@ -39,7 +40,11 @@ def check_output(path: Path_, format: str | None = None, *, overwrite: bool = Fa
 
 
 def open_output(
-    path: Path_, format: str | None = None, *, overwrite: bool = False, hint: str | None = None
+    path: Path_,
+    format: str | None = None,
+    *,
+    overwrite: bool = False,
+    names: Sequence[str] = (),
 ) -> Writer:
     """Open a writer of rows; use it as a context manager.
 
@@ -51,7 +56,7 @@ def open_output(
         path: Where to write; None or ``-`` is stdout.
         format: A key of ``FORMATS``; None goes by the suffix of ``path``, else ``table``.
         overwrite: Replace a file that exists.
-        hint: One line printed under the last table on a terminal.
+        names: Of the clips, as far as they are known; of several, each is one line on a terminal and not a table.
 
     Raises:
         UsageError: There is no such format, it does not go with the suffix, or the file exists.
@@ -60,9 +65,9 @@ def open_output(
     found = check_output(path, format, overwrite=overwrite)
     if _is_stdout(path):
         if found == "table" and sys.stdout.isatty():
-            from vidcls.output.terminal import TerminalWriter
+            from vidcls.output.terminal import LinesWriter, TerminalWriter
 
-            return TerminalWriter(hint)
+            return LinesWriter(names) if len(names) > 1 else TerminalWriter()
         return Writer(Stdout(), FORMATS[found]())
     return Writer(File(Path(path or ""), at_once=FORMATS[found].at_once), FORMATS[found]())
 
