@@ -20,24 +20,25 @@ import numpy as np
 import psutil
 
 from vidcls.score.batching import prepare
-from vidcls.score.listing import Inputs, Item
+from vidcls.score.listing import Inputs
 from vidcls.score.pipeline import Pipeline
 from vidcls.score.setup import Setup
+from vidcls.video.sources import Source
 
 
-def repeated(items: Sequence[Item], count: int) -> Iterator[Item]:
+def repeated(items: Sequence[Source], count: int) -> Iterator[Source]:
     return islice(cycle(items), count)
 
 
 def time_pipeline(
-    setup: Setup, items: Sequence[Item], count: int, memory: list[int]
+    setup: Setup, items: Sequence[Source], count: int, memory: list[int]
 ) -> tuple[float, dict[str, Any]]:
     """Score clips from the first result to the last; clips/s."""
     pipeline = setup.pipeline()
     return timed(pipeline, items, count, memory), pipeline.stats()
 
 
-def timed(pipeline: Pipeline, items: Sequence[Item], count: int, memory: list[int]) -> float:
+def timed(pipeline: Pipeline, items: Sequence[Source], count: int, memory: list[int]) -> float:
     done = 0
     begin = time.perf_counter()
     for result in pipeline.run(repeated(items, count)):
@@ -53,7 +54,7 @@ def timed(pipeline: Pipeline, items: Sequence[Item], count: int, memory: list[in
     return (done - 1) / took
 
 
-def decoding(setup: Setup, items: Sequence[Item], count: int) -> float:
+def decoding(setup: Setup, items: Sequence[Source], count: int) -> float:
     """The same with a model that answers at once."""
     pipeline = setup.pipeline()
     classes = len(pipeline._classifier.labels)
@@ -65,7 +66,7 @@ def decoding(setup: Setup, items: Sequence[Item], count: int) -> float:
     return timed(pipeline, items, count, [])
 
 
-def forward(setup: Setup, items: Sequence[Item], count: int) -> float:
+def forward(setup: Setup, items: Sequence[Source], count: int) -> float:
     """The same with clips that are all decoded beforehand."""
     pipeline = setup.pipeline()
     model = pipeline._classifier

@@ -115,6 +115,9 @@ class InputError(VidclsError):
         super().__init__(subject, problem, remedy)
         self.kind = kind
 
+    def __str__(self) -> str:
+        return printable(super().__str__())  # it becomes a cell of a row: one line
+
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between processes; the keyword would be lost by the default of Exception.
         return _rebuild_input_error, (type(self), self.subject, self.problem, self.remedy, self.kind)

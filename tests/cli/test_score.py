@@ -13,8 +13,9 @@ import pytest
 from tests.cli.test_predict import vidcls
 from tests.score.test_run import Stub, make_tree
 from vidcls.score import Job, score
-from vidcls.score.listing import Inputs, Item
+from vidcls.score.listing import Inputs
 from vidcls.score.progress import Counts, Reporter, describe
+from vidcls.video.sources import Source
 
 
 def test_usage_errors(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_bar_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with Reporter(counts, Inputs(())) as reporter:
         assert reporter._bar is not None
         assert reporter._has_bar()
-        counts.add(Stub().result(Item("bad.mp4")))
+        counts.add(Stub().result(Source("bad.mp4")))
         reporter.tick(0.5)
         assert reporter._bar._progress.tasks[0].completed == 1
     with Reporter(counts, Inputs(()), quiet=True) as reporter:

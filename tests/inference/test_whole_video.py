@@ -184,7 +184,7 @@ def test_features_belong_to_clip_weights_and_preparation(
 
     assert decoded() == 12
     assert decoded() == 0
-    assert decoded(crops=3) == 12
+    assert decoded(num_crops=3) == 12
     assert decoded(save_model(tmp_path, "vtn", mean=(0.5, 0.5, 0.5))) == 12
     make_clip(clip, 13, size=(48, 64))
     assert decoded() == 13

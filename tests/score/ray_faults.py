@@ -9,10 +9,10 @@ import psutil
 import ray
 
 from tests.score import faults
-from vidcls.score.listing import Item
 from vidcls.score.ray import Cluster, RayRunner
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
+from vidcls.video.sources import Source
 
 
 def start_ray() -> None:
@@ -47,7 +47,7 @@ class DeadlyRunner(RayRunner):
         self.after = sorted(after)
         self.killed: list[int] = []
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         """See `RayRunner.run`."""
         count = 0
         for result in super().run(items):

@@ -13,10 +13,11 @@ import pytest
 
 from tests.score.test_run import ROW, Stub, make_tree, rows_of, run
 from vidcls.errors import UsageError
-from vidcls.score.listing import Inputs, Item, parse_shard, sources_of
+from vidcls.score.listing import Inputs, parse_shard, sources_of
 from vidcls.score.merge import merge
 from vidcls.score.resume_log import in_shard
 from vidcls.score.rows import Result, finish
+from vidcls.video.sources import Source
 
 
 def paths_of(*sources: Any, **options: Any) -> list[str]:
@@ -117,7 +118,7 @@ def test_parquet_manifests_keep_types(tmp_path: Path) -> None:
 def test_manifests_that_say_too_little(tmp_path: Path) -> None:
     manifest = write_csv(tmp_path / "m.csv", [{"a": "1", "clip": "x.mp4"}, {"a": "2", "clip": ""}])
     with pytest.raises(
-        UsageError, match=r"none of its columns \(a, clip\) is a path; name it: --path-column"
+        UsageError, match=r"none of its columns \(a, clip\) is a path; name it: path_column=NAME"
     ):
         run(tmp_path / "out.jsonl", manifest)
     with pytest.raises(UsageError, match=r"has no column 'clap'.*did you mean 'clip'"):
@@ -128,7 +129,7 @@ def test_manifests_that_say_too_little(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is empty"):
         run(tmp_path / "out2.jsonl", tmp_path / "none.csv")
     (tmp_path / "fake.parquet").write_text("no parquet")
-    with pytest.raises(UsageError, match="is no Parquet file"):
+    with pytest.raises(UsageError, match="is not a valid Parquet file"):
         run(tmp_path / "out2.jsonl", tmp_path / "fake.parquet")
 
 
@@ -210,7 +211,7 @@ def test_merge_prefers_the_row_without_an_error(tmp_path: Path) -> None:
     run(first, tmp_path / "clips")
 
     class Better(Stub):
-        def result(self, item: Item) -> Result:
+        def result(self, item: Source) -> Result:
             return finish(item, {**ROW, "path": item.path}, seconds=0.1)
 
     run(second, tmp_path / "clips", stub=Better())

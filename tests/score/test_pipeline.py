@@ -21,11 +21,12 @@ from vidcls.errors import DeviceError
 from vidcls.inference.load import load
 from vidcls.score import Job, batching, score
 from vidcls.score.batching import Batcher
-from vidcls.score.listing import Inputs, Item
+from vidcls.score.listing import Inputs
 from vidcls.score.multi_gpu import Fleet, local_scorer
 from vidcls.score.pipeline import Pipeline
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
+from vidcls.video.sources import Source
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def items_of(folder: Path) -> list[Item]:
+def items_of(folder: Path) -> list[Source]:
     return list(Inputs((str(folder / "clips"),)))
 
 
@@ -196,7 +197,7 @@ def test_closing_ends_all_that_is_under_way(folder: Path) -> None:
     pipeline = setup_of(folder, workers=2).pipeline()
     before = threading.active_count()
 
-    def endless() -> Iterator[Item]:
+    def endless() -> Iterator[Source]:
         while True:
             yield from items_of(folder)
 

@@ -21,10 +21,11 @@ from tests.score import faults
 from vidcls.errors import DeviceError, InputError, OutputError, UsageError
 from vidcls.score import Job, Summary, score
 from vidcls.score import row_file as sink
-from vidcls.score.listing import Inputs, Item
+from vidcls.score.listing import Inputs
 from vidcls.score.resume_log import Journal
 from vidcls.score.rows import Result, finish
 from vidcls.score.setup import Setup
+from vidcls.video.sources import Source
 
 ROW = {
     "path": "", "model": "stub", "weights": "none", "views": 1, "crops": 1, "num_frames": 8, "stride": 1,
@@ -47,7 +48,7 @@ class Stub:
     def settings(self) -> dict[str, Any]:
         return {"model": "stub", "top_k": self.top_k, "all_scores": False, "weights_sha256": "0" * 64}
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         for number, item in enumerate(items):
             if number == self.fail_after and self.error is not None:
                 raise self.error
@@ -55,7 +56,7 @@ class Stub:
             yield self.result(item)
             yield None
 
-    def result(self, item: Item) -> Result:
+    def result(self, item: Source) -> Result:
         error = item.error
         if "bad" in os.path.basename(item.path) and error is None:
             error = InputError(item.path, "is bad", "mend it", kind="unreadable")
@@ -283,7 +284,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink, "COMMIT_ROWS", 3)
 
     class Filling(Stub):
-        def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+        def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
             for number, item in enumerate(items):
                 if number == 5:
                     full.set()
@@ -352,7 +353,7 @@ def test_interrupted(tmp_path: Path, number: int) -> None:
     out = tmp_path / "out.jsonl"
 
     class Slow(Stub):
-        def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+        def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
             for result in super().run(items):
                 time.sleep(0.005)
                 yield result

@@ -18,8 +18,9 @@ import pytest
 from vidcls.errors import InputError
 from vidcls.video import exchange, http
 from vidcls.video.exchange import FetchError
+from vidcls.video.fetch import fetch
 from vidcls.video.http import Bounds, download
-from vidcls.video.sources import Source, expand, fetch
+from vidcls.video.sources import Source, expand
 from vidcls.video.urls import ascii_url, is_url, shown_url
 
 Talk = Callable[[socket.socket, bytes], None]
@@ -218,7 +219,7 @@ def test_b11_addresses_with_umlauts_are_sent_encoded(serve: Callable[[Talk], str
 def test_b11_addresses_that_are_none_are_that_clips_error(url: str) -> None:
     assert is_url(url)
     (source,) = expand([url])
-    assert source.is_url
+    assert source.is_remote
     found = fetch(source)
     assert isinstance(found.error, InputError)
     assert found.error.kind == "fetch"

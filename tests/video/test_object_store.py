@@ -12,6 +12,7 @@ from tests.score.test_run import make_tree, run
 from vidcls.errors import DependencyError, InputError
 from vidcls.score.listing import Inputs
 from vidcls.video import object_store as remote
+from vidcls.video.fetch import opened
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -35,11 +36,11 @@ def test_clips_and_manifests(memory: Any, tmp_path: Path) -> None:
     items = list(Inputs(("memory://m.csv",)))
     assert [item.columns["label"] for item in items] == ["7", "8"]
     assert remote.state(items[0].location)[0] == len(b"data of a/1.mp4")
-    with remote.local_copy(items[0].location) as path:
+    with opened(items[0]) as path:
         assert Path(path).read_bytes() == b"data of a/1.mp4"
         assert path.endswith(".mp4")
     assert not Path(path).exists()
-    with pytest.raises(InputError, match="no such file") as caught, remote.local_copy(items[1].location):
+    with pytest.raises(InputError, match="no such file") as caught, opened(items[1]):
         pass
     assert caught.value.kind == "not_found"
     (item,) = Inputs(("memory://nowhere",))

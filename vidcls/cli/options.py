@@ -12,6 +12,11 @@ from vidcls.cli.groups import Choices, Options
 from vidcls.errors import UsageError
 
 MODEL, VIEWS, MACHINE = "Advanced: model", "Advanced: views", "Advanced: machine"
+INPUTS = "Advanced: inputs"
+SOURCES_HELP = (
+    "Files, folders, globs, URLs, lists (@list.txt), manifests (CSV, TSV or Parquet with a column of paths), or - for "
+    "one clip or a list on stdin."
+)
 ALL = "all"
 MAX_FRAMES = 65536
 
@@ -265,6 +270,36 @@ class PipelineOptions(Options):
             help="Views in one forward pass; halved when memory runs out.  [default: by the device]",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class InputOptions(Options):
+    """How folders, lists and manifests are read."""
+
+    path_column: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=INPUTS,
+            metavar="NAME",
+            help="A manifest's column of paths.  [default: path, video, file …]",
+        ),
+    ] = None
+    root: Annotated[
+        str,
+        Option(
+            rich_help_panel=INPUTS,
+            metavar="FOLDER",
+            help="Folder that relative paths in lists and manifests start from.  [default: the current one]",
+        ),
+    ] = ""
+    recursive: Annotated[
+        bool,
+        Option(
+            "--recursive/--no-recursive",
+            rich_help_panel=INPUTS,
+            help="Whether the folders in a folder are searched too.",
+        ),
+    ] = True
 
 
 @dataclass(frozen=True)

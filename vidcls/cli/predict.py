@@ -27,12 +27,13 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Files, folders, globs, http(s) URLs, @list.txt, or - for one clip on stdin.",
+            help=o.SOURCES_HELP,
         ),
     ],
     model: o.ModelOptions,
     views: o.WholeVideoOptions,
     machine: o.MachineOptions,
+    inputs: o.InputOptions,
     output: o.OutputOptions,
     top_k: o.TopKOption = 5,
     quiet: o.QuietOption = False,
@@ -59,7 +60,7 @@ def predict(
         from vidcls.output.progress import ProgressBar
         from vidcls.video.sources import expand
 
-        clips = expand(source)
+        clips = expand(source, **inputs.keywords())
         # How many there are decides whether a faster engine is worth making; a huge folder need not be listed for it.
         ahead = list(islice(clips, ANNOUNCED))
         classifier = load(**load_keywords, clips=len(ahead), reader=reader)
@@ -70,7 +71,7 @@ def predict(
             output.output,
             output.format,
             overwrite=output.overwrite,
-            names=[] if verbose else [clip.name for clip in ahead],
+            names=[] if verbose else [clip.path for clip in ahead],
         )
         # Rows that appear on the terminal show the progress themselves.
         bar = ProgressBar(

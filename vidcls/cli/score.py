@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidcls.score.run import Job, Summary
     from vidcls.score.setup import Setup
 
-INPUTS, CLUSTER = "Advanced: inputs", "Advanced: cluster"
+CLUSTER = "Advanced: cluster"
 ANNOUNCED = 2000  # clips that are counted beforehand, to choose an engine by: with so many any one pays
 
 
@@ -95,35 +95,12 @@ class ClusterOptions(Options):
         return local_scorer
 
 
-@dataclass(frozen=True)
-class InputOptions(Options):
-    """How lists and manifests are read."""
-
-    path_column: Annotated[
-        str | None,
-        Option(
-            rich_help_panel=INPUTS,
-            metavar="NAME",
-            help="A manifest's column of paths.  [default: path, video, file …]",
-        ),
-    ] = None
-    root: Annotated[
-        str,
-        Option(
-            rich_help_panel=INPUTS,
-            metavar="FOLDER",
-            help="Folder that relative paths in lists and manifests start from.  [default: the current one]",
-        ),
-    ] = ""
-
-
 def score(
     source: Annotated[
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (recursive), globs, files, URLs, lists (@list.txt), manifests "
-            "(CSV, TSV or Parquet with a column of paths), or - for a list on stdin.",
+            help=o.SOURCES_HELP,
         ),
     ],
     output: Annotated[
@@ -140,7 +117,7 @@ def score(
     machine: o.ManyDevices,
     scoring: ScoringOptions,
     cluster: ClusterOptions,
-    inputs: InputOptions,
+    inputs: o.InputOptions,
     top_k: o.TopKOption = 5,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -157,7 +134,7 @@ def score(
 
     load = keywords(model, views, machine)
     load["registry"] = None if model.registry is None else str(model.registry)
-    listed = listing.Inputs(listing.sources_of(source), inputs.path_column, inputs.root)
+    listed = listing.Inputs(listing.sources_of(source), **inputs.keywords())
     load["clips"] = listed.at_least(ANNOUNCED)
     job = Job(
         inputs=listed,

@@ -17,10 +17,11 @@ from typing import Any
 from vidcls.errors import OutputError
 from vidcls.evaluation.metrics import TOP, Report, Scored, make_report
 from vidcls.score import Job, score
-from vidcls.score.listing import Inputs, Item
+from vidcls.score.listing import Inputs
 from vidcls.score.pipeline import Scorer
 from vidcls.score.setup import Setup
 from vidcls.training.data.listing import Sample
+from vidcls.video.sources import Source
 
 ROWS = "scores.jsonl"
 
@@ -29,8 +30,8 @@ ROWS = "scores.jsonl"
 class LabeledInputs(Inputs):
     """The clips of a labeled set, for `vidcls score`."""
 
-    def __iter__(self) -> Iterator[Item]:
-        return map(Item, self.sources)
+    def __iter__(self) -> Iterator[Source]:
+        return map(Source, self.sources)
 
     def columns(self) -> dict[str, str]:
         """Return no columns: labels are looked up by path, so that they can be corrected without scoring anew."""

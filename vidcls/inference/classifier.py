@@ -21,9 +21,9 @@ from vidcls.inference.clip import Clip, clip_of_frames, frames_in_memory
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.shared_units import VIEW_BATCH, batches, score_clip
 from vidcls.output.row import Row
-from vidcls.video import sources
+from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
-from vidcls.video.sources import opened
+from vidcls.video.sources import Source
 from vidcls.video.urls import is_url
 from vidcls.views.transform import frame_transform, pixel_scale_shift, plan_clips
 
@@ -166,10 +166,10 @@ class Classifier:
         """
         start = time.perf_counter()
         source = _source(clip)
-        return self._predict_clip(source.name, self._read_source(source, frame_rate), top_k, start)
+        return self._predict_clip(source.path, self._read_source(source, frame_rate), top_k, start)
 
     def predict_many(
-        self, clips: Iterable[ClipLike | sources.Source], top_k: int = 5, *, frame_rate: float | None = None
+        self, clips: Iterable[ClipLike | Source], top_k: int = 5, *, frame_rate: float | None = None
     ) -> Iterator[Prediction]:
         """Classify clips, in order; one that cannot be read gets a prediction with ``error`` set.
 
@@ -197,19 +197,17 @@ class Classifier:
         """Return the result of a clip that could not be scored."""
         return Prediction(self._row(name) | {"error": str(error)}, error=error)
 
-    def _read_next(
-        self, clip: ClipLike | sources.Source, frame_rate: float | None, stop: threading.Event
-    ) -> _Read:
+    def _read_next(self, clip: ClipLike | Source, frame_rate: float | None, stop: threading.Event) -> _Read:
         start = time.perf_counter()
         source = _source(clip)
         try:
-            return _Read(source.name, self._read_source(source, frame_rate, stop), start)
+            return _Read(source.path, self._read_source(source, frame_rate, stop), start)
         except InputError as error:
-            return _Read(source.name, error, start)
+            return _Read(source.path, error, start)
 
     def _read_source(
         self,
-        source: sources.Source | _FramesSource,
+        source: Source | _FramesSource,
         frame_rate: float | None,
         stop: threading.Event | None = None,
     ) -> Clip:
@@ -282,20 +280,20 @@ class _FramesSource:
     """Frames (t, h, w, 3) that are in memory."""
 
     frames: NDArray[np.uint8]
-    name: str = "frames"
+    path: str = "frames"
 
 
-def _source(clip: ClipLike | sources.Source) -> sources.Source | _FramesSource:
+def _source(clip: ClipLike | Source) -> Source | _FramesSource:
     """Tell files from frames.
 
     Raises:
         UsageError: The clip is neither.
     """
-    if isinstance(clip, sources.Source):
+    if isinstance(clip, Source):
         return clip
     if isinstance(clip, bytes):
-        return sources.Source("-", clip)
+        return Source("-", clip)
     if isinstance(clip, (str, os.PathLike)):
         name = os.fspath(clip)
-        return sources.Source(name, None if is_url(name) else name)
+        return Source(name, None if is_url(name) else name)
     return _FramesSource(frames_in_memory(clip))

@@ -23,6 +23,7 @@ from vidcls.inference.classifier import Classifier
 from vidcls.inference.clip import Clip
 from vidcls.inference.load import model_labels, view_of
 from vidcls.paths import write_text
+from vidcls.video.fetch import opened
 from vidcls.video.sources import Source
 
 if TYPE_CHECKING:
@@ -276,16 +277,13 @@ def _read(
 ) -> Iterator[_Seen]:
     for source in sources:
         try:
-            if source.error is not None:
-                raise source.error
-            if source.clip is None:
-                raise InputError(source.name, "is an address", "download it first")
-            clip = classifier.read(source.clip)
+            with opened(source) as found:
+                clip = classifier.read(found)
         except InputError as error:
             notify(f"vidcls: {error}")
             continue
-        label = labels.get(os.path.abspath(source.name))
-        yield _Seen(source.name, clip, classifier.clip_logits(clip)[0].mean(axis=0), label)
+        label = labels.get(os.path.abspath(source.path))
+        yield _Seen(source.path, clip, classifier.clip_logits(clip)[0].mean(axis=0), label)
 
 
 def _calibration(seen: list[_Seen], unit: int) -> list[Floats]:

@@ -24,8 +24,9 @@ from vidcls.inference.clip import Clip
 from vidcls.inference.feature_store import Features, FeatureStore, clip_identity
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.shared_units import batches
-from vidcls.video import sources
+from vidcls.video.fetch import opened
 from vidcls.video.reader import Frames, VideoInfo, VideoReader
+from vidcls.video.sources import Source
 from vidcls.views.sampling import whole_file
 from vidcls.views.transform import ClipPlan, clip_crop, frame_transform, pixel_scale_shift, plan_clips
 from vidcls.zoo.weights import checksum
@@ -106,16 +107,16 @@ class WholeVideo:
         return self._predict(name, path, False, top_k)
 
     def predict_many(
-        self, clips: Iterable[sources.Source | str | os.PathLike[str]], top_k: int = 5
+        self, clips: Iterable[Source | str | os.PathLike[str]], top_k: int = 5
     ) -> Iterator[Prediction]:
         """Say what is in each clip, in order; a clip that cannot be read gets a prediction with ``error`` set."""
         for clip in clips:
-            source = clip if isinstance(clip, sources.Source) else sources.Source(str(clip), os.fspath(clip))
+            source = clip if isinstance(clip, Source) else Source(str(clip), os.fspath(clip))
             try:
-                with sources.opened(source) as found:
-                    yield self._predict(source.name, found, source.is_url, top_k)
+                with opened(source) as found:
+                    yield self._predict(source.path, found, source.is_remote, top_k)
             except InputError as error:
-                failed = self.classifier.failed(source.name, error)
+                failed = self.classifier.failed(source.path, error)
                 failed.row.update(self._row(None))
                 yield failed
 

@@ -17,7 +17,7 @@ from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
 from vidcls.inference.clip import Clip
 from vidcls.inference.shared_units import cut_clip, score_pixels
-from vidcls.score.listing import Item
+from vidcls.video.sources import Source
 from vidcls.views.transform import pixel_scale_shift
 
 TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
@@ -67,7 +67,7 @@ class Work:
         seconds: Wall time spent on it so far.
     """
 
-    item: Item
+    item: Source
     clip: Clip
     pixels: NDArray[Any]
     where: NDArray[np.int64] | None
@@ -80,7 +80,7 @@ class Work:
         return len(self.clip.view_indices)
 
 
-def prepare(item: Item, clip: Clip, unit_frames: int, uses_indices: bool, begun: float) -> Work:
+def prepare(item: Source, clip: Clip, unit_frames: int, uses_indices: bool, begun: float) -> Work:
     """Cut all that the model needs of a clip, so that the model's thread does not have to.
 
     Args:

@@ -17,9 +17,9 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import DeviceError, UsageError, VidclsError
-from vidcls.score.listing import Item
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
+from vidcls.video.sources import Source
 
 if TYPE_CHECKING:
     from vidcls.score.pipeline import Scorer
@@ -36,7 +36,7 @@ class _Member:
     device: str
     process: BaseProcess
     connection: Connection
-    given: dict[str, Item] = field(default_factory=dict)
+    given: dict[str, Source] = field(default_factory=dict)
     deaths: int = 0
     told_end: bool = False
     stats: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class Fleet:
         total["batch"] = max(stats["batch"] for stats in found)
         return total
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         """Score clips; see ``Scorer``.
 
         Raises:
@@ -144,7 +144,7 @@ class Fleet:
 
     def _hand_out(self, ahead: _Ahead) -> None:
         for member in self._members:
-            items: list[Item] = []
+            items: list[Source] = []
             while len(member.given) < IN_HAND and (item := ahead.next()) is not None:
                 member.given[item.path] = item
                 items.append(item)
@@ -202,9 +202,9 @@ class Fleet:
 class _Ahead:
     """Takes clips from a list in a thread of its own: a slow disk or a pipe must not keep results waiting."""
 
-    def __init__(self, items: Iterable[Item], size: int) -> None:
-        self._queue: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=size)
-        self._again: list[Item] = []
+    def __init__(self, items: Iterable[Source], size: int) -> None:
+        self._queue: queue.Queue[Source | BaseException | None] = queue.Queue(maxsize=size)
+        self._again: list[Source] = []
         self._stop = threading.Event()
         self._drained = False
         threading.Thread(target=self._fill, args=(items,), name="vidcls-list", daemon=True).start()
@@ -214,7 +214,7 @@ class _Ahead:
         """Whether there is nothing more to give out."""
         return self._drained and not self._again
 
-    def next(self) -> Item | None:
+    def next(self) -> Source | None:
         """Return a clip, or None if there is none now."""
         if self._again:
             return self._again.pop()
@@ -229,13 +229,13 @@ class _Ahead:
         self._drained = item is None
         return item
 
-    def give_back(self, items: Iterable[Item]) -> None:
+    def give_back(self, items: Iterable[Source]) -> None:
         self._again += items
 
     def stop(self) -> None:
         self._stop.set()
 
-    def _fill(self, items: Iterable[Item]) -> None:
+    def _fill(self, items: Iterable[Source]) -> None:
         try:
             for item in items:
                 if not self._put(item):
@@ -244,7 +244,7 @@ class _Ahead:
         except BaseException as error:
             self._put(error)  # for the thread that waits
 
-    def _put(self, item: Item | BaseException | None) -> bool:
+    def _put(self, item: Source | BaseException | None) -> bool:
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=TICK)
@@ -277,7 +277,7 @@ def serve(connection: Connection, setup: Setup, device: str, processes: int) -> 
             connection.send(("error", error))
 
 
-def _received(connection: Connection) -> Iterator[Item]:
+def _received(connection: Connection) -> Iterator[Source]:
     while True:
         try:
             items = connection.recv()

@@ -18,10 +18,10 @@ from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.shared_units import VIEW_BATCH
 from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, cores, memory, prepare
-from vidcls.score.listing import Item
 from vidcls.score.rows import Result, finish
-from vidcls.video import object_store
+from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
+from vidcls.video.sources import Source
 
 CPU_BATCH, GPU_BATCH = (
     4,
@@ -45,7 +45,7 @@ class Scorer(Protocol):
         """Return the names of the classes."""
         ...
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         """Score clips in any order; None now and then, when nothing is ready."""
         ...
 
@@ -131,7 +131,7 @@ class Pipeline:
         """Free the classifier's own decoder; those of ``run`` end with it."""
         self._classifier.close()
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         """Score clips; see ``Scorer``. Closing the generator stops all that is under way.
 
         Raises:
@@ -153,11 +153,11 @@ class Pipeline:
 class _Flow:
     """One run of a pipeline: its threads and queues."""
 
-    def __init__(self, pipeline: Pipeline, items: Iterable[Item]) -> None:
+    def __init__(self, pipeline: Pipeline, items: Iterable[Source]) -> None:
         self._pipe = pipeline
         self._stats = pipeline.measured
         self._items = items
-        self._todo: queue.Queue[Item | None] = queue.Queue(maxsize=2 * pipeline._max_readers)
+        self._todo: queue.Queue[Source | None] = queue.Queue(maxsize=2 * pipeline._max_readers)
         self._ready = Ready(pipeline._max_bytes)
         self._done: queue.Queue[Result | BaseException | None] = queue.Queue(maxsize=4096)
         self._stop = threading.Event()
@@ -234,7 +234,7 @@ class _Flow:
         # One sentinel for all readers: each puts it back for the next.
         self._hand(None)
 
-    def _hand(self, item: Item | None) -> bool:
+    def _hand(self, item: Source | None) -> bool:
         while not self._stop.is_set():
             try:
                 self._todo.put(item, timeout=TICK)
@@ -274,7 +274,7 @@ class _Flow:
                 self._reading -= 1
                 self._readers.pop(threading.current_thread(), None)
 
-    def _read(self, reader: VideoReader, item: Item) -> None:
+    def _read(self, reader: VideoReader, item: Source) -> None:
         start = time.perf_counter()
         try:
             work = self._decode(reader, item, start)
@@ -288,18 +288,13 @@ class _Flow:
             self._stats.decoded += seconds
             self._stats.blocked += time.perf_counter() - start - seconds
 
-    def _decode(self, reader: VideoReader, item: Item, start: float) -> Work:
+    def _decode(self, reader: VideoReader, item: Source, start: float) -> Work:
         """Read one clip; whatever happens on the way is this clip's own failure."""
-        if item.error is not None:
-            raise item.error
         try:
-            with object_store.local_copy(item.location, self._stop) as path:
-                clip = self._pipe._classifier.read(path, reader)
+            with opened(item, self._stop) as found:
+                clip = self._pipe._classifier.read(found, reader)
             model = self._pipe._classifier
             return prepare(item, clip, model.engine.unit_frames, model.uses_frame_indices, start)
-        except InputError as error:
-            # The person named the clip, not a temporary file.
-            raise InputError(item.path, error.problem, error.remedy, kind=error.kind) from None
         except VidclsError:
             raise
         except MemoryError:
@@ -309,7 +304,7 @@ class _Flow:
             problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
             raise InputError(item.path, problem, "please report it", kind="internal") from None
 
-    def _fail(self, item: Item, error: InputError, seconds: float) -> None:
+    def _fail(self, item: Source, error: InputError, seconds: float) -> None:
         row = self._pipe._classifier.failed(item.path, error).row
         self._finish(finish(item, row, seconds=seconds, error=error))
 

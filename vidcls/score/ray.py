@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from vidcls.errors import DependencyError, DeviceError, VidclsError
-from vidcls.score.listing import Item
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
+from vidcls.video.sources import Source
 
 TICK = 0.25  # seconds between looks at Ctrl-C
 BLOCK = 64  # clips that an actor gets at once: what one that dies may lose, and what comes back together
@@ -138,7 +138,7 @@ class RayRunner:
         if self._started:
             self._ray.shutdown()
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         """Score clips; see ``Scorer``.
 
         Raises:
@@ -167,7 +167,7 @@ class RayRunner:
             stop.set()
             self._left = _drain(arrived)
 
-    def _work(self, items: Iterable[Item], arrived: queue.Queue[Any], stop: threading.Event) -> None:
+    def _work(self, items: Iterable[Source], arrived: queue.Queue[Any], stop: threading.Event) -> None:
         try:
             iterator = iter(items)
             while portion := list(islice(iterator, PORTION)):
@@ -183,7 +183,7 @@ class RayRunner:
             text = f"{type(error).__name__}: {str(error).strip()[-300:]}"
             arrived.put(DeviceError("ray", f"the cluster failed ({text})", "start the same command again"))
 
-    def _portion(self, items: list[Item]) -> Iterator[Result]:
+    def _portion(self, items: list[Source]) -> Iterator[Result]:
         import ray.data
 
         context = ray.data.DataContext.get_current()
@@ -244,7 +244,7 @@ class ScoreActor:
     """
 
     def __init__(self, setup: Setup) -> None:
-        self._todo: queue.Queue[Item | None] = queue.Queue()
+        self._todo: queue.Queue[Source | None] = queue.Queue()
         self._done: queue.Queue[Result | BaseException] = queue.Queue()
         self._pipeline = setup.pipeline()
         self._name = uuid.uuid4().hex

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from vidcls.errors import OutputError, UsageError
-from vidcls.score.listing import Item
 from vidcls.video import object_store
+from vidcls.video.sources import Source
 
 State = tuple[int | None, int | None]  # size in bytes, time of change in ns
 
@@ -185,7 +185,7 @@ class Journal:
 
     # Clips
 
-    def claim(self, item: Item, retry_failed: bool = False) -> Claim:
+    def claim(self, item: Source, retry_failed: bool = False) -> Claim:
         """Say whether a clip is to be scored, and if so take it: the same path is not given out again.
 
         A clip whose file has changed since is scored anew. One whose file is gone keeps the row it has.

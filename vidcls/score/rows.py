@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidcls.errors import InputError
-from vidcls.score.listing import Item
+from vidcls.video.sources import Source
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Result:
         video_seconds: How much of video it was.
     """
 
-    item: Item
+    item: Source
     row: dict[str, Any]
     kind: str | None = None
     video_seconds: float = 0.0
 
 
 def finish(
-    item: Item,
+    item: Source,
     row: Mapping[str, Any],
     *,
     seconds: float,

@@ -18,7 +18,7 @@ from vidcls.output.base import Format
 from vidcls.output.formats import FORMATS, complete_format
 from vidcls.output.jsonl import RowLines
 from vidcls.output.row import Layout
-from vidcls.score.listing import Inputs, Item
+from vidcls.score.listing import Inputs
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.pipeline import Scorer
 from vidcls.score.progress import Counts, Reporter
@@ -26,6 +26,7 @@ from vidcls.score.resume_log import Journal, Status, in_shard
 from vidcls.score.row_file import RowFile, foreign, remove_output, write_whole
 from vidcls.score.setup import Setup
 from vidcls.video import object_store
+from vidcls.video.sources import Source
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _note(store: RowFile, result: Any, summary: Summary) -> None:
         summary.examples.setdefault(result.kind, result.row["error"])
 
 
-def _pending(job: Job, journal: Journal, counts: Counts, stopped: threading.Event) -> Iterator[Item]:
+def _pending(job: Job, journal: Journal, counts: Counts, stopped: threading.Event) -> Iterator[Source]:
     """Yield the clips that need scoring, each once."""
     for item in job.inputs:
         if stopped.is_set():

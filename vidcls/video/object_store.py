@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from vidcls.errors import DependencyError, InputError
-from vidcls.video import sources
-from vidcls.video.sources import MAX_CLIP_BYTES, MAX_FETCH_SECONDS, is_video_name
 from vidcls.video.urls import is_url, scheme_of
 
 COPY_BLOCK = 1 << 20  # bytes
@@ -59,8 +56,8 @@ def open_binary(path: str) -> IO[bytes]:
     return stream
 
 
-def find(path: str) -> Iterator[str]:
-    """Yield the addresses of the videos at or below ``path``, or that match it as a pattern."""
+def find(path: str, is_wanted: Callable[[str], bool], recursive: bool = True) -> Iterator[str]:
+    """Yield the addresses of the wanted files at or below ``path``, or of all that match it as a pattern."""
     system, name = filesystem(path)
     if any(letter in name for letter in "*?["):
         for found in system.glob(name):
@@ -69,9 +66,9 @@ def find(path: str) -> Iterator[str]:
     if system.isfile(name):
         yield path
         return
-    for _, _, files in system.walk(name, detail=True):
+    for _, _, files in system.walk(name, detail=True, maxdepth=None if recursive else 1):
         for entry in files.values():
-            if is_video_name(entry["name"]):
+            if is_wanted(entry["name"]):
                 yield system.unstrip_protocol(entry["name"])
 
 
@@ -96,54 +93,33 @@ def state(location: str) -> tuple[int | None, int | None]:
     return found.st_size, found.st_mtime_ns
 
 
-@contextlib.contextmanager
-def local_copy(location: str, stop: threading.Event | None = None) -> Iterator[str]:
-    """Give the path of a clip on this machine; what had to be fetched for that is deleted afterwards.
+def copy(address: str, path: Path, max_bytes: int, seconds: float, stop: threading.Event | None) -> None:
+    """Copy a clip to a file of this machine.
 
     Args:
-        location: A path or an address.
-        stop: Ends the fetching when set, from any thread.
+        address: Where it is.
+        path: The file, which is there already.
+        max_bytes: How large it may be.
+        seconds: How long it may take.
+        stop: Ends it when set, from any thread.
 
     Raises:
         InputError: It cannot be fetched.
     """
-    if is_url(location):
-        source = sources.fetch(sources.Source(location, None), stop)
-        if source.error is not None:
-            raise source.error
-        try:
-            yield str(source.clip)
-        finally:
-            sources.discard(source)
-    elif is_remote(location):
-        path = _fetch(location, stop)
-        try:
-            yield str(path)
-        finally:
-            path.unlink(missing_ok=True)
-    else:
-        yield location
-
-
-def _fetch(location: str, stop: threading.Event | None) -> Path:
-    system, name = filesystem(location)
+    system, name = filesystem(address)
+    end = time.monotonic() + seconds
     try:
-        with sources.temporary_file(name) as path, path.open("wb") as file, system.open(name, "rb") as stream:
-            received, end = 0, time.monotonic() + MAX_FETCH_SECONDS
+        with path.open("wb") as file, system.open(name, "rb") as stream:
             while block := stream.read(COPY_BLOCK):
-                received += len(block)
-                if received > MAX_CLIP_BYTES:
-                    raise InputError(location, f"is larger than {MAX_CLIP_BYTES >> 30} GiB", kind="too_large")
-                if time.monotonic() > end or (stop is not None and stop.is_set()):
-                    raise InputError(location, "took too long to fetch, or was stopped", kind="fetch")
                 file.write(block)
-        return path
+                if file.tell() > max_bytes:
+                    raise InputError(address, f"is larger than {max_bytes >> 30} GiB", kind="too_large")
+                if time.monotonic() > end or (stop is not None and stop.is_set()):
+                    raise InputError(address, "took too long to fetch, or was stopped", kind="fetch")
     except FileNotFoundError:
-        raise InputError(location, "no such file", "check the address", kind="not_found") from None
+        raise InputError(address, "no such file", "check the address", kind="not_found") from None
     except OSError as error:
-        raise InputError(
-            location, f"cannot be fetched ({error})", "check the address", kind="fetch"
-        ) from None
+        raise InputError(address, f"cannot be fetched ({error})", "check the address", kind="fetch") from None
 
 
 def upload(path: Path, address: str) -> None:
