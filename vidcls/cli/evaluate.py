@@ -85,9 +85,9 @@ def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_js
     from vidcls.evaluation.report import summary_lines
 
     if as_json:
-        import json
+        from vidcls.output.text import json_text
 
-        print(json.dumps(to_json(report, labels, about), ensure_ascii=False))
+        print(json_text(to_json(report, labels, about)))
         return
     for name, value in summary_lines(report):
         print(f"{name:<18} {value:>8}")

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcls.cli import options as o
+from vidcls.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vidcls.config import ModelSpec, Registry
 
-HEADINGS = ("name", "architecture", "dataset", "frames", "top-1", "params M", "GMACs", "license", "weights")
-NUMBERS = ("frames", "top-1", "params M", "GMACs")
+HEADINGS = (
+    *("name", "dataset", "top-1", "MB", "weights"),
+    *("params M", "GMACs", "frames", "architecture", "license"),
+)
+NUMBERS = ("frames", "top-1", "MB", "params M", "GMACs")
 # What a narrow terminal goes without, in this order; a name mostly tells the architecture.
-DISPENSABLE = ("license", "architecture", "dataset", "frames", "weights")
+DISPENSABLE = ("license", "architecture", "frames", "GMACs", "params M", "weights", "MB", "dataset")
 MAX_CELL = 18  # characters of a license or data set in the table
+WEIGHTS = {True: "here", False: "to fetch", None: "none"}
 
 
 def models(
@@ -27,98 +34,117 @@ def models(
             metavar="[NAME]", autocompletion=o.complete_models, help="Show every detail of this model."
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only models of this data set, such as kinetics400 or ssv2."),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only architectures that start with this, such as vivit."),
+    ] = None,
+    has_weights: Annotated[
+        bool, typer.Option("--has-weights", help="Only models that come with weights.")
+    ] = False,
+    toys: Annotated[
+        bool, typer.Option("--toys", help="Show the tiny untrained models for tests too.")
+    ] = False,
     json: o.JsonOption = False,
     registry: o.RegistryOption = None,
 ) -> None:
-    """List the models that vidcls knows, or show one in detail.
+    """List the models that vidcls knows, or show one in detail; those that can run at once come first.
 
-    Parameters and multiply-adds (10⁹, one view) are given as ours | published; top-1 is the authors' own.
+    MB is the size of the fp32 weights. Parameters and multiply-adds (10⁹, one view) are counted here | published;
+    top-1 (%) is as published. Output that is not a terminal or JSON holds all models, toys included.
+
+    Examples: `vidcls models --data kinetics400 --has-weights`, `vidcls models vivit-b-16x2-k400-hf`
     """
     from vidcls.config import load_registry
+    from vidcls.zoo.catalog import select
 
     known = load_registry(registry)
+    terminal = sys.stdout.isatty()
+    toys = toys or json or not terminal
+    found = select(known, dataset=data, family=family, has_weights=has_weights, toys=toys)
     if name is not None:
         spec = known[name]
         print(
             json_module.dumps(entry(spec), indent=2) if json else _details(spec, spec.name == known.default)
         )
     elif json:
-        print(json_module.dumps([entry(spec) for spec in known.values()], indent=2))
-    elif sys.stdout.isatty():
-        _print_table(known)
+        print(json_module.dumps([entry(spec) for spec in found], indent=2))
+    elif terminal:
+        _print_table(found, known)
     else:
-        print("\t".join(HEADINGS))
-        for spec in known.values():
-            print("\t".join(cells(spec)))
+        for line in (HEADINGS, *map(cells, found)):
+            print("\t".join(line))
 
 
 def entry(spec: ModelSpec) -> dict[str, Any]:
     """Return an entry as plain data, with ``present``: whether its weights are on this machine."""
-    return {**spec.model_dump(mode="json"), "present": _present(spec)}
+    from vidcls.zoo.catalog import is_present
+
+    return {**spec.model_dump(mode="json"), "present": is_present(spec)}
 
 
 def cells(spec: ModelSpec) -> tuple[str, ...]:
     """Return an entry as one line of the table."""
+    from vidcls.zoo.catalog import is_present
+
     published, ours = spec.published, spec.ours
-    present = _present(spec)
-    return (
-        spec.name,
-        spec.architecture,
-        spec.dataset or "-",
-        str(spec.input.num_frames),
+    figures = (
         "-" if published.top1 is None else f"{published.top1:.1f}",
-        _pair(
-            None if ours is None else f"{ours.params / 1e6:.1f}",
-            None if published.params is None else f"{published.params / 1e6:.1f}",
-        ),
-        _pair(
-            None if ours is None else _gmacs(ours.gmacs),
-            None if published.gmacs is None else _gmacs(published.gmacs),
-        ),
-        spec.license or "-",
-        "none" if present is None else "here" if present else "to fetch",
+        "-" if ours is None else f"{4 * ours.params / 1e6:.{0 if ours.params > 1e6 else 1}f}",
+        WEIGHTS[is_present(spec)],
+        _pair(_millions, None if ours is None else ours.params, published.params),
+        _pair(_gmacs, None if ours is None else ours.gmacs, published.gmacs),
+        str(spec.input.num_frames),
     )
+    texts = (spec.name, spec.dataset or "-"), (spec.architecture, spec.license or "-")
+    return (*map(printable, texts[0]), *figures, *map(printable, texts[1]))
 
 
-def _pair(ours: str | None, published: str | None) -> str:
-    return f"{ours or '-'} | {published or '-'}"
+def _pair(text: Callable[[float], str], ours: float | None, published: float | None) -> str:
+    return " | ".join("-" if value is None else text(value) for value in (ours, published))
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.1f}"
 
 
 def _gmacs(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.3f}"
 
 
-def _present(spec: ModelSpec) -> bool | None:
-    if spec.weights is None:
-        return None
-    from vidcls.zoo.weights import is_present
-
-    return is_present(spec.weights)
-
-
-def _print_table(known: Registry) -> None:
+def _print_table(found: list[ModelSpec], known: Registry) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    rows = [dict(zip(HEADINGS, map(_cut, cells(spec)), strict=True)) for spec in known.values()]
-    widths = {heading: max(len(heading), *(len(row[heading]) for row in rows)) for heading in HEADINGS}
+    rows = [dict(zip(HEADINGS, map(_cut, cells(spec)), strict=True)) for spec in found]
+    for row in rows:
+        row["name"] += " *" if row["name"] == known.default else ""
+    widths = {heading: max(len(heading), *(len(row[heading]) for row in rows), 0) for heading in HEADINGS}
     shown = _columns(widths, console.width)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in shown:
         table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
     for row in rows:
-        style = "bold" if row["name"] == known.default else None
         # Text, not markup: an entry of the person's own may hold square brackets.
-        table.add_row(*(Text(row[heading]) for heading in shown), style=style)
+        table.add_row(*(Text(row[heading]) for heading in shown))
     console.print(table)
+    console.print(Text("\n".join(["", *_notes(len(found), known, shown)])))
+
+
+def _notes(count: int, known: Registry, shown: list[str]) -> list[str]:
+    """Return what a person must know to read the table."""
+    notes = [f"{count} of {len(known)} models; * default: {known.default or 'none'}."]
+    if "params M" in shown or "GMACs" in shown:
+        notes.append("Parameters (10⁶) and multiply-adds (10⁹, one view): counted here | published.")
     hidden = [heading for heading in HEADINGS if heading not in shown]
-    wider = f"; a wider terminal shows {', '.join(hidden)} too" if hidden else ""
-    console.print(
-        f"\nParameters (10⁶) and multiply-adds (10⁹, one view): ours | published{wider}.\n"
-        f"{len(known)} models; default: {known.default or 'none'}. `vidcls models NAME` shows one in detail."
-    )
+    if hidden:
+        notes.append(f"A wider terminal shows {', '.join(hidden)} too.")
+    return [*notes, "`vidcls models NAME` shows one in detail."]
 
 
 def _columns(widths: dict[str, int], room: int) -> list[str]:
@@ -133,20 +159,20 @@ def _columns(widths: dict[str, int], room: int) -> list[str]:
 
 def _cut(cell: str) -> str:
     # Names, figures and architectures are shorter or must be whole; descriptions of data sets need not be.
-    return (
-        cell
-        if len(cell) <= MAX_CELL or " " not in cell or "|" in cell
-        else f"{cell[: MAX_CELL - 1].rstrip()}…"
-    )
+    whole = len(cell) <= MAX_CELL or " " not in cell or "|" in cell
+    return cell if whole else f"{cell[: MAX_CELL - 1].rstrip()}…"
 
 
 def _details(spec: ModelSpec, default: bool) -> str:
     import yaml
 
     data = {key: value for key, value in entry(spec).items() if value not in (None, {}, [])}
-    data["input"] = {key: value for key, value in data["input"].items() if value is not None}
-    data["published"] = {key: value for key, value in data["published"].items() if value is not None}
+    for part in ("input", "published"):
+        data[part] = {key: value for key, value in data.get(part, {}).items() if value is not None}
     if default:
         data["default"] = True
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    options: dict[str, Any] = {"sort_keys": False, "width": 100, "default_flow_style": None}
+    text: str = yaml.safe_dump(data, allow_unicode=True, **options)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(data, allow_unicode=False, **options)  # the same, with escapes
     return text.rstrip("\n")

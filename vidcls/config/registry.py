@@ -49,11 +49,33 @@ class Registry(Mapping[str, ModelSpec]):
             return self._models[name]
         except KeyError:
             raise UsageError(
-                name, f"no such model{nearest(name, self._models)}", "`vidcls models` lists them all"
+                name, f"no such model{self._nearest(name)}", "`vidcls models` lists them all"
             ) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._models
+
+    def _nearest(self, name: str) -> str:
+        """Suggest a model that can run where ``name`` is how the names of several start, else the nearest name."""
+        found = [
+            spec for spec in self._models.values() if spec.weights and spec.name.startswith(name.lower())
+        ]
+        if not name or not found:
+            return nearest(name, self._models)
+        # Bundled weights need no network, and those of the hub are fetched in the most reliable way.
+        best = min(found, key=lambda spec: (*_reach(spec), len(spec.name)))
+        return f", did you mean {best.name!r}?"
+
+    def with_weights(self, architecture: str) -> list[str]:
+        """Return the names of an architecture's entries that have weights, those that are easiest to have first."""
+        found = [spec for spec in self._models.values() if spec.weights and spec.architecture == architecture]
+        return [spec.name for spec in sorted(found, key=_reach)]
+
+
+def _reach(spec: ModelSpec) -> tuple[bool, bool]:
+    """Sort by how easily weights are had: bundled ones first, then those of the hub."""
+    weights = spec.weights
+    return weights is None or weights.bundled is None, weights is None or weights.hub is None
 
 
 def builtin_registry_path() -> Path:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from vidcls.errors import UsageError, printable
 from vidcls.output.base import Format, Values
-from vidcls.output.text import escape_surrogates, json_text
+from vidcls.output.text import escape_json, json_text
 
 
 class JsonLines(Format):
@@ -34,7 +34,7 @@ class RowLines(JsonLines):
 
     def row(self, row: Values) -> bytes:
         """Return the row's line."""
-        return f"{escape_surrogates(json.dumps(dict(row), ensure_ascii=False))}\n".encode()
+        return f"{escape_json(json.dumps(dict(row), ensure_ascii=False))}\n".encode()
 
 
 class Json(Format):

@@ -31,6 +31,8 @@ class Stdout(Sink):
     """Standard output, flushed after every row so that a pipe's reader sees it at once."""
 
     def write(self, data: bytes) -> None:
+        if sys.stdout.isatty():
+            data = b"".join(map(_shown, data.splitlines(keepends=True)))
         try:
             sys.stdout.flush()
             raw = getattr(sys.stdout, "buffer", None)
@@ -45,6 +47,12 @@ class Stdout(Sink):
             raise
         except OSError as error:
             raise write_error("stdout", error) from None
+
+
+def _shown(line: bytes) -> bytes:
+    """A line of CSV or text as a person may see it: what would steer the terminal is an escape."""
+    text = line.decode("utf-8", "backslashreplace")
+    return "".join(c if c in "\t\n\r" else printable(c) for c in text).encode()
 
 
 class File(Sink):

@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# What is not valid Unicode, and what would steer a terminal; JSON and the rest of C0 have escapes of their own.
+_ESCAPED = re.compile(
+    "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
 
 
 def json_text(record: Mapping[str, Any], indent: int | None = None) -> str:
@@ -17,12 +20,15 @@ def json_text(record: Mapping[str, Any], indent: int | None = None) -> str:
         text = json.dumps(dict(record), ensure_ascii=False, indent=indent, allow_nan=False)
     except (TypeError, ValueError):  # rare enough to look for what it is only then
         text = json.dumps(finite(dict(record)), ensure_ascii=False, indent=indent, allow_nan=False)
-    return escape_surrogates(text)
+    return escape_json(text)
 
 
-def escape_surrogates(text: str) -> str:
-    """Escape in JSON what is not valid Unicode: json.loads gives back the same string, os.fsencode the same bytes."""
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+def escape_json(text: str) -> str:
+    """Escape in JSON what is not valid Unicode or would steer a terminal.
+
+    ``json.loads`` gives back the same string, and ``os.fsencode`` the same bytes.
+    """
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def finite(value: Any) -> Any:

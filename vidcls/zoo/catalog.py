@@ -19,7 +19,7 @@ def list_models(
     """Return the names of models, those whose weights are on this machine first.
 
     Args:
-        dataset: Part of the name of the data set that they were trained on, such as ``kinetics400``.
+        dataset: Part of the name of the data set that they were trained on, such as ``kinetics400`` or ``k400``.
         family: What their architecture's name starts with, such as ``vivit``.
         has_weights: Leave out architectures without weights.
         registry: A registry, or a file that is laid over the one that comes with vidcls.
@@ -51,7 +51,7 @@ def select(
     found = [
         spec
         for spec in known.values()
-        if (dataset is None or _plain(dataset) in _plain(spec.dataset or ""))
+        if (dataset is None or _is_of(spec, dataset))
         and (family is None or spec.architecture.startswith(family.lower()))
         and (spec.weights is not None or not has_weights)
         and (toys or not is_toy(spec))
@@ -74,6 +74,11 @@ def is_present(spec: ModelSpec) -> bool | None:
 def is_toy(spec: ModelSpec) -> bool:
     """Whether an entry is a model that only tests use."""
     return spec.weights is None and TOY in spec.name.split("-")
+
+
+def _is_of(spec: ModelSpec, dataset: str) -> bool:
+    """Whether a model is of a data set, by that one's name or by its short form in the model's: ``ssv2``, ``k400``."""
+    return _plain(dataset) in _plain(spec.dataset or "") or dataset.lower() in spec.name.split("-")
 
 
 def _plain(name: str) -> str:

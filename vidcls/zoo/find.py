@@ -132,10 +132,11 @@ def find_model(
     wanted: str | WeightsSpec | None = given if given is not None else entry.weights if entry else None
     if wanted is None:
         assert entry is not None
+        alike = ", ".join(known.with_weights(entry.architecture)[:3]) or "`vidcls models` lists them"
         raise WeightsError(
             entry.name,
             "this architecture has no weights of its own",
-            "pass weights=PATH, choose a model that has some (`vidcls models`), or run it untrained "
+            f"pass weights=PATH, choose a model that has some ({alike}), or run it untrained "
             "with random_weights=True",
         )
     from vidcls.zoo.weights import resolve
