@@ -21,12 +21,12 @@ from vidcls.evaluation.evaluate import evaluate, evaluation_setup
 from vidcls.evaluation.metrics import Scored, calibration, make_report
 from vidcls.evaluation.report import write_report
 from vidcls.evaluation.samples import read_samples
-from vidcls.score.listing import Item
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.pipeline import Scorer
 from vidcls.score.rows import Result
 from vidcls.training.trainer import train
 from vidcls.video.reader import VideoReader
+from vidcls.video.sources import Source
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.scorer, name)
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result | None]:
+    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         results = self.scorer.run(items)
         with contextlib.closing(results):  # type: ignore[type-var]
             for result in results:

@@ -305,7 +305,7 @@ def test_a_journal_that_cannot_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     out = tmp_path / "out.jsonl"
 
     def full(self: Journal, *arguments: Any) -> None:
-        raise self._failure(sqlite3.OperationalError("database or disk is full"))
+        raise self._database.failure(sqlite3.OperationalError("database or disk is full"))
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "commit", full)

@@ -62,8 +62,14 @@ class Format:
         yield self.end()
 
     @classmethod
-    def read(cls, path: str) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+    def read(
+        cls, path: str, length: int | None = None
+    ) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
         """Return the settings, where the file has them, and the rows of a file; only where it ``keeps_types``.
+
+        Args:
+            path: The file.
+            length: Bytes of it that count, where what follows may be torn.
 
         Raises:
             UsageError: The file is damaged.

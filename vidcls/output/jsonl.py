@@ -24,9 +24,11 @@ class JsonLines(Format):
         return f"{json_text(row)}\n".encode()
 
     @classmethod
-    def read(cls, path: str) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+    def read(
+        cls, path: str, length: int | None = None
+    ) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
         """Return no settings and the rows; see ``Format``."""
-        return None, _rows(path)
+        return None, _rows(path, length)
 
 
 class RowLines(JsonLines):
@@ -53,13 +55,17 @@ class Json(Format):
         return b"[]\n" if self._before == Json._before else b"\n]\n"
 
 
-def _rows(path: str) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as lines:
+def _rows(path: str, length: int | None) -> Iterator[dict[str, Any]]:
+    place = 0
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
+            place += len(line)
+            if length is not None and place > length:
+                return
             try:
                 row = json.loads(line)
             except ValueError:
                 row = None
-            if not isinstance(row, dict):
+            if not isinstance(row, dict) or not isinstance(row.get("path"), str):
                 raise UsageError(printable(path), f"line {number} is not a row", "score that part again")
             yield row

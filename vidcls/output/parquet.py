@@ -58,7 +58,9 @@ class Parquet(Format):
         self._group.clear()
 
     @classmethod
-    def read(cls, path: str) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+    def read(
+        cls, path: str, length: int | None = None
+    ) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
         """Return settings and rows; see ``Format``."""
         need_pyarrow(path)
         import pyarrow as pa

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from vidcls.errors import UsageError, printable
 from vidcls.output.base import Format
 from vidcls.output.formats import FORMATS, complete_format
 from vidcls.output.row import Layout
+from vidcls.score.database import APPLICATION, VERSION
 from vidcls.score.resume_log import key_of
 from vidcls.score.row_file import write_whole
 
@@ -29,21 +32,23 @@ class Part:
         path: Its file.
         settings: As the journal has them, or a Parquet file itself.
         finished: Whether all its clips have their rows; None where only the journal could tell and there is none.
+        length: Bytes of the file that the journal vouches for; None as above.
     """
 
     path: Path
     settings: dict[str, Any]
     finished: bool | None
+    length: int | None = None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield its rows."""
-        return _format(self.path).read(str(self.path))[1]
+        return _format(self.path).read(str(self.path), self.length)[1]
 
 
 def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite: bool = False) -> int:
     """Join the parts into one file and return how many rows it has.
 
-    A clip that is in several parts keeps its first row without an error. Memory stays flat.
+    A clip that is in several parts keeps its first row without an error, and of one part its latest. Memory stays flat.
 
     Args:
         output: Ends in .jsonl, .csv or .parquet, whatever the parts are.
@@ -89,24 +94,57 @@ def open_part(path: str) -> Part:
         raise UsageError(path, "no such file", "check that this part has been scored to its end")
     journal = Path(f"{path}.journal")
     facts = _facts(journal) if journal.exists() else {}
-    settings = format.read(path)[0]
-    if settings is None and "settings" in facts:
-        settings = json.loads(facts["settings"])
+    settings = format.read(path)[0] or facts.get("settings")
     if settings is None:
-        raise UsageError(
-            path, "its journal is missing, and with it its settings", f"put {journal.name} beside it"
-        )
-    return Part(place, settings, facts["finished"] == "1" if "finished" in facts else None)
-
-
-def _facts(journal: Path) -> dict[str, str]:
+        problem = "its journal is missing, and with it its settings"
+        raise UsageError(printable(path), problem, f"put {printable(journal.name)} beside it")
     try:
-        with contextlib.closing(sqlite3.connect(journal, timeout=0.2)) as connection:
-            return dict(connection.execute("SELECT name, value FROM meta"))
-    except sqlite3.Error as error:
+        Layout.of(settings)
+    except (KeyError, TypeError):
+        raise UsageError(printable(path), "was not written by vidcls score", "name what it wrote") from None
+    return Part(place, settings, facts.get("finished"), facts.get("length") if format.appendable else None)
+
+
+def _facts(journal: Path) -> dict[str, Any]:
+    """Read what a part's journal says of it: its ``settings``, ``finished``, ``length``."""
+    name = printable(str(journal))
+    try:
+        with (
+            _readable(journal) as place,
+            contextlib.closing(sqlite3.connect(place, timeout=0.2)) as connection,
+        ):
+            kind = [
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("application_id", "user_version")
+            ]
+            if kind != [APPLICATION, VERSION]:
+                raise ValueError("it is another program's, or of another version")
+            found = dict(connection.execute("SELECT name, value FROM meta"))
+        settings = json.loads(found["settings"])
+        Layout.of(settings)  # it is what one needs to know of rows
+        return {
+            "settings": settings,
+            "finished": found.get("finished") == "1",
+            "length": int(found["length"]),
+        }
+    except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
         if "locked" in str(error):
-            raise UsageError(str(journal), "this part is still being scored", "wait for it") from None
-        raise UsageError(str(journal), f"cannot be read ({error})", "score that part again") from None
+            raise UsageError(name, "this part is still being scored", "wait for it") from None
+        problem = f"is no journal of ours, or damaged ({error})"
+        raise UsageError(name, problem, "score that part again with overwrite=True") from None
+
+
+@contextlib.contextmanager
+def _readable(journal: Path) -> Iterator[Path]:
+    """Give a journal that SQLite can open: it writes beside what it reads, which read-only media do not allow."""
+    if os.access(journal.parent, os.W_OK) and os.access(journal, os.W_OK):
+        yield journal
+        return
+    with tempfile.TemporaryDirectory(prefix="vidcls-merge-") as folder:
+        for suffix in ("", "-wal"):  # what a killed process had committed may be in the second one alone
+            if Path(f"{journal}{suffix}").exists():
+                shutil.copyfile(f"{journal}{suffix}", Path(folder) / f"journal{suffix}")
+        yield Path(folder) / "journal"
 
 
 def _common(parts: list[Part]) -> dict[str, Any]:
@@ -159,7 +197,8 @@ class _Choice:
                 failed = row.get("error") is not None
                 self._table.execute(
                     "INSERT INTO chosen VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET part = excluded.part, "
-                    "number = excluded.number, failed = excluded.failed WHERE failed > excluded.failed",
+                    "number = excluded.number, failed = excluded.failed "
+                    "WHERE failed > excluded.failed OR part = excluded.part",
                     (key_of(row["path"]), index, number, failed),
                 )
         self._table.execute("COMMIT")

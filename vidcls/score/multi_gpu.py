@@ -260,8 +260,9 @@ def serve(connection: Connection, setup: Setup, device: str, processes: int) -> 
     Sends ``("ready", (settings, labels))``, then ``("results", ([Result], stats))`` as they come, or
     ``("error", error)``.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Both reach the whole group, and ending in order is the parent's business: it closes the connection.
+        signal.signal(number, signal.SIG_IGN)
     try:
         pipeline = setup.pipeline(device, processes)
     except VidclsError as error:

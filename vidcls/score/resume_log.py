@@ -1,6 +1,6 @@
 """What is done already: a SQLite file beside the output. It survives being killed, and keeps a second process out.
 
-Rows themselves are text in a file of their own (`sink`); the journal holds, for each clip, where its row is there,
+Rows themselves are text in a file of their own (`row_file`); the journal holds, for each clip, where its row is there,
 the clip's size and time of change when it was scored, and why it failed if it did. Text comes to the disk first, then
 the journal's commit that counts it, so what the journal names is always there, and text beyond the recorded length
 is of a commit that never was.
@@ -19,20 +19,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import OutputError, UsageError
+from vidcls.errors import OutputError, UsageError, printable
+from vidcls.score.database import DamagedJournalError, Database
 from vidcls.video import object_store
 from vidcls.video.sources import Source
 
 State = tuple[int | None, int | None]  # size in bytes, time of change in ns
 
-CACHE_KIB = 65536  # of SQLite's pages in memory: a million keys fit
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rows (
-    key BLOB PRIMARY KEY, run INTEGER NOT NULL, kind TEXT, size INTEGER, changed INTEGER,
-    start INTEGER NOT NULL, length INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
+INT64 = range(-(1 << 63), 1 << 63)
 
 
 class Status(Enum):
@@ -65,7 +59,11 @@ def key_of(path: str) -> bytes:
     """Return 16 bytes that stand for a clip; ``./a//b.mp4`` and ``a/b.mp4`` are one."""
     if "://" not in path and ".." not in path:
         path = os.path.normpath(path)
-    return hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
+    try:
+        data = os.fsencode(path)
+    except UnicodeEncodeError:  # a name that no file has, as a manifest may hold it
+        data = path.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def in_shard(path: str, shard: tuple[int, int]) -> bool:
@@ -90,46 +88,35 @@ class Journal:
         self._lock = threading.RLock()
         self._open: dict[bytes, State] = {}  # given out, not scored yet
         self._taken: dict[bytes, State] = {}  # scored, not on the disk yet
-        self._connection = self._connect()
-        self.run = int(self.get("run") or 0) + 1
-
-    def _connect(self) -> sqlite3.Connection:
-        if not self.path.parent.is_dir():
-            raise OutputError(
-                self._output, f"the folder {self.path.parent} does not exist", "create it first"
-            )
+        self._database = Database(path, output)
         try:
-            connection = sqlite3.connect(
-                self.path, timeout=0.2, isolation_level=None, check_same_thread=False, cached_statements=32
-            )
-        except sqlite3.Error as error:
-            raise self._failure(error) from None
-        try:
-            # The lock is the system's, on the file itself: it ends with this process, however that ends.
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-            connection.execute("BEGIN EXCLUSIVE")
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                connection.execute(statement)
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            connection.close()
-            raise self._failure(error) from None
-        return connection
+            self.run = (self.number("run") or 0) + 1
+        except OutputError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the lock."""
-        self._connection.close()
+        self._database.close()
 
     # Facts about the whole output
 
     def get(self, name: str) -> str | None:
         """Return a fact, or None."""
-        with self._lock:
-            found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if found is None else str(found[0])
+        found = self._database.query("SELECT value FROM meta WHERE name = ?", (name,))
+        return str(found[0][0]) if found else None
+
+    def number(self, name: str) -> int | None:
+        """Return a fact that is a number, or None.
+
+        Raises:
+            DamagedJournalError: It is none.
+        """
+        text = self.get(name)
+        try:
+            return None if text is None else int(text)
+        except ValueError:
+            raise self._database.damaged(f"its {name} is not a number") from None
 
     def put(self, **facts: Any) -> None:
         """Note facts durably.
@@ -137,7 +124,7 @@ class Journal:
         Raises:
             OutputError: The disk is full.
         """
-        with self._writing() as connection:
+        with self._database.transaction() as connection:
             self._put(connection, facts)
 
     def _put(self, connection: sqlite3.Connection, facts: dict[str, Any]) -> None:
@@ -147,8 +134,13 @@ class Journal:
 
     def settings(self) -> dict[str, Any] | None:
         """Return the settings under which the rows were made; None for a new journal."""
-        text = self.get("settings")
-        return None if text is None else json.loads(text)
+        try:
+            settings = json.loads(self.get("settings") or "null")
+        except ValueError:
+            raise self._database.damaged("its settings are not JSON") from None
+        if settings is not None and not isinstance(settings, dict):
+            raise self._database.damaged("its settings are not a record")
+        return settings
 
     def check(self, settings: dict[str, Any]) -> None:
         """Hold this run's settings to those of the rows that are there.
@@ -173,11 +165,14 @@ class Journal:
     def is_replacement_under_way(self, settings: dict[str, Any]) -> bool:
         """Whether an output was begun with ``reset`` under the same settings and is not finished yet."""
         unfinished = self.get("replaces") is not None and self.get("finished") == "0"
-        return unfinished and self.settings() == settings
+        try:
+            return unfinished and self.settings() == settings
+        except DamagedJournalError:
+            return False
 
     def reset(self) -> None:
         """Forget everything, so that a new output can replace the one that is there."""
-        with self._writing() as connection:
+        with self._database.transaction() as connection:
             connection.execute("DELETE FROM rows")
             connection.execute("DELETE FROM meta")
             self._put(connection, {"begun": 1, "replaces": 1})
@@ -198,15 +193,13 @@ class Journal:
         with self._lock:
             if key in self._open or key in self._taken:
                 return Claim(Status.DUPLICATE)
-            found = self._connection.execute(
-                "SELECT run, kind, size, changed FROM rows WHERE key = ?", (key,)
-            ).fetchone()
-        if found is not None and found[0] == self.run:
+            found = self._database.query("SELECT run, kind, size, changed FROM rows WHERE key = ?", (key,))
+        if found and found[0][0] == self.run:
             return Claim(Status.DUPLICATE)
-        state = (None, None) if item.error is not None else object_store.state(item.location)
-        if found is not None:
-            kind = found[1]
-            unchanged = state == (found[2], found[3]) or state[0] is None
+        state = (None, None) if item.error is not None else _state(item)
+        if found:
+            kind = found[0][1]
+            unchanged = state == found[0][2:] or state[0] is None
             if unchanged and not (retry_failed and kind is not None):
                 return Claim(Status.DONE, kind)
         with self._lock:
@@ -223,7 +216,7 @@ class Journal:
         for entry in entries:
             key = key_of(entry.path)
             rows.append((key, self.run, entry.kind, *self._taken[key], entry.start, entry.length))
-        with self._writing() as connection:
+        with self._database.transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._put(connection, {"length": length, "run": self.run})
         with self._lock:
@@ -241,24 +234,21 @@ class Journal:
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Return how many rows there are, and how many failed in which way."""
-        with self._lock:
-            total = self._connection.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
-            failed = self._connection.execute(
-                "SELECT kind, COUNT(*) FROM rows WHERE kind IS NOT NULL GROUP BY kind ORDER BY COUNT(*) DESC"
-            ).fetchall()
+        total = self._database.query("SELECT COUNT(*) FROM rows")[0][0]
+        failed = self._database.query(
+            "SELECT kind, COUNT(*) FROM rows WHERE kind IS NOT NULL GROUP BY kind ORDER BY COUNT(*) DESC"
+        )
         return total, dict(failed)
 
     # Where the rows are
 
     def live_bytes(self) -> int:
         """Return how long the text of all rows is that no later row has replaced."""
-        with self._lock:
-            return int(self._connection.execute("SELECT COALESCE(SUM(length), 0) FROM rows").fetchone()[0])
+        return int(self._database.query("SELECT COALESCE(SUM(length), 0) FROM rows")[0][0])
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yield start and length (bytes) of each row's text, in the order of the file."""
-        with self._lock:
-            yield from self._connection.execute("SELECT start, length FROM rows ORDER BY start")
+        yield from self._database.stream("SELECT start, length FROM rows ORDER BY start")
 
     def packed(self, header: int, length: int) -> None:
         """Note that the text now has all rows in their order without gaps, after ``header`` bytes.
@@ -266,7 +256,7 @@ class Journal:
         Raises:
             OutputError: The disk is full.
         """
-        with self._writing() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 "CREATE TEMP TABLE moved (key BLOB PRIMARY KEY, start INTEGER NOT NULL) WITHOUT ROWID"
             )
@@ -279,54 +269,40 @@ class Journal:
             connection.execute("DELETE FROM meta WHERE name = 'packing'")
             self._put(connection, {"length": length})
 
-    def _writing(self) -> _Transaction:
-        return _Transaction(self)
 
-    def _failure(self, error: sqlite3.Error) -> OutputError:
-        text = str(error)
-        if "locked" in text:
-            return OutputError(
-                self._output, "another process is writing it", "wait for that one, or choose another output"
-            )
-        if "not a database" in text or "malformed" in text:
-            return OutputError(
-                str(self.path), f"is no journal of ours ({text})", "move it away, or pass overwrite=True"
-            )
-        return OutputError(
-            str(self.path), f"cannot be written ({text})", "free some space or choose another place"
-        )
+def open_journal(path: Path, output: str, *, overwrite: bool) -> Journal:
+    """Open an output's journal; with ``overwrite`` one that cannot be used is replaced.
 
-
-class _Transaction:
-    """All or nothing, on the disk when it ends."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._journal._lock.acquire()
+    Raises:
+        DamagedJournalError: It cannot be used.
+        OutputError: Another process has it, or it cannot be written.
+    """
+    try:
+        return Journal(path, output)
+    except DamagedJournalError:
+        if not overwrite:
+            raise
+    for suffix in ("", "-wal", "-shm"):
         try:
-            self._journal._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            self._journal._lock.release()
-            raise self._journal._failure(error) from None
-        return self._journal._connection
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            problem = f"cannot be replaced ({error.strerror or error})"
+            raise OutputError(printable(str(path)), problem, "remove it yourself") from None
+    return Journal(path, output)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        connection = self._journal._connection
-        try:
-            if kind is None:
-                connection.execute("COMMIT")
-            elif connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as failure:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise self._journal._failure(failure) from None
-        finally:
-            self._journal._lock.release()
-        if isinstance(error, sqlite3.Error):
-            raise self._journal._failure(error) from None
+
+def _state(item: Source) -> State:
+    """Return a clip's size and time of change, as SQLite can hold them; nothing of a clip may end the run here."""
+    try:
+        size, changed = object_store.state(item.location)
+    except Exception:  # reading the clip says what is wrong with it
+        return None, None
+    return _storable(size), _storable(changed)
+
+
+def _storable(number: int | None) -> int | None:
+    """Return a number as SQLite can hold it: a file may be dated in the year 3000, or before 1678."""
+    return number if number is None or number in INT64 else number % (1 << 63)
 
 
 def _brief(settings: dict[str, Any], name: str) -> str:

@@ -54,15 +54,15 @@ class RowFile:
 
     def _recover(self) -> int:
         """Return the length that the journal vouches for, after making the file anew where there is none yet."""
-        recorded = self._journal.get("length")
+        recorded = self._journal.number("length")
         size = self.path.stat().st_size if self.path.exists() else None
         if recorded is None:
             return self._begin(size)
-        if size is None or size < int(recorded):
+        if size is None or size < recorded:
             return self._packed(size)
         if self._journal.get("packing") is not None:
             self._journal.put(packing=0)
-        return int(recorded)
+        return recorded
 
     def _begin(self, size: int | None) -> int:
         if size is not None and self._journal.get("begun") is None:

@@ -18,11 +18,12 @@ from vidcls.output.base import Format
 from vidcls.output.formats import FORMATS, complete_format
 from vidcls.output.jsonl import RowLines
 from vidcls.output.row import Layout
+from vidcls.paths import temporary_path
 from vidcls.score.listing import Inputs
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.pipeline import Scorer
 from vidcls.score.progress import Counts, Reporter
-from vidcls.score.resume_log import Journal, Status, in_shard
+from vidcls.score.resume_log import Journal, Status, in_shard, open_journal
 from vidcls.score.row_file import RowFile, foreign, remove_output, write_whole
 from vidcls.score.setup import Setup
 from vidcls.video import object_store
@@ -110,9 +111,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
     places = OutputPaths(job.output)
     places.format()  # what it needs is installed, or this says so before anything is done
     columns = job.inputs.columns()
-    if job.overwrite and places.journal.exists():
-        _check_replaceable(places)
-    journal = Journal(places.journal, printable(job.output))
+    journal = open_journal(places.journal, printable(job.output), overwrite=job.overwrite)
     try:
         # Loaded while the lock is held and before anything is thrown away: a mistyped model costs no results.
         scorer = job.make_scorer(job.setup)
@@ -133,7 +132,10 @@ def _score(
     settings: dict[str, Any],
     reporter_options: dict[str, Any],
 ) -> Summary:
-    # The same command goes on where it was when it was killed, with --overwrite too.
+    for path in {places.rows, places.target}:
+        # What a killed process left: nobody else writes here while the journal is locked.
+        remove_output([temporary_path(path, alone=True)])
+    # The same command goes on where it was when it was killed, with ``overwrite`` too.
     if job.overwrite and not journal.is_replacement_under_way(settings):
         journal.reset()
         remove_output([places.rows, *([] if places.remote else [places.target])])
@@ -257,14 +259,6 @@ def _count_once(summary: Summary, journal: Journal) -> None:
         counts.skipped = earlier
     for kind, count in counts.failed_before.items():
         counts.failed_before[kind] = min(count, failed.get(kind, 0) - counts.failed[kind])
-
-
-def _check_replaceable(places: OutputPaths) -> None:
-    """With --overwrite a journal that is damaged goes too; one that another process uses is refused later."""
-    with places.journal.open("rb") as file:
-        start = file.read(16)
-    if start and start != b"SQLite format 3\0":
-        remove_output([places.journal])
 
 
 @contextlib.contextmanager

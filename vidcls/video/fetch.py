@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidcls.errors import InputError
+from vidcls.errors import DependencyError, InputError
 from vidcls.video import object_store
 from vidcls.video.sources import Source, is_address
 from vidcls.video.urls import is_url
@@ -36,8 +36,10 @@ def fetch(source: Source, stop: threading.Event | None = None) -> Source:
             else:
                 object_store.copy(source.path, path, MAX_BYTES, MAX_SECONDS, stop)
             return Source(source.path, str(path), columns=source.columns)
-    except InputError as error:
-        return Source(source.path, None, error, source.columns)
+    except (InputError, DependencyError) as error:
+        # A package that one address needs is missing for that one alone.
+        failure = InputError(source.path, error.problem, error.remedy, kind=error.kind)
+        return Source(source.path, None, failure, source.columns)
     except OSError as error:
         problem = f"cannot be saved in {tempfile.gettempdir()} ({error.strerror or error})"
         remedy = "make room there, or let TMPDIR name another folder"
