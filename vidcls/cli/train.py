@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options
 
 DATA, OPTIMIZATION, MACHINE = "Advanced: data", "Advanced: optimization", "Advanced: machine"
+PROBE = "With --probe"
 
 
 def complete_recipes(incomplete: str) -> list[str]:
@@ -58,10 +59,18 @@ class DataOptions(Options):
         Option("--directions-matter", rich_help_panel=DATA, help="Left and right carry meaning: never flip."),
     ] = False
 
-    def overrides(self) -> dict[str, Any]:
-        """Return the keys of a recipe that these options set."""
+    def overrides(self, clips: str | None) -> dict[str, Any]:
+        """Return the keys of a recipe that these options set; ``clips`` is the command's argument.
+
+        Raises:
+            UsageError: The clips are given twice.
+        """
+        if clips is not None and self.data is not None:
+            from vidcls.errors import UsageError
+
+            raise UsageError("data", f"is given twice, as {clips!r} and {self.data!r}", "give it once")
         return {
-            "data": self.data,
+            "data": self.data if clips is None else clips,
             "val": self.val,
             "videos": str(self.videos) if self.videos else None,
             "labels": self.labels,
@@ -137,10 +146,57 @@ class OptimizationOptions(Options):
         }
 
 
+@dataclass(frozen=True)
+class ProbeOptions(Options):
+    """A linear classifier on a frozen model, in place of training all of it."""
+
+    probe: Annotated[
+        bool,
+        Option(
+            "--probe",
+            help="Fit a linear classifier on the frozen model's embeddings: minutes on a CPU, with cross-validated "
+            "accuracy.",
+        ),
+    ] = False
+    num_views: Annotated[
+        int | None,
+        Option(
+            "--views",
+            min=1,
+            max=64,
+            rich_help_panel=PROBE,
+            help="Temporal views per clip.  [default: the model's]",
+        ),
+    ] = None
+    flip: Annotated[bool, Option("--flip", rich_help_panel=PROBE, help="Learn from mirrored views too.")] = (
+        False
+    )
+    balanced: Annotated[
+        bool,
+        Option("--balanced", rich_help_panel=PROBE, help="Give small classes as much weight as large ones."),
+    ] = False
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the keys of a recipe that these options set.
+
+        Raises:
+            UsageError: An option is given without ``probe``.
+        """
+        if not self.probe and (self.num_views is not None or self.flip or self.balanced):
+            from vidcls.errors import UsageError
+
+            raise UsageError("probe", "is missing, and --views, --flip and --balanced need it", "add it")
+        return {"input": {"num_views": self.num_views}, "augment": {"flip": 0.5 if self.flip else None}}
+
+
 def train(
     output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder of the run.")],
     data: DataOptions,
     optimization: OptimizationOptions,
+    probe: ProbeOptions,
+    clips: Annotated[
+        str | None, Argument(metavar="[CLIPS]", help="Training set, as --data.", show_default=False)
+    ] = None,
     model: Annotated[
         str | None,
         Option("--model", "-m", autocompletion=o.complete_models, metavar="NAME", help="Model name."),
@@ -181,6 +237,8 @@ def train(
 ) -> None:
     """Train or fine-tune a model; several GPUs with ``accelerate launch -m vidcls train …``.
 
+    With --probe the model is frozen and only a linear classifier is fitted: `vidcls train clips/ --probe -o mine/`.
+
     The run's folder gets best.safetensors, which `vidcls predict --weights` takes, metrics.jsonl, curves.png, and
     all that --resume needs. Prints the path of the best weights.
     """
@@ -190,14 +248,16 @@ def train(
         raise UsageError(
             "device", f"{device!r} is unknown", "use auto or cpu; accelerate launch chooses GPUs"
         )
-    overrides = {
-        "model": model,
-        "registry": str(registry) if registry else None,
-        **data.overrides(),
-        **optimization.overrides(),
-    }
-    from vidcls.training.recipe_file import plan_run
+    from vidcls.training.recipe_file import merge, plan_run
 
+    overrides = merge(data.overrides(clips), probe.overrides())
+    overrides |= {"model": model, "registry": str(registry) if registry else None, **optimization.overrides()}
+    if probe.probe:
+        from vidcls.training.probe.run import train_probe
+
+        recipe, _ = plan_run(output, config, overrides, settings or [], resume=False)
+        print(train_probe(recipe, output, device=device, balanced=probe.balanced, quiet=quiet).weights)
+        return
     recipe, resuming = plan_run(output, config, overrides, settings or [], resume)
     from vidcls.training.prepare import Prepared
     from vidcls.training.trainer import train

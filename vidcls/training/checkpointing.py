@@ -111,13 +111,22 @@ def prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
         raise UsageError(
             str(out), "already holds a run", "continue it with resume=True, or name another output=FOLDER"
         )
+    make_folder(out)
+    return load_state(out) if resume else None
+
+
+def make_folder(out: Path) -> None:
+    """Make a run's folder.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             str(out), f"cannot be made ({error.strerror})", "name another output=FOLDER"
         ) from None
-    return load_state(out) if resume else None
 
 
 def save_weights(

@@ -71,12 +71,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class BadClips:
-    """The clips that could not be read, in a table beside the run."""
+    """The clips that could not be read, in a table beside the run.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The table.
+        fresh: Start anew; otherwise the table that is there is continued.
+    """
+
+    def __init__(self, path: Path, fresh: bool = False) -> None:
         self.path = path
         self.reasons: dict[str, str] = {}
-        if path.exists():
+        if fresh:
+            path.unlink(missing_ok=True)
+        elif path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
 

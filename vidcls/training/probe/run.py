@@ -1,0 +1,217 @@
+"""``vidcls train --probe``: embed each clip once, fit a linear classifier, say how good it is, write a checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls.errors import InputError, UsageError
+from vidcls.inference.embed import Embedder, EmbeddingCache
+from vidcls.output.progress import ProgressBar
+from vidcls.paths import cache_dir
+from vidcls.training import checkpointing, logs
+from vidcls.training.data.listing import Sample
+from vidcls.training.data.sets import Data, load_data
+from vidcls.training.groups import number_groups
+from vidcls.training.probe import figures
+from vidcls.training.probe.fit import (
+    FOLDS,
+    Embedded,
+    LinearProbe,
+    cross_validated,
+    fit_best,
+    learning_curve,
+    logistic_regression,
+)
+from vidcls.training.recipe import Recipe
+
+REPORT = "probe.json"
+CONFUSION = "confusion.csv"
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The outcome of a probe.
+
+    Attributes:
+        weights: The checkpoint.
+        probe: The classifier in it.
+        figures: How good it is on clips that it had not seen; None where there were too few to tell.
+        bad_clips: How many clips could not be read.
+    """
+
+    weights: Path
+    probe: LinearProbe
+    figures: figures.Figures | None
+    bad_clips: int
+
+
+def train_probe(
+    recipe: Recipe, out: Path, *, device: str = "auto", balanced: bool = False, quiet: bool = False
+) -> ProbeResult:
+    """Fit a linear classifier on the embeddings of a frozen model.
+
+    Args:
+        recipe: Its ``model`` or ``init.from``, data, ``input`` and ``seed`` count; ``augment.flip``, where given, adds
+            mirrored views.
+        out: The run's folder; what a probe wrote there before is replaced.
+        device: Where the model runs.
+        balanced: Weight classes by the inverse of their number of clips.
+        quiet: Print nothing but warnings.
+
+    Raises:
+        UsageError: The data has mistakes, or fewer than two classes.
+        DependencyError: scikit-learn is not installed.
+        OutputError: The run's files cannot be written.
+    """
+    logistic_regression()
+    if (out / checkpointing.STATE).exists():
+        raise UsageError(str(out), "holds a training run", "name another output=FOLDER")
+    checkpointing.make_folder(out)
+    say = (lambda text: None) if quiet else logs.message
+    started = time.perf_counter()
+    # Logits are averaged over views: a linear classifier of mean embeddings is that, and no softmax in between.
+    view = {**recipe.input, "average": "logits"}
+    embedder = Embedder(recipe.model, recipe.init.source, view, device, recipe.registry)
+    data = _checked(load_data(recipe, embedder.spec), recipe)
+    for note in data.notes:
+        say(note)
+    bad = logs.BadClips(out / logs.BAD_CLIPS, fresh=True)
+    cache = EmbeddingCache(cache_dir() / "embeddings", {**embedder.settings(), "mirrored": _mirrors(recipe)})
+    work = _Embedding(embedder, cache, bad, quiet, _mirrors(recipe))
+    train = work.embed(*_of(data.train), "training clips")
+    val = None if data.val is None else work.embed(*_of(data.val), "validation clips")
+    say(
+        f"embedded {work.made} clips in {time.perf_counter() - started:.1f} s, {work.found} were in the cache"
+    )
+    labels, seed = data.labels, recipe.seed
+    probe = fit_best(train, len(labels), seed, balanced)
+    found = _measure(probe, train, val, len(labels), seed, balanced)
+    for line in (
+        figures.lines(found, labels) if found else ["too few clips of a class to tell how good it is"]
+    ):
+        say(line)
+    weights = _write(out, embedder, probe, labels, recipe, found)
+    say(f"finished in {time.perf_counter() - started:.1f} s")
+    return ProbeResult(weights, probe, found, len(bad))
+
+
+def _checked(data: Data, recipe: Recipe) -> Data:
+    if recipe.heads or data.train is None:
+        raise UsageError("probe", "needs clips with one label each", "leave heads and synthetic data out")
+    if len(set(data.train[1])) < 2:
+        raise UsageError(str(recipe.data), "all clips are of one class", "give clips of two classes or more")
+    return data
+
+
+def _mirrors(recipe: Recipe) -> bool:
+    """Whether mirrored views are learned from: only where the recipe asks for flips, since left may mean left."""
+    asked = "flip" in recipe.augment.model_fields_set and recipe.augment.flip > 0
+    return asked and not recipe.augment.directions_matter
+
+
+def _of(part: tuple[list[Sample], list[tuple[int, ...]]] | None) -> tuple[list[Sample], list[int]]:
+    assert part is not None
+    return part[0], [ids[0] for ids in part[1]]
+
+
+class _Embedding:
+    """Embeds sets of clips, by the cache where it has them; a clip that cannot be read is left out and reported."""
+
+    def __init__(
+        self, embedder: Embedder, cache: EmbeddingCache, bad: logs.BadClips, quiet: bool, mirrors: bool
+    ) -> None:
+        self.embedder, self.cache, self.bad = embedder, cache, bad
+        self.quiet, self.mirrors = quiet, mirrors
+        self.made = self.found = 0
+
+    def embed(self, samples: Sequence[Sample], ids: Sequence[int], what: str) -> Embedded:
+        """Embeddings of all clips that can be read.
+
+        Raises:
+            UsageError: None can.
+        """
+        kept: list[int] = []
+        rows: list[NDArray[np.float32]] = []
+        with ProgressBar(f"embedding {what}", len(samples), unit="clips", shown=not self.quiet) as bar:
+            for index, sample in enumerate(samples):
+                try:
+                    rows.append(self._one(sample.path))
+                    kept.append(index)
+                except InputError as error:
+                    self.bad.add(((sample.path, f"{error.problem} ({error.kind})"),))
+                bar.update(index + 1)
+        if not kept:
+            raise UsageError("data", f"none of the {len(samples)} {what} can be read", "check the files")
+        views = np.stack(rows)
+        own = views.shape[1] // 2 if self.mirrors else views.shape[1]
+        paths = [samples[index].path for index in kept]
+        groups = number_groups(paths, [getattr(samples[index], "group", "") for index in kept])
+        return Embedded(views[:, :own], views[:, own:], np.array(ids)[kept], groups)
+
+    def _one(self, path: str) -> NDArray[np.float32]:
+        """Embeddings of the views of a clip, then those of the mirrored views where they are wanted."""
+        stored = self.cache.get(path)
+        if stored is not None:
+            self.found += 1
+            return stored
+        made = self.embedder.embed(path, self.mirrors)
+        self.cache.put(path, made)
+        self.made += 1
+        return made
+
+
+def _measure(
+    probe: LinearProbe, train: Embedded, val: Embedded | None, num_classes: int, seed: int, balanced: bool
+) -> figures.Figures | None:
+    """Figures on the validation set, or else by cross-validation."""
+    curve = list(learning_curve(train, num_classes, probe.strength, seed, balanced))
+    if val is not None:
+        return figures.measure("validation set", probe.logits(val.rows), val.ids, val.groups, curve)
+    crossed = cross_validated(train, num_classes, seed, balanced)
+    if crossed is None:
+        return None
+    logits, strengths = crossed
+    method = f"{len(strengths)}-fold cross-validation"
+    return figures.measure(method, logits, train.ids, train.groups, curve)
+
+
+def _write(
+    out: Path,
+    embedder: Embedder,
+    probe: LinearProbe,
+    labels: Sequence[str],
+    recipe: Recipe,
+    found: figures.Figures | None,
+) -> Path:
+    """Write the checkpoint, the class names, the figures and the confusion matrix."""
+    about: dict[str, Any] = {
+        "strength": probe.strength,
+        "folds": FOLDS,
+        "labels": list(labels),
+        "figures": None if found is None else found.as_dict(),
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
+    }
+    weights = out / checkpointing.BEST
+    model = embedder.model_with(probe.weight, probe.bias)
+    checkpointing.save_weights(weights, model, embedder.spec.input, labels, {"probe": about})
+    checkpointing.write_text(out / checkpointing.LABELS, "".join(f"{name}\n" for name in labels))
+    checkpointing.write_text(out / REPORT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    if found is not None:
+        _write_confusion(out / CONFUSION, found, labels)
+    return weights
+
+
+def _write_confusion(path: Path, found: figures.Figures, labels: Sequence[str]) -> None:
+    with checkpointing.replaced(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("true label", *labels))
+        writer.writerows((name, *row) for name, row in zip(labels, found.confusion, strict=True))
