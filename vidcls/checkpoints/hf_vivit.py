@@ -8,7 +8,8 @@ from typing import Any
 
 from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
-from vidcls.checkpoints.vivit_tensors import cat, finish, split_keywords, tubelet_of
+from vidcls.checkpoints.resizing import finish, split_keywords
+from vidcls.checkpoints.vivit_tensors import cat, tubelet_of
 from vidcls.models.sizes import pair, triple
 
 NAME = "hf_vivit"

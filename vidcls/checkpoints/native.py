@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.checkpoints.metadata import KEY, VERSION, parse_record
-from vidcls.checkpoints.vivit_tensors import finish, split_keywords
+from vidcls.checkpoints.resizing import finish, split_keywords
 from vidcls.errors import CheckpointError, OutputError
 from vidcls.models import ARCHITECTURES
 from vidcls.paths import replacing
@@ -30,8 +30,8 @@ def matches(raw: Raw) -> bool:
 def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:
     """Read a file that `save_checkpoint` wrote.
 
-    ``num_frames`` and ``image_size`` may differ from the file's; ViViT's position embeddings are then
-    interpolated.
+    ``num_frames`` and ``image_size`` may differ from the file's; position embeddings are then interpolated
+    (`vidcls.checkpoints.resizing`), and a note says so.
 
     Raises:
         CheckpointError: The metadata is damaged or of a newer version, or a keyword contradicts it.

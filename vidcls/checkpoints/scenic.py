@@ -14,15 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
-from vidcls.checkpoints.vivit_tensors import (
-    cat,
-    finish,
-    frame_grid,
-    joint_grid,
-    short_side,
-    split_keywords,
-    tubelet_of,
-)
+from vidcls.checkpoints.resizing import finish, short_side, split_keywords
+from vidcls.checkpoints.vivit_tensors import cat, frame_grid, joint_grid, tubelet_of
 
 NAME = "scenic"
 

@@ -27,7 +27,7 @@ from vidcls.checkpoints.timesformer_input import read_settings, stored_input
 from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle, vit_checkpoint
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models.sizes import pair
-from vidcls.models.timesformer import TimeSformer, resize_nearest_1d
+from vidcls.models.timesformer import TimeSformer, resize_nearest_1d, resize_places
 
 NAME = "timesformer_fb"
 
@@ -146,11 +146,6 @@ def fit(
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
     return found, state, (*notes, *more)
-
-
-def resize_places(positions: Tensor, places: int) -> Tensor:
-    """Resize position embeddings (1, 1 + n, d) to (1, 1 + places, d): nearest over the flat row of patches."""
-    return torch.cat([positions[:, :1].float(), resize_nearest_1d(positions[:, 1:].float(), places)], dim=1)
 
 
 def inflate_image_vit(

@@ -173,22 +173,31 @@ def settle(raw: Raw, found: dict[str, Any], given: dict[str, Any]) -> dict[str, 
         CheckpointError: A keyword contradicts the file.
     """
     for key in sorted(found.keys() & given.keys()):
-        if not _agree(found[key], given[key]):
-            remedy = (
-                "load it as it is, then call reset_head()"
-                if key == "num_classes"
-                else "leave the keyword out"
-            )
-            raise raw.error(f"has {key} {found[key]}, but {key}={given[key]} was given", remedy)
+        contradicts(raw, key, found[key], given[key])
     return {**given, **found}
 
 
+def contradicts(raw: Raw, key: str, found: Any, given: Any) -> None:
+    """Refuse a keyword of the caller's that says otherwise than the file.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    if not _agree(found, given):
+        wants_head = key == "num_classes"
+        remedy = "load it as it is, then call reset_head()" if wants_head else "leave the keyword out"
+        raise raw.error(f"has {key} {found}, but {key}={given} was given", remedy)
+
+
 def _agree(found: Any, given: Any) -> bool:
-    if isinstance(found, tuple):
-        return found == ((given,) * len(found) if isinstance(given, int) else tuple(given))
-    if isinstance(found, float):
-        return math.isclose(found, float(given), rel_tol=1e-6)
-    return bool(found == given)
+    try:
+        if isinstance(found, tuple):
+            return found == ((given,) * len(found) if isinstance(given, int) else tuple(given))
+        if isinstance(found, float):
+            return math.isclose(found, float(given), rel_tol=1e-6)
+    except (TypeError, ValueError):
+        return False
+    return bool(found == (tuple(given) if isinstance(given, list) else given))
 
 
 def vit_checkpoint(

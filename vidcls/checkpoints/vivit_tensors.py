@@ -3,110 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw
+from vidcls.checkpoints.base import Raw
 from vidcls.errors import CheckpointError
-from vidcls.models import ARCHITECTURES
-from vidcls.models.sizes import pair, triple
-
-# What a caller may change about a checkpoint: the position embeddings are then interpolated.
-RESIZABLE = ("num_frames", "image_size")
-
-
-def split_keywords(
-    raw: Raw, architecture: str, found: dict[str, Any], given: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the caller's keywords into what the file leaves open and the sizes to change.
-
-    Args:
-        raw: The file, for errors.
-        architecture: What it holds.
-        found: Keywords that the file determines.
-        given: The caller's.
-
-    Returns:
-        ``found`` with what the file leaves open, and the sizes that the caller wants instead of the file's.
-
-    Raises:
-        CheckpointError: A keyword is unknown to the architecture, or contradicts the file.
-    """
-    known = {field.name for field in fields(ARCHITECTURES[architecture][0])}
-    config, wanted = dict(found), {}
-    for key, value in given.items():
-        if key not in known:
-            raise raw.error(f"holds {architecture}, which takes no {key}", "leave the keyword out")
-        if key in RESIZABLE:
-            wanted[key] = pair(value) if key == "image_size" else int(value)
-        elif key not in found:
-            config[key] = value
-        elif not _agree(found[key], value):
-            remedy = (
-                "load it as it is, then call reset_head()"
-                if key == "num_classes"
-                else "leave the keyword out"
-            )
-            raise raw.error(f"has {key} {found[key]}, but {key}={value} was given", remedy)
-    return config, wanted
-
-
-def _agree(found: Any, given: Any) -> bool:
-    if isinstance(found, tuple) and isinstance(given, int):
-        return found == (given,) * len(found)
-    return bool(found == (tuple(given) if isinstance(given, list) else given))
-
-
-def finish(
-    raw: Raw,
-    name: str,
-    architecture: str,
-    config: dict[str, Any],
-    wanted: dict[str, Any],
-    state: dict[str, Tensor],
-    **extra: Any,
-) -> Checkpoint:
-    """Change the sizes that the caller wants changed, and put the checkpoint together.
-
-    Args:
-        raw: The file, for errors.
-        name: The format's name.
-        architecture: What the file holds.
-        config: Its configuration, as in the file.
-        wanted: Some of `RESIZABLE`, to change.
-        state: Our names → tensors.
-        **extra: Further fields of `Checkpoint`; sizes in ``input`` follow ``wanted``.
-
-    Raises:
-        CheckpointError: The configuration makes no model, or the position embeddings do not fit it.
-    """
-    config_class, model_class = ARCHITECTURES[architecture]
-    new_config = {**config, **wanted}
-    resize_state = getattr(model_class, "resize_state", None)
-    if new_config != config and resize_state is not None:
-        try:
-            state = resize_state(state, config_class(**config), config_class(**new_config))
-        except (ValueError, TypeError, IndexError, ArithmeticError, RuntimeError) as error:
-            raise raw.error(str(error), "check num_frames and image_size") from error
-    if extra.get("input") is not None:
-        extra["input"] = {**extra["input"], **_input_sizes(wanted)}
-    return Checkpoint(name, architecture, new_config, state, **extra)
-
-
-def _input_sizes(wanted: dict[str, Any]) -> dict[str, Any]:
-    sizes = dict(wanted)
-    if "image_size" in sizes:
-        sizes["resize"] = short_side(sizes["image_size"])
-    return sizes
-
-
-def short_side(image_size: tuple[int, int]) -> int:
-    """The short side in pixels that frames are resized to before the crop: 256 for 224, 288 for 256 (scenic)."""
-    known = {224: 256, 256: 288}
-    return known.get(min(image_size), round(min(image_size) * 256 / 224))
+from vidcls.models.sizes import triple
 
 
 def cat(*tensors: Tensor) -> Tensor:

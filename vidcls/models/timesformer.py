@@ -239,6 +239,11 @@ def resize_nearest_1d(embeddings: Tensor, length: int) -> Tensor:
     return F.interpolate(embeddings.transpose(1, 2), size=length, mode="nearest").transpose(1, 2)
 
 
+def resize_places(positions: Tensor, places: int) -> Tensor:
+    """Resize position embeddings (1, 1 + n, d) to (1, 1 + places, d): nearest over the flat row of patches."""
+    return torch.cat([positions[:, :1].float(), resize_nearest_1d(positions[:, 1:].float(), places)], dim=1)
+
+
 class TimeSformer(nn.Module):
     """What the five schemes share: embeddings, norm and classifier. Views (b, c, t, h, w) → logits (b, k).
 

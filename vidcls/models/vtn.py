@@ -26,19 +26,11 @@ from vidcls.models.sizes import pair
 from vidcls.models.visual_transformer_config import RESNETS, VARIANTS
 from vidcls.models.vit import VisionTransformer
 from vidcls.models.vit_config import vit_config
-from vidcls.models.vtn_config import VTNConfig
+from vidcls.models.vtn_config import VIT_BACKBONES, VTNConfig
 
 # Width of one attention head where a configuration does not say how many there are.
 HEAD_DIM = 64
 TIMM_PREFIX = "timm:"
-
-VIT_BACKBONES: dict[str, dict[str, Any]] = {
-    "vit-b16": {},
-    "vit-l16": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
-    "deit-tiny": {"embed_dim": 192, "num_heads": 3},
-    "deit-small": {"embed_dim": 384, "num_heads": 6},
-    "deit-base": {},
-}
 
 
 class VTN(nn.Module):

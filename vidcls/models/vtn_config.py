@@ -9,6 +9,14 @@ from typing import Any
 from vidcls.errors import ConfigError
 from vidcls.models.sizes import pair
 
+VIT_BACKBONES: dict[str, dict[str, Any]] = {
+    "vit-b16": {},
+    "vit-l16": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "deit-tiny": {"embed_dim": 192, "num_heads": 3},
+    "deit-small": {"embed_dim": 384, "num_heads": 6},
+    "deit-base": {},
+}
+
 
 @dataclass(frozen=True)
 class VTNConfig:

@@ -25,8 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.checkpoints import Checkpoint, read_checkpoint
+from vidcls.checkpoints.resizing import resize_state
 from vidcls.checkpoints.timesformer_fb import inflate_image_vit
 from vidcls.errors import CheckpointError, ConfigError
+from vidcls.models import config_keys
 from vidcls.training.init.inflate import fit_positions, inflate_filters
 
 TEMPORAL = ("identity", "zero", "copy")
@@ -317,14 +319,19 @@ def _from_video(model: nn.Module, checkpoint: Checkpoint, subject: str) -> InitR
 
 
 def _fit_state(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Fit a ViViT's positions to the model's views; the other readers are asked for the size when they read."""
-    resize = getattr(type(model), "resize_state", None)
-    if resize is None:
-        return dict(checkpoint.state)
+    """Fit the checkpoint's positions to the model's views."""
     config: Any = model.config
-    fields = {**checkpoint.config, "num_classes": config.num_classes}
-    resized: dict[str, Tensor] = resize(checkpoint.state, type(config)(**fields), config)
-    return resized
+    keys = config_keys(checkpoint.architecture)
+    stored = {key: value for key, value in checkpoint.config.items() if key in keys}
+    old = type(config)(**{**stored, "num_classes": config.num_classes})
+    try:
+        return resize_state(checkpoint.architecture, checkpoint.state, old, config)
+    except (ValueError, RuntimeError, KeyError, IndexError) as error:
+        raise CheckpointError(
+            checkpoint.format,
+            f"its position embeddings cannot be fitted to the model's views ({error})",
+            "choose a checkpoint of the same patch size",
+        ) from error
 
 
 def _head_names(model: nn.Module) -> list[str]:
