@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from vidcls.errors import CheckpointError, VidclsError
 
+HEADLESS = "the file has no classifier (head)"
+"""The note on a checkpoint that can start a training, but classifies nothing."""
+
 MAX_DESCRIBED = 200  # entries of one list in an error; a whole model of 12 layers folds to some 20
 
 Kind = Literal["hf", "timm", "safetensors", "torch", "npz", "msgpack"]
@@ -241,12 +244,17 @@ def raise_misfit(
         problems.append(f"{len(unexpected)} unexpected ({describe_keys(unexpected)})")
     if misshapen:
         problems.append(f"{len(misshapen)} misshapen ({', '.join(misshapen)})")
-    if problems:
-        raise CheckpointError(
-            str(subject),
-            f"its tensors do not fit {architecture}: {', '.join(problems)}",
-            "check the architecture and the sizes given with it, or fetch the file again",
-        )
+    if not problems:
+        return
+    remedy = "check the architecture and the sizes given with it, or fetch the file again"
+    headless = bool(missing) and all(name.startswith("head.") for name in missing)
+    if headless and len(problems) == 1:
+        remedy = "give a fine-tuned checkpoint, or start a training from this one (train --init-from)"
+    raise CheckpointError(
+        str(subject),
+        f"{'has no classifier: ' if headless else ''}its tensors do not fit {architecture}: {', '.join(problems)}",
+        remedy,
+    )
 
 
 def describe_keys(keys: Iterable[str]) -> str:

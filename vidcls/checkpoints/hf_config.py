@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from vidcls.checkpoints.base import Raw
 from vidcls.checkpoints.class_names import class_names
@@ -18,6 +21,12 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
+
+
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a classifier's names, also where they were saved from the model without one."""
+    bare = any(name.startswith("embeddings.") for name in tensors)
+    return {f"{prefix}{name}" if bare else name: tensor for name, tensor in tensors.items()}
 
 
 def number(raw: Raw, key: str, default: float) -> float:

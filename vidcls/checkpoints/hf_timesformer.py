@@ -67,16 +67,11 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         config: ``image_size`` and ``num_frames`` to resize the embeddings; any other keyword of the architecture.
 
     Raises:
-        CheckpointError: It is ``space_only``, has no classifier, is incomplete, an entry of the configuration is
+        CheckpointError: It is ``space_only``, is incomplete, an entry of the configuration is
             unknown, or a keyword contradicts the folder.
     """
     settings = raw.meta["config"]
-    state = our_names(raw.tensors)
-    if "head.weight" not in state:
-        raise raw.error(
-            "has no classifier",
-            "give a folder saved from TimesformerForVideoClassification, not from TimesformerModel",
-        )
+    state = our_names(hf_config.with_prefix(raw.tensors, "timesformer."))
     attention = settings.get("attention_type", "divided_space_time")
     scheme = SCHEMES.get(str(attention))
     if scheme is None or scheme != find_scheme(state):
@@ -105,7 +100,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     if "image_size" in config:
         seen |= {"image_size": found["image_size"], "resize": max(found["image_size"])}
     rates["any_size"] = scheme != "timesformer-divided"
-    names = hf_config.labels(raw, found["num_classes"])
+    names = hf_config.labels(raw, found.get("num_classes", 0))
     settled_config = settle(raw, found, {**rates, **config})
     return Checkpoint(NAME, scheme, settled_config, state, labels=names, input=seen, notes=notes)
 
@@ -139,7 +134,8 @@ def _by_frame(
             "as Facebook's code does, so that it is no timesformer-space",
             'load it with architecture="vit-frames", which averages its logits over the frames',
         )
-    names = hf_config.labels(raw, state["head.weight"].shape[0])
+    head = state.get("head.weight")
+    names = None if head is None else hf_config.labels(raw, head.shape[0])
     seen = _input(raw, hf_config.whole(raw, "num_frames", 8))
     given = settle(raw, settled, config)
     vit = ViTTensors(raw, state, "hf")

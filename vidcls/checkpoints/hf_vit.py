@@ -74,9 +74,7 @@ def timm_names(raw: Raw) -> dict[str, Tensor]:
     Raises:
         CheckpointError: A tensor of a block is missing.
     """
-    tensors = raw.tensors
-    if "embeddings.cls_token" in tensors:  # saved from the bare ViTModel, without a classifier
-        tensors = {f"vit.{name}": tensor for name, tensor in tensors.items()}
+    tensors = hf_config.with_prefix(raw.tensors, "vit.")
     out: dict[str, Tensor] = {}
     block = re.compile(r"vit\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
     for name, tensor in tensors.items():

@@ -6,10 +6,21 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor
+
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
+from vidcls.checkpoints.base import (
+    HEADLESS,
+    Checkpoint,
+    Raw,
+    Rename,
+    count_layers,
+    joined,
+    rename,
+    require_tensor,
+)
 from vidcls.checkpoints.resizing import finish, split_keywords
-from vidcls.checkpoints.vivit_tensors import cat, tubelet_of
+from vidcls.checkpoints.vivit_tensors import tubelet_of
 from vidcls.models.sizes import pair, triple
 
 NAME = "hf_vivit"
@@ -32,41 +43,40 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     """
     if architecture not in (None, ARCHITECTURE):
         raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", "leave the architecture to the file")
-    found, wanted = split_keywords(raw, ARCHITECTURE, _sizes(raw), config)
-    views = _views(raw, found["tubelet_size"])
-    ignored = {
-        name for name in raw.tensors if name.startswith("vivit.pooler.")
-    }  # the classifier does not use it
-    tensors = {name: tensor for name, tensor in raw.tensors.items() if name not in ignored}
+    # Neither does the classifier use the pooler.
+    named = hf_config.with_prefix(raw.tensors, "vivit.")
+    tensors = {name: tensor for name, tensor in named.items() if not name.startswith("vivit.pooler.")}
+    found, wanted = split_keywords(raw, ARCHITECTURE, _sizes(raw, tensors), config)
+    views = _views(raw, tensors, found["tubelet_size"])
     state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
-    labels = hf_config.labels(raw, found["num_classes"])
+    labels = hf_config.labels(raw, found.get("num_classes", 0))
     sees = {**hf_config.preprocessing(raw), **views}
-    return finish(raw, NAME, ARCHITECTURE, {**found, **views}, wanted, state, labels=labels, input=sees)
+    notes = () if "num_classes" in found else (HEADLESS,)
+    return finish(
+        raw, NAME, ARCHITECTURE, {**found, **views}, wanted, state, labels=labels, input=sees, notes=notes
+    )
 
 
-def _sizes(raw: Raw) -> dict[str, Any]:
-    if "classifier.weight" not in raw.tensors:
-        raise raw.error(
-            "has no classifier", "give a folder saved from VivitForVideoClassification, not from VivitModel"
-        )
-    kernel = require_tensor(raw.tensors, "vivit.embeddings.patch_embeddings.projection.weight", raw.path)
+def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    kernel = require_tensor(tensors, "vivit.embeddings.patch_embeddings.projection.weight", raw.path)
     if kernel.ndim != 5:
         raise raw.error(f"its projection has the shape {tuple(kernel.shape)}", "it is not a ViViT's")
     dim = kernel.shape[0]
-    hidden = require_tensor(raw.tensors, f"{LAYER}.0.intermediate.dense.weight", raw.path)
+    hidden = require_tensor(tensors, f"{LAYER}.0.intermediate.dense.weight", raw.path)
     heads = hf_config.whole(raw, "num_attention_heads", 12)
     if dim % heads:
         raise raw.error(f"config.json: {heads} heads cannot share {dim} channels", "fetch the folder again")
-    return {
+    head = tensors.get("classifier.weight")
+    classes = {} if head is None or not head.ndim else {"num_classes": head.shape[0]}
+    return classes | {
         "tubelet_size": tubelet_of(raw, tuple(kernel.shape[2:])),
         "in_channels": kernel.shape[1],
         "embed_dim": dim,
-        "depth": count_layers(raw.tensors, rf"{LAYER}\.(\d+)\.".replace("vivit.", r"vivit\.", 1), raw.path),
+        "depth": count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("vivit.", r"vivit\.", 1), raw.path),
         "num_heads": heads,
         "mlp_ratio": hidden.shape[0] / dim if hidden.ndim and dim else 0.0,
-        "num_classes": require_tensor(raw.tensors, "classifier.weight", raw.path).shape[0],
         "pool": "token",
-        "qkv_bias": f"{LAYER}.0.attention.attention.query.bias" in raw.tensors,
+        "qkv_bias": f"{LAYER}.0.attention.attention.query.bias" in tensors,
         "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
         "activation": hf_config.activation(raw, "gelu_fast"),
         "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
@@ -74,7 +84,7 @@ def _sizes(raw: Raw) -> dict[str, Any]:
     }
 
 
-def _views(raw: Raw, tubelet: tuple[int, int, int]) -> dict[str, Any]:
+def _views(raw: Raw, tensors: dict[str, Tensor], tubelet: tuple[int, int, int]) -> dict[str, Any]:
     settings = raw.meta["config"]
     size, frames = settings.get("image_size", 224), settings.get("num_frames", 32)
     declared = settings.get("tubelet_size", tubelet)
@@ -91,7 +101,7 @@ def _views(raw: Raw, tubelet: tuple[int, int, int]) -> dict[str, Any]:
             f"config.json: tubelet_size is {declared}, but the projection has {tubelet}",
             "fetch the folder again",
         )
-    positions = require_tensor(raw.tensors, "vivit.embeddings.position_embeddings", raw.path)
+    positions = require_tensor(tensors, "vivit.embeddings.position_embeddings", raw.path)
     tokens = math.prod(n // step for n, step in zip(sizes, tubelet, strict=True))
     if positions.ndim != 3 or positions.shape[1] != tokens + 1:
         raise raw.error(
@@ -106,21 +116,16 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
     embeddings = "vivit.embeddings"
     yield Rename("encoder.cls_token", (f"{embeddings}.cls_token",))
     yield Rename("encoder.pos_embed", (f"{embeddings}.position_embeddings",))
-    yield from _layer("patch_embed.proj", f"{embeddings}.patch_embeddings.projection")
+    yield from joined("patch_embed.proj", f"{embeddings}.patch_embeddings.projection")
     for i in range(found["depth"]):
         ours, theirs = f"encoder.blocks.{i}", f"{LAYER}.{i}"
-        for part in ("weight", "bias") if found["qkv_bias"] else ("weight",):
-            names = tuple(f"{theirs}.attention.attention.{p}.{part}" for p in ("query", "key", "value"))
-            yield Rename(f"{ours}.attn.qkv.{part}", names, cat)
-        yield from _layer(f"{ours}.attn.proj", f"{theirs}.attention.output.dense")
-        yield from _layer(f"{ours}.norm1", f"{theirs}.layernorm_before")
-        yield from _layer(f"{ours}.norm2", f"{theirs}.layernorm_after")
-        yield from _layer(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense")
-        yield from _layer(f"{ours}.mlp.fc2", f"{theirs}.output.dense")
-    yield from _layer("encoder.norm", "vivit.layernorm")
-    yield from _layer("head", "classifier")
-
-
-def _layer(ours: str, theirs: str) -> Iterator[Rename]:
-    for part in ("weight", "bias"):
-        yield Rename(f"{ours}.{part}", (f"{theirs}.{part}",))
+        roles = (f"{theirs}.attention.attention.{role}" for role in ("query", "key", "value"))
+        yield from joined(f"{ours}.attn.qkv", *roles, bias=found["qkv_bias"])
+        yield from joined(f"{ours}.attn.proj", f"{theirs}.attention.output.dense")
+        yield from joined(f"{ours}.norm1", f"{theirs}.layernorm_before")
+        yield from joined(f"{ours}.norm2", f"{theirs}.layernorm_after")
+        yield from joined(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense")
+        yield from joined(f"{ours}.mlp.fc2", f"{theirs}.output.dense")
+    yield from joined("encoder.norm", "vivit.layernorm")
+    if "num_classes" in found:
+        yield from joined("head", "classifier")

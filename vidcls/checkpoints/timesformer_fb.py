@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.timesformer_input import read_settings, stored_input
 from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle, vit_checkpoint
@@ -138,13 +138,16 @@ def fit(
         "num_frames": frames,
         "patch_size": patch_size,
         "in_channels": in_channels,
-        "num_classes": require_tensor(state, "head.weight", raw.path, 2).shape[0],
         "embed_dim": dim,
         "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
         "num_heads": heads,
         "mlp_ratio": require_tensor(state, "blocks.0.mlp.fc1.weight", raw.path, 2).shape[0] / dim,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
     }
+    if "head.weight" in state:
+        found["num_classes"] = require_tensor(state, "head.weight", raw.path, 2).shape[0]
+    else:
+        notes.append(HEADLESS)
     return found, state, (*notes, *more)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, count_layers, require_tensor
 from vidcls.models.sizes import pair
 
 # Interpolation mode and antialias, by publisher: timm 1.0's rule for state dicts, its rule for Google's .npz
@@ -233,7 +233,7 @@ def vit_checkpoint(
         found["num_classes"] = tensors["head.weight"].shape[0]
     else:
         # Such a file can start another model, so reading it is fine; the strict load says what is missing.
-        notes += ("the file has no classifier (head)",)
+        notes += (HEADLESS,)
     if "pre_logits.0.weight" in tensors:
         found["representation_size"] = tensors["pre_logits.0.weight"].shape[0]
     own = ("head.", "pre_logits.")

@@ -25,15 +25,17 @@ from vidcls.training.recipe import Recipe
 def find_model(recipe: Recipe, registry: Registry | None = None) -> ModelSpec:
     """The registry entry that a recipe names, its ``config`` and ``input`` laid over.
 
+    Where it names none, the model is the one that its initial weights are of.
+
     Raises:
         UsageError: No model is named, or none is called so.
         ConfigError: The recipe's changes do not fit it.
     """
-    if recipe.model is None:
-        raise UsageError("model", "no model is named", "give model=NAME; `vidcls models` lists them")
     known = registry if registry is not None else load_registry()
     name = recipe.model
-    if name in known:
+    if name is None:
+        spec = _model_of_start(recipe, known)
+    elif name in known:
         spec = known[name]
     elif name in CONFIGS:
         spec = ModelSpec(name=name, architecture=name)
@@ -44,6 +46,25 @@ def find_model(recipe: Recipe, registry: Registry | None = None) -> ModelSpec:
             "`vidcls models` lists them all",
         )
     return _overlaid(spec, recipe)
+
+
+def _model_of_start(recipe: Recipe, known: Registry) -> ModelSpec:
+    """The model that a recipe means by its initial weights alone: the one that they are of.
+
+    Raises:
+        UsageError: No weights are named either.
+    """
+    source = recipe.init.source
+    if source in (None, "none"):
+        raise UsageError("model", "no model is named", "give model=NAME; `vidcls models` lists them")
+    assert source is not None
+    if source in known:
+        return known[source]
+    from vidcls.checkpoints import read_checkpoint
+    from vidcls.zoo.find import spec_of
+    from vidcls.zoo.weights import resolve
+
+    return spec_of(read_checkpoint(resolve(source)), source, known)
 
 
 def _overlaid(spec: ModelSpec, recipe: Recipe) -> ModelSpec:

@@ -376,6 +376,17 @@ def _random_module(spec: ModelSpec, num_frames: int | None) -> nn.Module:
     return module
 
 
+def spec_of(checkpoint: Checkpoint, source: str, known: Registry) -> ModelSpec:
+    """Make an entry for a checkpoint given without a name: its sizes, and how it sees a video.
+
+    Raises:
+        CheckpointError: The checkpoint's own settings are wrong.
+    """
+    entry = _completed(_spec_for(checkpoint.architecture, source, known), checkpoint.input, checkpoint.config)
+    config = {key: value for key, value in checkpoint.config.items() if key != "num_classes"}
+    return entry.model_copy(update={"config": config})
+
+
 def _spec_for(architecture: str, source: str, known: Registry) -> ModelSpec:
     """Make an entry for a checkpoint given without a name, after the bare architecture's entry in the registry."""
     alike = [spec for spec in known.values() if spec.architecture == architecture]
