@@ -49,7 +49,7 @@ class EagerEngine:
         self.precision = precision
         self.unit_frames = unit_frames(model)
         self._dtype = DTYPES[precision]
-        with _memory_errors(device):
+        with _device_errors(device):
             self.module = model.eval().to(device=device, dtype=self._dtype)
         self._forward: Callable[..., Tensor] = self.module
         self._encode: Callable[..., Tensor] = getattr(self.module, "encode_frames", self.module)
@@ -64,15 +64,15 @@ class EagerEngine:
         frame_indices: NDArray[np.int64] | None = None,
         scale_shift: ScaleShift | None = None,
     ) -> Floats:
-        with _memory_errors(self.device), torch.inference_mode():
+        with _device_errors(self.device), torch.inference_mode():
             return self._back(self._forward(self._batch(views, scale_shift), **self._indices(frame_indices)))
 
     def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
-        with _memory_errors(self.device), torch.inference_mode():
+        with _device_errors(self.device), torch.inference_mode():
             return self._back(self._encode(self._batch(units, scale_shift))[:, 0])
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
-        with _memory_errors(self.device), torch.inference_mode():
+        with _device_errors(self.device), torch.inference_mode():
             sent = self._send(features).to(self._dtype)
             return self._back(self._classify(sent, **self._indices(frame_indices)))
 
@@ -119,7 +119,7 @@ class CompiledEngine(EagerEngine):
         compilers = ("cl",) if sys.platform == "win32" else ("c++", "g++", "clang++")
         if device == "cpu" and not any(shutil.which(name) for name in compilers):
             raise DeviceError(
-                "compile", "torch.compile needs a C++ compiler here", "install g++, or --engine eager"
+                "compile", "torch.compile needs a C++ compiler here", "install g++, or use engine=eager"
             )
         super().__init__(model, device, precision)
         mode = "reduce-overhead" if device.startswith("cuda") else None
@@ -128,11 +128,24 @@ class CompiledEngine(EagerEngine):
         self._classify = torch.compile(self._classify, mode=mode)
 
 
+# What PyTorch raises where a device is at fault; the second is there from 2.8 on.
+_DEVICE_FAULTS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+
+
 @contextlib.contextmanager
-def _memory_errors(device: str) -> Iterator[None]:
+def _device_errors(device: str) -> Iterator[None]:
+    """Turn PyTorch's errors of a device into vidcls's own.
+
+    Raises:
+        DeviceError: Memory ran out, or the device failed.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            device, "out of memory", "use fewer views, a smaller batch or a smaller model"
-        ) from error
+    except RuntimeError as error:
+        first = str(error).strip().partition("\n")[0][:300]
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first:
+            remedy = "use fewer views, a smaller batch or a smaller model"
+            raise DeviceError(device, "out of memory", remedy) from error
+        if isinstance(error, _DEVICE_FAULTS):
+            raise DeviceError(device, f"failed ({first})", "try device=cpu") from error
+        raise
