@@ -221,7 +221,7 @@ def test_heads_by_the_authors_table(tmp_path: Path, width: int, heads: int) -> N
     )
     read = read_checkpoint(tmp_path / "f")
     assert read.config["num_heads"] == heads
-    assert f"{heads} as in the authors' model of width {width}" in read.notes[0]
+    assert f"its {width} channels make; {heads} are assumed" in read.notes[0]
     assert read_checkpoint(tmp_path / "f", num_heads=4).notes == ()
 
 

@@ -13,6 +13,7 @@ from vidcls.zoo.labels import MAX_BYTES, check_labels, known_lists, load_labels
 
 COUNTS = {
     "camera-motion": 10,
+    "imagenet1k": 1000,
     "kinetics400": 400,
     "kinetics600": 600,
     "kinetics700": 700,

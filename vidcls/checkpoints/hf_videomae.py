@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename
-from vidcls.checkpoints.videomae import HEADS, found_sizes
-from vidcls.checkpoints.vit_tensors import settle
+from vidcls.checkpoints.videomae import found_sizes
+from vidcls.checkpoints.vit_tensors import HEAD_DIM, HEADS, settle
 from vidcls.models.sizes import pair
 
 NAME = "hf_videomae"
@@ -29,6 +29,7 @@ BLOCK = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
+RELEASED_WIDTHS = (384, 768, 1024, 1280, 1408)
 FC_NORM_EPS = 1e-5  # torch's default; transformers does not hand its own to this one
 
 
@@ -93,11 +94,12 @@ def _heads(raw: Raw, width: int, config: dict[str, Any]) -> tuple[int, tuple[str
     given = config.get("num_heads")
     if given is not None and given != stored:
         return int(given), (f"config.json says {stored} heads; {given} were asked for",)
-    if HEADS.get(width, stored) == stored:
+    authors = HEADS.get(width, width // HEAD_DIM)
+    if width not in RELEASED_WIDTHS or authors == stored:
         return stored, ()
     note = (
-        f"config.json says {stored} heads, the authors' model of width {width} has {HEADS[width]}; computed as "
-        f"transformers does (num_heads={HEADS[width]} computes the authors')"
+        f"config.json says {stored} heads, the authors' model of width {width} has {authors}; computed as "
+        f"transformers does (num_heads={authors} computes the authors')"
     )
     return stored, (note,)
 

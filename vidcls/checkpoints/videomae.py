@@ -12,14 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
-from vidcls.checkpoints.vit_tensors import settle
+from vidcls.checkpoints.vit_tensors import head_count, settle
 from vidcls.models.sizes import pair
 from vidcls.models.videomae_config import VideoMAEConfig
 
 NAME = "videomae"
 
-# Width → heads, of all released models (S, B, L, H, g): neither 64 channels a head nor any other rule.
-HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 KINETICS_VIEWS: dict[str, Any] = {"sampling": "videomae", "stride": 4, "num_views": 5}
 SSV2_VIEWS: dict[str, Any] = {"sampling": "videomae-sparse", "stride": 1, "num_views": 2}
 SSV2_CLASSES = 174
@@ -63,13 +61,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
     refuse_unfit(raw, state)
     found = found_sizes(raw, state)
-    notes = []
-    if "num_heads" not in config:
-        config = {**config, "num_heads": _heads(raw, found["embed_dim"])}
-        notes.append(
-            f"the file does not say how many heads it has; {config['num_heads']} as in the authors' model of "
-            f"width {found['embed_dim']}"
-        )
+    heads, notes = head_count(raw, found["embed_dim"], config.get("num_heads"))
+    found["num_heads"] = heads
     sized = "num_frames" in config or "image_size" in config
     settled = {"any_size": not sized, **settle(raw, found, config)}
     size = pair(settled.get("image_size", VideoMAEConfig.image_size))
@@ -79,7 +72,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         settled,
         state,
         input=authors_input(size, found["num_classes"]),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
@@ -120,16 +113,6 @@ def found_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
         "qv_bias": "blocks.0.attn.q_bias" in state,
         "pool": "mean" if "fc_norm.weight" in state else "token",
     }
-
-
-def _heads(raw: Raw, width: int) -> int:
-    if width not in HEADS:
-        known = ", ".join(map(str, HEADS))
-        raise raw.error(
-            f"does not say how many attention heads its {width} channels make (known widths: {known})",
-            "give num_heads= as it was trained",
-        )
-    return HEADS[width]
 
 
 def authors_input(size: tuple[int, int], num_classes: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import ConfigError
 from vidcls.models import (
+    t2t_config,
     timesformer_config,
     videomae_config,
     videoprism_config,
@@ -44,6 +45,7 @@ TABLE: dict[str, tuple[type[Any], str]] = {
     "videoprism": (videoprism_config.VideoPrismConfig, "videoprism.VideoPrism"),
     "vtn": (vtn_config.VTNConfig, "vtn.VTN"),
     "vit-frames": (vit_config.ViTFramesConfig, "vit.ViTFrames"),
+    "t2t-frames": (t2t_config.T2TConfig, "t2t.T2TFrames"),
     "vt-frames": (visual_transformer_config.VTConfig, "visual_transformer.VTFrames"),
 }
 

@@ -45,7 +45,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError, nearest
-from vidcls.models.layers import init_truncated_normal, replace_head
+from vidcls.models.frames import FrameClassifier
+from vidcls.models.layers import init_truncated_normal
 from vidcls.models.resnet import ResNet
 from vidcls.models.visual_transformer_config import MODULES, VTConfig
 
@@ -264,38 +265,15 @@ class VTFPN(nn.Module):
         return torch.cat([x.mean(1) for x in projected], 1)
 
 
-class VTFrames(nn.Module):
+class VTFrames(FrameClassifier):
     """``vt-frames``: a Visual Transformer on each frame, logits averaged over them; (b, c, t, h, w) → (b, k)."""
 
     architecture: ClassVar[str] = "vt-frames"
-    uses_frame_indices: ClassVar[bool] = False
+    backbone: VTResNet | VTFPN
 
     def __init__(self, config: VTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
-        self.backbone: VTResNet | VTFPN = VTFPN(config) if config.fpn else VTResNet(config)
-        self.drop = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.backbone.embed_dim, config.num_classes)
-        init_truncated_normal(self.head)
-
-    def encode_frames(self, views: Tensor) -> Tensor:
-        """Features of each frame by itself, (b, c, t, h, w) → (b, t, d): all that the classifier needs."""
-        frames = views.transpose(1, 2)
-        features: Tensor = self.backbone(frames.flatten(0, 1))
-        return features.reshape(*frames.shape[:2], -1)
-
-    def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
-        """Logits (b, k) from features (b, t, d), averaged over the frames.
-
-        ``frame_indices`` is taken for the sake of one interface with VTN; the order of frames means nothing here.
-        """
-        logits: Tensor = self.head(self.drop(features))
-        return logits.mean(1)
-
-    def forward(self, views: Tensor) -> Tensor:
-        """Map views (b, c, t, h, w) to logits (b, k)."""
-        return self.classify(self.encode_frames(views))
+        backbone = VTFPN(config) if config.fpn else VTResNet(config)
+        super().__init__(config, backbone, backbone.embed_dim, config.dropout)
 
     def tokens(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Visual tokens of frames, and where in the picture each of them looks.
@@ -310,10 +288,6 @@ class VTFrames(nn.Module):
             shown at h' = h / 4, and the tokens are (b, 4 L, C_T).
         """
         return self.backbone.tokens(frame)
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)
 
 
 def build_backbone(name: str, **config: Any) -> VTResNet | VTFPN:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
+from vidcls.models.frames import FrameClassifier
 from vidcls.models.layers import (
     Block,
     init_lecun_normal,
     init_truncated_normal,
     linear_drop_path,
-    replace_head,
     run_blocks,
 )
 from vidcls.models.sizes import pair
@@ -102,43 +102,20 @@ class VisionTransformer(nn.Module):
         return z
 
 
-class ViTFrames(nn.Module):
+class ViTFrames(FrameClassifier):
     """``vit-frames``: an image ViT on each frame, logits averaged over the frames; (b, c, t, h, w) → (b, k)."""
 
     architecture: ClassVar[str] = "vit-frames"
-    uses_frame_indices: ClassVar[bool] = False
 
     def __init__(self, config: ViTFramesConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
-        self.backbone = VisionTransformer(config)
-        dim = config.embed_dim
+        super().__init__(config, VisionTransformer(config), config.representation_size or config.embed_dim)
         self.pre_logits: nn.Module = nn.Identity()
         if config.representation_size is not None:
-            self.pre_logits = nn.Sequential(nn.Linear(dim, config.representation_size), nn.Tanh())
+            layer = nn.Linear(config.embed_dim, config.representation_size)
+            self.pre_logits = nn.Sequential(layer, nn.Tanh())
             init_truncated_normal(self.pre_logits)
-        self.head = nn.Linear(config.representation_size or dim, config.num_classes)
-        init_truncated_normal(self.head)
 
-    def encode_frames(self, views: Tensor) -> Tensor:
-        """Features of each frame by itself, (b, c, t, h, w) → (b, t, d): all that the classifier needs."""
-        frames = views.transpose(1, 2)
-        features: Tensor = self.pre_logits(self.backbone(frames.flatten(0, 1)))
-        return features.view(*frames.shape[:2], -1)
-
-    def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
-        """Logits (b, k) from features (b, t, d), averaged over the frames.
-
-        ``frame_indices`` is taken for the sake of one interface with VTN; the order of frames means nothing here.
-        """
-        logits: Tensor = self.head(features)
-        return logits.mean(1)
-
-    def forward(self, views: Tensor) -> Tensor:
-        """Map views (b, c, t, h, w) to logits (b, k)."""
-        return self.classify(self.encode_frames(views))
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)
+    def features(self, frames: Tensor) -> Tensor:
+        """See `FrameClassifier.features`."""
+        features: Tensor = self.pre_logits(self.backbone(frames))
+        return features

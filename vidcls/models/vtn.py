@@ -23,6 +23,8 @@ from vidcls.models.layers import init_truncated_normal
 from vidcls.models.longformer import Longformer
 from vidcls.models.resnet import ResNet
 from vidcls.models.sizes import pair
+from vidcls.models.t2t import T2TViT
+from vidcls.models.t2t_config import T2T_VARIANTS, T2TConfig
 from vidcls.models.visual_transformer_config import RESNETS, VARIANTS
 from vidcls.models.vit import VisionTransformer
 from vidcls.models.vit_config import vit_config
@@ -169,7 +171,7 @@ class PooledResNet(ResNet):
 
 def backbone_names() -> tuple[str, ...]:
     """Return the names that ``backbone`` takes, besides ``timm:NAME``."""
-    return (*VIT_BACKBONES, *RESNETS, *VARIANTS)
+    return (*VIT_BACKBONES, *RESNETS, *T2T_VARIANTS, *VARIANTS)
 
 
 def build_backbone(
@@ -190,6 +192,8 @@ def build_backbone(
     if isinstance(backbone, dict):
         keywords = {**backbone, **sizes}
         variant = keywords.pop("variant", None)
+        if variant in T2T_VARIANTS:
+            return T2TViT(T2TConfig(**{**T2T_VARIANTS[variant], **keywords}))
         if variant is not None:
             return visual_transformer.build_backbone(variant, **keywords)
         return VisionTransformer(vit_config(keywords))
@@ -200,6 +204,8 @@ def build_backbone(
         return VisionTransformer(vit_config({**VIT_BACKBONES[name], **sizes}))
     if name in RESNETS:
         return PooledResNet(name, in_channels)
+    if name in T2T_VARIANTS:
+        return T2TViT(T2TConfig(**T2T_VARIANTS[name], **sizes))
     if name in VARIANTS:
         return visual_transformer.build_backbone(name, **sizes)
     raise ConfigError(
