@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from tests.score import faults
 from tests.score.test_run import rows_of
 from vidcls.errors import DeviceError
 from vidcls.inference.load import load
-from vidcls.score import Job, batching, score
+from vidcls.score import Job, batching, multi_gpu, score
 from vidcls.score.batching import Batcher
 from vidcls.score.listing import Inputs
 from vidcls.score.multi_gpu import Fleet, local_scorer
@@ -257,6 +258,63 @@ def test_an_unforeseen_failure_is_that_clips_own(folder: Path) -> None:
     assert kinds == {**dict.fromkeys("012345678"), "3": "internal", "5": "memory"}
 
 
+def test_a_clip_that_the_model_stumbles_over(folder: Path) -> None:
+    """It fails alone, though it shared a batch with others; a model that never worked ends the run."""
+    pipeline = setup_of(folder, workers=1, batch=8).pipeline()
+    run = pipeline._batcher.run
+
+    def stumble(engine: Any, works: Any) -> Any:
+        time.sleep(0.05)
+        if pipeline.measured.clips and any(work.item.path.endswith("7.mp4") for work in works):
+            raise RuntimeError("a shape that nobody has seen")
+        return run(engine, works)
+
+    pipeline._batcher.run = stumble  # type: ignore[method-assign]
+    first, *others = sorted(items_of(folder), key=lambda item: item.path)
+    results = results_of(pipeline, [first, *others])
+    assert {Path(path).stem: result.kind for path, result in results.items() if result.kind} == {
+        "7": "internal"
+    }
+    assert len(results) == len(others) + 1
+    pipeline.measured.clips = 0
+
+    def broken(engine: Any, works: Any) -> Any:
+        raise RuntimeError("no kernel image is available")
+
+    pipeline._batcher.run = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        results_of(pipeline, [first])
+    pipeline.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills by POSIX signals")
+def test_a_decoder_killed_from_outside_gets_its_clip_once_more(folder: Path, tmp_path: Path) -> None:
+    """Point 10 of the hard times: the system's memory killer, say; the clip is not called damaged."""
+    clip = make_clip(tmp_path / "one.mp4", 30, size=(48, 64))
+    pipeline = setup_of(folder, workers=1).pipeline()
+    make, killed = pipeline._make_reader, []
+
+    def make_reader() -> Any:
+        reader = make()
+        read = reader.read
+
+        def read_and_kill(*arguments: Any) -> Any:
+            if not killed:
+                killed.append(reader._worker._process.pid)
+                os.kill(killed[0], signal.SIGKILL)
+            return read(*arguments)
+
+        reader.read = read_and_kill
+        return reader
+
+    pipeline._make_reader = make_reader
+    (result,) = results_of(pipeline, [Source(str(clip))]).values()
+    pipeline.close()
+    assert killed
+    assert result.row["error"] is None
+    assert result.row["warnings"] == []
+
+
 def test_two_devices_and_one_that_dies(folder: Path, tmp_path: Path) -> None:
     """`--device cpu,cpu` is two processes; one that is killed is replaced, and its clips are not lost."""
     out = tmp_path / "out.jsonl"
@@ -280,3 +338,60 @@ def test_two_devices_and_one_that_dies(folder: Path, tmp_path: Path) -> None:
     assert all(not member.process.is_alive() for member in fleets[0]._members)
     with pytest.raises(DeviceError, match="abacus"):
         local_scorer(setup_of(folder, load={"device": "cpu,abacus"}))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="stops by POSIX signals")
+def test_a_process_that_is_stopped_is_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Point 10 of the hard times: SIGSTOP, in the middle of its work, must not hang the run."""
+    monkeypatch.setattr("vidcls.score.multi_gpu.SILENT_SECONDS", 4.0)
+    fleet = local_scorer(setup_of(folder, workers=1, load={"device": "cpu,cpu"}))
+    assert isinstance(fleet, Fleet)
+    stopped = fleet._members[0].process
+    os.kill(stopped.pid or 0, signal.SIGSTOP)
+    out = tmp_path / "out.jsonl"
+    job = Job(Inputs((str(folder / "clips"),)), str(out), make_scorer=lambda _: fleet)
+    summary = score(job, {"quiet": True})
+    assert summary.counts.scored == summary.rows == len(items_of(folder))
+    assert not stopped.is_alive()
+    assert fleet._members[0].process is not stopped
+    assert all(not member.process.is_alive() for member in fleet._members)
+
+
+class SilentFleet(Fleet):
+    """A fleet without processes, to see what it makes of messages."""
+
+    def __init__(self) -> None:
+        self._members, self._again, self._looked = [], [], time.monotonic()
+        self._arrived = SimpleQueue()
+        self._settings, self._labels = {"model": "x"}, ()
+        self.replaced: list[str] = []
+
+    def _replace(self, member: Any, why: str) -> None:
+        self.replaced.append(why)
+        member.silent = 0.0
+
+
+def test_whom_a_fleet_takes_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = SilentFleet()
+    member = multi_gpu._Member("cuda:0", None, None, ready=({}, ()))  # type: ignore[arg-type]
+    fleet._members = [member]
+    fleet._take(member, "alive", 10.0)
+    assert fleet.replaced == []
+    fleet._take(member, "alive", 2000.0)  # the heart beats, but the GPU does not answer
+    assert fleet.replaced == ["has been in one forward pass for 2000 s"]
+    clock = [0.0]
+    monkeypatch.setattr(multi_gpu.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(multi_gpu, "TICK", 0.001)
+    fleet._looked = 0.0
+    clock[0] = 10_000.0  # this process itself was stopped for hours, as by a scheduler: nobody is to blame
+    fleet._hear()
+    assert len(fleet.replaced) == 1
+    monkeypatch.setattr(multi_gpu, "TICK", 0.25)
+    fleet._arrived.put(("another", ("alive", 0.0)))  # type: ignore[arg-type]
+    for _ in range(70):
+        clock[0] += 1.0
+        fleet._arrived.put(("another", ("alive", 0.0)))  # type: ignore[arg-type]
+        fleet._hear()
+    assert fleet.replaced[1:] == ["has not been heard of for 61 s"]

@@ -37,6 +37,7 @@ class Stats:
         clips: Clips scored.
         views: Views scored.
         readers: Decoders at work together, at most.
+        begun: When the forward pass began that is under way (``time.perf_counter``).
     """
 
     waited: float = 0.0
@@ -46,6 +47,12 @@ class Stats:
     clips: int = 0
     views: int = 0
     readers: int = 0
+    begun: float | None = None
+
+    def busy_seconds(self) -> float:
+        """Return how long the forward pass has taken that is under way; 0 where none is."""
+        begun = self.begun
+        return 0.0 if begun is None else time.perf_counter() - begun
 
     @property
     def wait_share(self) -> float:

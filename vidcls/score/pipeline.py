@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from vidcls.engines import Floats
 from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.shared_units import VIEW_BATCH
@@ -301,8 +302,7 @@ class _Flow:
             raise InputError(item.path, "there is not enough memory for its views", kind="memory") from None
         except Exception as error:
             # A million strangers' files find every hole there is; none of them may cost the others their rows.
-            problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
-            raise InputError(item.path, problem, "please report it", kind="internal") from None
+            raise _unforeseen(item, error) from None
 
     def _fail(self, item: Source, error: InputError, seconds: float) -> None:
         row = self._pipe._classifier.failed(item.path, error).row
@@ -339,21 +339,47 @@ class _Flow:
         return works, True
 
     def _forward(self, works: list[Work]) -> None:
-        classifier = self._pipe._classifier
         begin = time.perf_counter()
-        logits = self._pipe._batcher.run(classifier.engine, works)
+        self._stats.begun = begin
+        try:
+            logits = self._pipe._batcher.run(self._pipe._classifier.engine, works)
+        except VidclsError:
+            raise
+        except Exception as error:
+            self._forward_apart(works, error)
+            return
+        finally:
+            self._stats.begun = None
         took = time.perf_counter() - begin
         self._stats.forward += took
         self._stats.clips += len(works)
         for work, found in zip(works, logits, strict=True):
             self._stats.views += len(found)
-            scores = classifier.scores(found)
-            seconds = work.seconds + took / len(works)
+            self._report(work, found, work.seconds + took / len(works))
+
+    def _forward_apart(self, works: list[Work], error: Exception) -> None:
+        """Find the clip that the model stumbled over; a model that never worked is not a clip's fault."""
+        if len(works) > 1:
+            for work in works:
+                self._forward([work])
+        elif self._stats.clips:
+            self._fail(works[0].item, _unforeseen(works[0].item, error), works[0].seconds)
+        else:
+            raise error
+
+    def _report(self, work: Work, logits: Floats, seconds: float) -> None:
+        pipe, classifier = self._pipe, self._pipe._classifier
+        try:
+            scores = classifier.scores(logits)
             prediction = classifier.prediction(
-                work.item.path, work.clip, scores, found.mean(axis=0), self._pipe._top_k, seconds
+                work.item.path, work.clip, scores, logits.mean(axis=0), pipe._top_k, seconds
             )
-            whole = scores.tolist() if self._pipe._all_scores else None
-            self._finish(finish(work.item, prediction.row, seconds=seconds, scores=whole))
+            whole = scores.tolist() if pipe._all_scores else None
+            result = finish(work.item, prediction.row, seconds=seconds, scores=whole)
+        except Exception as error:
+            self._fail(work.item, _unforeseen(work.item, error), seconds)
+            return
+        self._finish(result)
 
     def _adjust(self, window: _Window) -> None:
         """Add a decoder where the model waits, retire one where they do."""
@@ -368,6 +394,11 @@ class _Flow:
             self._add_reader()
         elif blocked > IDLE and self._reading > 1:
             self._retire.release()
+
+
+def _unforeseen(item: Source, error: Exception) -> InputError:
+    problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
+    return InputError(item.path, problem, "please report it", kind="internal")
 
 
 class _Window:

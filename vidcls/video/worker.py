@@ -46,7 +46,9 @@ def main(alive: int | None, max_memory: int) -> None:
         max_memory: Bytes that this process may come to hold.
     """
     out = _claim_stdout()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Both may reach every process of a job; ours ends when its parent closes the pipe.
+        signal.signal(number, signal.SIG_IGN)
     if alive is not None:
         _die_with_parent(alive)
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
