@@ -22,8 +22,8 @@ from vidcls.evaluation.metrics import Scored, calibration, make_report
 from vidcls.evaluation.report import write_report
 from vidcls.evaluation.samples import read_samples
 from vidcls.score.multi_gpu import local_scorer
-from vidcls.score.pipeline import Scorer
 from vidcls.score.rows import Result
+from vidcls.score.scorer import Scorer
 from vidcls.training.trainer import train
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source

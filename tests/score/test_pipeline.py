@@ -394,4 +394,4 @@ def test_whom_a_fleet_takes_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += 1.0
         fleet._arrived.put(("another", ("alive", 0.0)))  # type: ignore[arg-type]
         fleet._hear()
-    assert fleet.replaced[1:] == ["has not been heard of for 61 s"]
+    assert fleet.replaced[1:] == ["has not been heard of for 60 s"]

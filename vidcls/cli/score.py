@@ -15,8 +15,8 @@ from vidcls.cli.groups import Choices, Options, keywords
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vidcls.score.pipeline import Scorer
     from vidcls.score.run import Job, Summary
+    from vidcls.score.scorer import Scorer
     from vidcls.score.setup import Setup
 
 CLUSTER = "Advanced: cluster"

@@ -18,7 +18,7 @@ from vidcls.errors import OutputError
 from vidcls.evaluation.metrics import TOP, Report, Scored, make_report
 from vidcls.score import Job, score
 from vidcls.score.listing import Inputs
-from vidcls.score.pipeline import Scorer
+from vidcls.score.scorer import Scorer
 from vidcls.score.setup import Setup
 from vidcls.training.data.listing import Sample
 from vidcls.video.sources import Source

@@ -24,7 +24,7 @@ from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
 
 if TYPE_CHECKING:
-    from vidcls.score.pipeline import Scorer
+    from vidcls.score.scorer import Scorer
 
 TICK = 0.25  # seconds between looks at Ctrl-C
 IN_HAND = 64  # clips that a process has at most, so that it never waits for us

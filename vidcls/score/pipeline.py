@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from vidcls.engines import Floats
 from vidcls.errors import InputError, VidclsError
@@ -33,34 +33,6 @@ WAITED_TOO_LONG = 0.05  # share of the model's time above which a decoder is add
 IDLE = 0.9  # share of the decoders' time spent before a full queue above which one is retired
 MAX_READERS = 64
 FEEDER = "vidcls-list"
-
-
-class Scorer(Protocol):
-    """Whatever scores clips: one model here, several, or a cluster's."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return all that the scores depend on, ready for JSON."""
-        ...
-
-    def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes."""
-        ...
-
-    def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
-        """Score clips in any order; None now and then, when nothing is ready."""
-        ...
-
-    def leftovers(self) -> list[Result]:
-        """Return what was scored but not handed out when ``run`` was closed."""
-        ...
-
-    def stats(self) -> dict[str, Any]:
-        """Return what was measured on the way: see ``Stats``."""
-        ...
-
-    def close(self) -> None:
-        """Free all processes."""
-        ...
 
 
 class Pipeline:

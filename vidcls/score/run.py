@@ -21,10 +21,10 @@ from vidcls.output.row import Layout
 from vidcls.paths import temporary_path
 from vidcls.score.listing import Inputs
 from vidcls.score.multi_gpu import local_scorer
-from vidcls.score.pipeline import Scorer
 from vidcls.score.progress import Counts, Reporter
 from vidcls.score.resume_log import Journal, Status, in_shard, open_journal
 from vidcls.score.row_file import RowFile, foreign, remove_output, write_whole
+from vidcls.score.scorer import Scorer
 from vidcls.score.setup import Setup
 from vidcls.video import object_store
 from vidcls.video.sources import Source
