@@ -217,6 +217,13 @@ def test_freezing_by_name_prefix_pattern_and_backbone() -> None:
     assert all(name.startswith("encoder.blocks.0.") for name in frozen("encoder.blocks.[0-0].*"))
     assert all(not name.startswith("head") for name in frozen("backbone"))
     assert len(frozen("backbone")) > 20
+    assert frozen("0") == {
+        name for name in frozen("backbone") if "blocks" not in name and ".norm" not in name
+    }
+    assert frozen("1") == frozen("0") | frozen("encoder.blocks.0")
+    assert frozen("2") == frozen("backbone")
+    with pytest.raises(UsageError, match="freeze=3: the model has 2 blocks"):
+        frozen("3")
     with pytest.raises(UsageError, match="no parameter is called so, did you mean 'patch_embed'"):
         frozen("patch_embd")
     with pytest.raises(UsageError, match="nothing to train"):

@@ -275,6 +275,23 @@ def test_fine_tuning_says_that_the_head_is_new(
     assert new["head.weight"].shape[0] == 2
 
 
+def test_a_balanced_run_can_be_resumed(recipe: Any, tmp_path: Path) -> None:
+    plan = recipe(sampler="balanced", class_weights="balanced", schedule={"epochs": 1})
+    train(plan, tmp_path / "whole", device="cpu", quiet=True)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(plan, tmp_path / "broken", device="cpu", quiet=True).run(stop)
+    train(plan, tmp_path / "broken", resume=True, device="cpu", quiet=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    plain = train(recipe(schedule={"epochs": 1}), tmp_path / "plain", device="cpu", quiet=True)
+    assert (
+        load_file(plain.weights)["head.bias"]
+        .ne(load_file(tmp_path / "whole" / checkpointing.BEST)["head.bias"])
+        .any()
+    )
+
+
 def test_several_heads_share_one_layer(recipe: Any, folder: Path, tmp_path: Path) -> None:
     """Epic Kitchens' form: a noun and a verb for each clip, the loss the mean of both."""
     rows = [f"{path},{path.parent.name},{int(path.stem) % 2}" for path in sorted(folder.rglob("*.mp4"))]

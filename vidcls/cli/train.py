@@ -115,8 +115,26 @@ class OptimizationOptions(Options):
         Option(
             metavar="NAME",
             rich_help_panel=OPTIMIZATION,
-            help="Parameters to freeze: a name, a pattern, or backbone for all but the head. Repeatable.",
+            help="Parameters to freeze: a name, a pattern, backbone for all but the head, or N for the embeddings and "
+            "the first N blocks. Repeatable.",
         ),
+    ] = None
+    class_weights: Annotated[
+        str | None,
+        Option(
+            metavar="balanced",
+            rich_help_panel=OPTIMIZATION,
+            help="Weight each class in the loss by the inverse of its number of clips.",
+        ),
+        Choices(("balanced",)),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=OPTIMIZATION,
+            help="balanced: each class comes equally often, clips of small ones repeatedly.  [default: shuffle]",
+        ),
+        Choices(("shuffle", "balanced")),
     ] = None
     seed: Annotated[
         int | None, Option(min=0, rich_help_panel=OPTIMIZATION, help="Seed of all random numbers.")
@@ -140,6 +158,8 @@ class OptimizationOptions(Options):
             "batch_size": self.batch_size,
             "micro_batch": self.micro_batch,
             "freeze": self.freeze or None,
+            "class_weights": self.class_weights,
+            "sampler": self.sampler,
             "seed": self.seed,
             "precision": self.precision,
             "workers": self.workers,
@@ -171,10 +191,6 @@ class ProbeOptions(Options):
     flip: Annotated[bool, Option("--flip", rich_help_panel=PROBE, help="Learn from mirrored views too.")] = (
         False
     )
-    balanced: Annotated[
-        bool,
-        Option("--balanced", rich_help_panel=PROBE, help="Give small classes as much weight as large ones."),
-    ] = False
 
     def overrides(self) -> dict[str, Any]:
         """Return the keys of a recipe that these options set.
@@ -182,10 +198,10 @@ class ProbeOptions(Options):
         Raises:
             UsageError: An option is given without ``probe``.
         """
-        if not self.probe and (self.num_views is not None or self.flip or self.balanced):
+        if not self.probe and (self.num_views is not None or self.flip):
             from vidcls.errors import UsageError
 
-            raise UsageError("probe", "is missing, and --views, --flip and --balanced need it", "add it")
+            raise UsageError("probe", "is missing, and --views and --flip need it", "add it")
         return {"input": {"num_views": self.num_views}, "augment": {"flip": 0.5 if self.flip else None}}
 
 
@@ -256,7 +272,7 @@ def train(
         from vidcls.training.probe.run import train_probe
 
         recipe, _ = plan_run(output, config, overrides, settings or [], resume=False)
-        print(train_probe(recipe, output, device=device, balanced=probe.balanced, quiet=quiet).weights)
+        print(train_probe(recipe, output, device=device, quiet=quiet).weights)
         return
     recipe, resuming = plan_run(output, config, overrides, settings or [], resume)
     from vidcls.training.prepare import Prepared

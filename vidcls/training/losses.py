@@ -32,8 +32,26 @@ class Sums:
         return {"train_loss": self.loss / count, "train_top1": self.right / count}
 
 
+def balanced_weights(ids: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[Tensor]:
+    """Weights of each head's classes, n / (k · clips of the class), 1 in the mean over clips; 0 for a class without.
+
+    Args:
+        ids: (n, heads) class ids.
+        sizes: Classes of each head.
+    """
+    counts = [
+        torch.bincount(column, minlength=k) for column, k in zip(torch.tensor(ids).T, sizes, strict=True)
+    ]
+    return [torch.where(c > 0, len(ids) / ((c > 0).sum() * c.clamp(min=1)), 0.0).float() for c in counts]
+
+
 def class_loss(
-    logits: Tensor, labels: Tensor, sizes: Sequence[int], smoothing: float = 0.0, share: float = 1.0
+    logits: Tensor,
+    labels: Tensor,
+    sizes: Sequence[int],
+    smoothing: float = 0.0,
+    share: float = 1.0,
+    weights: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy, the mean over heads and clips, and which clips are right in all heads.
 
@@ -43,6 +61,7 @@ def class_loss(
         sizes: Classes of each head.
         smoothing: Label smoothing.
         share: Mixup's share of the batch; the rest is the batch in reverse order.
+        weights: For each head (k,) weights of its classes in the loss.
 
     Returns:
         The loss, and (b,) 1 for right and 0 for wrong; under mixup the shares of the labels that are right.
@@ -50,7 +69,8 @@ def class_loss(
     losses, right = [], torch.ones(len(labels), device=logits.device)
     for head, scores in enumerate(logits.float().split_with_sizes(list(sizes), dim=1)):
         ids = labels[:, head]
-        losses.append(F.cross_entropy(scores, mix(soft_targets(ids, sizes[head], smoothing), share)))
+        targets = mix(soft_targets(ids, sizes[head], smoothing), share)
+        losses.append(F.cross_entropy(scores, targets, None if weights is None else weights[head]))
         best = scores.argmax(1)
         right = right * (share * (best == ids) + (1.0 - share) * (best == ids.flip(0)))
     return torch.stack(losses).mean(), right

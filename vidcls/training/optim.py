@@ -24,7 +24,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     Args:
         model: The model.
         patterns: Names, prefixes (``patch_embed``), or patterns with ``*`` and ``[0-5]``; ``backbone`` is all but
-            the head.
+            the head, a number N the embeddings and the first N blocks.
 
     Returns:
         How many parameters (numbers) are frozen.
@@ -37,6 +37,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
     for pattern in patterns:
         if pattern == "backbone" and not any(name.startswith("backbone.") for name in names):
             frozen.update(name for name in names if not is_head(name))
+        elif pattern.isdecimal():
+            frozen.update(_first_blocks(names, int(pattern)))
         else:
             frozen.update(matching(names, pattern, "freeze"))
     if len(frozen) == len(names):
@@ -47,6 +49,19 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> int:
             parameter.requires_grad_(False)
             count += parameter.numel()
     return count
+
+
+def _first_blocks(names: Sequence[str], count: int) -> list[str]:
+    """The embeddings and the first ``count`` blocks.
+
+    Raises:
+        UsageError: The model has fewer.
+    """
+    depths = layer_numbers(names)
+    blocks = {depths[name] for name in names if _BLOCK.match(name)}
+    if count > len(blocks):
+        raise UsageError(f"freeze={count}", f"the model has {len(blocks)} blocks", "freeze fewer")
+    return [name for name, depth in depths.items() if depth <= count and not is_head(name)]
 
 
 def matching(names: Sequence[str], pattern: str, option: str) -> list[str]:

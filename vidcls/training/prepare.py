@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vidcls.config import load_registry
 from vidcls.engines.torch import cpu_has_bf16
@@ -12,6 +12,7 @@ from vidcls.errors import ConfigError
 from vidcls.training import logs, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
 from vidcls.training.data.sets import load_data, make_loaders
+from vidcls.training.losses import balanced_weights
 from vidcls.training.recipe import Recipe
 from vidcls.training.recipe_file import with_absolute_paths
 from vidcls.training.runtime import make_accelerator, seed_all
@@ -47,6 +48,7 @@ class Prepared:
         self.message(*self.data.notes)
         if accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
             self.message("this CPU has no bfloat16 arithmetic: --precision fp32 is many times as fast here")
+        self.class_weights = self._class_weights()
         self.loader, self.val = make_loaders(
             recipe,
             self.spec,
@@ -55,6 +57,13 @@ class Prepared:
             rank=self.rank,
             world_size=accelerator.num_processes,
         )
+
+    def _class_weights(self) -> list[Tensor] | None:
+        """Weights of the classes in the loss, or None."""
+        if self.recipe.class_weights is None or self.data.train is None:
+            return None
+        weights = balanced_weights(self.data.train[1], [len(names) for names in self.data.classes])
+        return [weight.to(self.accelerator.device) for weight in weights]
 
     def _make_model(self, fresh: bool) -> nn.Module:
         """Build the model, fill its weights where the run is new, and freeze what the recipe freezes."""

@@ -194,13 +194,16 @@ class Recipe(Spec):
             order matters; otherwise the data's words are sorted.
         skip_missing: Leave out clips whose file is missing, instead of stopping.
         init: Where the weights start.
-        freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head.
+        freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head, a number N the
+            embeddings and the first N blocks.
         optimizer: The optimizer.
         schedule: The learning rate's course.
         batch_size: Clips for one step of the optimizer, over all devices and accumulated parts.
         micro_batch: Clips that go through one device at once; the rest is accumulated. None: all.
         clips_per_epoch: Length of an epoch where the data has none of its own (synthetic), or to cut it short.
         clip_grad: Largest norm of the gradient.
+        class_weights: ``balanced`` weights each class in the loss by the inverse of its number of clips.
+        sampler: ``balanced`` draws clips, with repetition, so that each class comes equally often.
         label_smoothing: Part of the target that is spread over all classes.
         mixup: Parameter of the Beta distribution of mixup's share; 0 is off.
         ema: Decay of a running mean of the weights, which is then what is validated and saved; 0 is off.
@@ -234,6 +237,8 @@ class Recipe(Spec):
     micro_batch: int | None = Field(None, ge=1)
     clips_per_epoch: int | None = Field(None, ge=1)
     clip_grad: float | None = Field(None, gt=0)
+    class_weights: Literal["balanced"] | None = None
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0)
     ema: float = Field(0.0, ge=0, lt=1)

@@ -242,7 +242,8 @@ class Trainer:
                 self.parts.model(views, part.indices) if self.parts.uses_indices else self.parts.model(views)
             )
         sizes = [len(names) for names in self.parts.data.classes]
-        loss, right = class_loss(logits, part.labels, sizes, recipe.label_smoothing, share)
+        weights = self.parts.class_weights
+        loss, right = class_loss(logits, part.labels, sizes, recipe.label_smoothing, share, weights)
         if self.parts.extra_loss is not None and part.motion is not None:
             loss = loss + recipe.synthetic.motion_loss * self.parts.extra_loss(part.motion)
         return loss, float(right.sum())

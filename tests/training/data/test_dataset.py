@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,22 @@ def test_devices_share_each_batch() -> None:
     assert [share.parts for share in shares] == [2, 2]
     first = [[key for part in list(share)[:2] for key in part] for share in shares]
     assert sorted(first[0] + first[1]) == sorted(next(iter(whole)))
+
+
+def test_a_balanced_epoch_has_each_label_equally_often() -> None:
+    labels = [("a",)] * 17 + [("b",)] * 2 + [("c",)]
+    sampler = EpochSampler(20, 6, seed=1, balance=labels)
+    orders = []
+    for epoch in (0, 0, 1):
+        sampler.set(epoch)
+        batches = [[index for _, index in batch] for batch in sampler]
+        assert len(batches) == sampler.steps == 3
+        assert all(
+            Counter(labels[i] for i in batch) == {("a",): 2, ("b",): 2, ("c",): 2} for batch in batches
+        )
+        orders.append([index for batch in batches for index in batch])
+    assert orders[0] == orders[1] != orders[2]
+    assert len({index for index in orders[0] if index < 17}) == 6  # a large class repeats none
 
 
 @pytest.mark.parametrize("workers", [0, 1])

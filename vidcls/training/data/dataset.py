@@ -186,6 +186,7 @@ class EpochSampler(Sampler[list[Key]]):
         seed: Of the order.
         shuffle: False keeps the order and all clips.
         limit: Clips of one epoch, None for all.
+        balance: (length,) the clips' labels, to draw each label equally often; a clip may then come several times.
         rank: This process, of ``world_size``: it gets its share of each batch.
         world_size: Number of processes.
     """
@@ -198,6 +199,7 @@ class EpochSampler(Sampler[list[Key]]):
         seed: int = 0,
         shuffle: bool = True,
         limit: int | None = None,
+        balance: Sequence[object] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -205,6 +207,7 @@ class EpochSampler(Sampler[list[Key]]):
         self.batch_size = min(batch_size, self.length)
         self.micro_batch = micro_batch or self.batch_size
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
+        self.members = _members(balance) if balance is not None else None
         self.epoch, self.start = 0, 0
 
     @property
@@ -222,15 +225,36 @@ class EpochSampler(Sampler[list[Key]]):
         self.epoch, self.start = epoch, start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, 7919, self.epoch]).permutation(self.total)
-        else:
-            order = np.arange(self.total)
+        order = self._order()
         for number in range(self.start, self.steps):
             batch = order[number * self.batch_size : min((number + 1) * self.batch_size, self.length)]
             mine = [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
             for first in range(0, len(mine), self.micro_batch):
                 yield mine[first : first + self.micro_batch]
+
+    def _order(self) -> np.ndarray:
+        """Numbers of the clips of an epoch, in order."""
+        if not self.shuffle:
+            return np.arange(self.total)
+        rng = np.random.default_rng([self.seed, 7919, self.epoch])
+        if self.members is None:
+            return rng.permutation(self.total)
+        each = -(-self.total // len(self.members))
+        drawn = [
+            np.concatenate([rng.permutation(clips) for _ in range(-(-each // len(clips)))])[:each]
+            for clips in self.members
+        ]
+        # One clip of each label after the other, so that the labels are balanced within every batch too.
+        order: np.ndarray = rng.permuted(np.stack(drawn), axis=0).T.ravel()[: self.total]
+        return order
+
+
+def _members(labels: Sequence[object]) -> list[np.ndarray]:
+    """Numbers of the clips of each label."""
+    found: dict[object, list[int]] = {}
+    for index, label in enumerate(labels):
+        found.setdefault(label, []).append(index)
+    return [np.array(indices) for indices in found.values()]
 
 
 class ClipLoader:

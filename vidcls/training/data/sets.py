@@ -145,7 +145,12 @@ def make_loaders(
     assert data.train is not None
     dataset = ClipDataset(*data.train, spec.input, recipe.augment, recipe.seed)
     sampler = EpochSampler(
-        len(dataset), recipe.batch_size, seed=recipe.seed, limit=recipe.clips_per_epoch, **share
+        len(dataset),
+        recipe.batch_size,
+        seed=recipe.seed,
+        limit=recipe.clips_per_epoch,
+        balance=data.train[1] if recipe.sampler == "balanced" else None,
+        **share,
     )
     train = ClipLoader(dataset, sampler, workers, pin)
     if data.val is None:

@@ -54,17 +54,14 @@ class ProbeResult:
     bad_clips: int
 
 
-def train_probe(
-    recipe: Recipe, out: Path, *, device: str = "auto", balanced: bool = False, quiet: bool = False
-) -> ProbeResult:
+def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool = False) -> ProbeResult:
     """Fit a linear classifier on the embeddings of a frozen model.
 
     Args:
-        recipe: Its ``model`` or ``init.from``, data, ``input`` and ``seed`` count; ``augment.flip``, where given, adds
-            mirrored views.
+        recipe: Its ``model`` or ``init.from``, data, ``input``, ``class_weights`` and ``seed`` count; ``augment.flip``,
+            where given, adds mirrored views.
         out: The run's folder; what a probe wrote there before is replaced.
         device: Where the model runs.
-        balanced: Weight classes by the inverse of their number of clips.
         quiet: Print nothing but warnings.
 
     Raises:
@@ -92,7 +89,7 @@ def train_probe(
     say(
         f"embedded {work.made} clips in {time.perf_counter() - started:.1f} s, {work.found} were in the cache"
     )
-    labels, seed = data.labels, recipe.seed
+    labels, seed, balanced = data.labels, recipe.seed, recipe.class_weights is not None
     probe = fit_best(train, len(labels), seed, balanced)
     found = _measure(probe, train, val, len(labels), seed, balanced)
     for line in (
