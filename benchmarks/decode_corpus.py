@@ -14,14 +14,15 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.clips import number_frame
+from tests.clips import number_frame, set_matrix
 from vidcls.errors import VideoError
 from vidcls.video.reader import VideoInfo, VideoReader
 
@@ -154,11 +155,27 @@ WAYS = {
 }  # fmt: skip
 
 
+ONE = 0x10000
+MATRICES = {
+    "h-flip": (-ONE, 0, 0, ONE),
+    "v-flip": (ONE, 0, 0, -ONE),
+    "90": (0, ONE, -ONE, 0),
+    "180": (-ONE, 0, 0, -ONE),
+    "270": (0, -ONE, ONE, 0),
+    "transpose": (0, ONE, ONE, 0),
+    "anti-transpose": (0, -ONE, -ONE, 0),
+    "zero": (0, 0, 0, 0),
+    "45": (46341, 46341, -46341, 46341),
+    "1": (65526, 1144, -1144, 65526),
+}
+
+
 class Clip(NamedTuple):
-    """One clip of the corpus and the command that makes it."""
+    """One clip of the corpus, the command that makes it, and what is done to the file then."""
 
     name: str
     command: list[str]
+    patch: Callable[[Path], object] | None = None
 
 
 def corpus(folder: Path, only: str) -> Iterator[Clip]:
@@ -176,6 +193,24 @@ def corpus(folder: Path, only: str) -> Iterator[Clip]:
                 clip = f"{way}-{name}.{suffix}"
                 if only in clip:
                     yield Clip(clip, [*raw, *sound, *extra, *CODECS[name][0].split(), str(folder / clip)])
+    for name, (a, b, c, d) in MATRICES.items():
+        matrix = (a, b, 0, c, d, 0, 0, 0, 0x40000000)
+        for suffix in ("mp4", "mov"):
+            clip = f"matrix-{name}.{suffix}"
+            if only in clip:
+                command = [*raw, *CODECS["h264-b"][0].split(), str(folder / clip)]
+                yield Clip(clip, command, partial(set_matrix, matrix=matrix))
+    for suffix in ("ts", "flv", "mpg"):
+        for name in ("h264-b", "mpeg2-b", "h264-intra-refresh"):
+            clip = f"twice-{name}.{suffix}"
+            if only in clip:
+                yield Clip(clip, [*raw, *CODECS[name][0].split(), str(folder / clip)], twice)
+
+
+def twice(path: Path) -> None:
+    """Puts a file's bytes after themselves, as recordings are joined."""
+    data = path.read_bytes()
+    path.write_bytes(data + data[13 if path.suffix == ".flv" else 0 :])
 
 
 def make(clip: Clip, pictures: bytes) -> bool:
@@ -186,6 +221,8 @@ def make(clip: Clip, pictures: bytes) -> bool:
         done = subprocess.run(command, input=pictures, capture_output=True, check=False)
         if done.returncode:
             path.unlink(missing_ok=True)
+        elif clip.patch:
+            clip.patch(path)
     return path.exists() and path.stat().st_size > 0
 
 

@@ -142,10 +142,15 @@ def make_audio(path: str | Path, seconds: float = 1.0) -> Path:
 def set_rotation(path: str | Path, degrees: int) -> None:
     """Writes the display matrix of every track of an MP4 or MOV file: turn by ``degrees`` clockwise."""
     cosine, sine = _COS_SIN[degrees % 360]
-    matrix = [0x10000 * cosine, 0x10000 * sine, 0, -0x10000 * sine, 0x10000 * cosine, 0, 0, 0, 0x40000000]
+    one = 0x10000
+    set_matrix(path, (one * cosine, one * sine, 0, -one * sine, one * cosine, 0, 0, 0, 0x40000000))
+
+
+def set_matrix(path: str | Path, matrix: Sequence[int]) -> None:
+    """Writes nine numbers as the display matrix of every track of an MP4 or MOV file."""
     data = Path(path).read_bytes()
     patched = data.replace(struct.pack(">9i", *_IDENTITY), struct.pack(">9i", *matrix))
-    if patched == data:
+    if data.count(struct.pack(">9i", *_IDENTITY)) < 2:
         raise ValueError(f"{path}: no track header with an identity matrix")
     # The movie header carries a matrix too, before those of the tracks; it stays as it was.
     at = data.index(b"mvhd")

@@ -53,6 +53,8 @@ class DecordDecoder:
             return "it would go through the whole of a long file once more"
         if not _seeks(index):
             return "it does not seek reliably in it"
+        if index.place is not None and (index.place < 0).any():
+            return "it counts frames that are not shown"
         return "it sees the file's own times" if index.repaired else _refusal(index)
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
@@ -110,13 +112,15 @@ class DecordDecoder:
 def _seeks(index: Index) -> bool:
     """Whether decord finds the right frame after a seek.
 
-    Measured on clips whose frames carry numbers: it does in MP4, Matroska and FLV, and in AVI without reordered
-    frames unless it holds H.264. It does not in MPEG transport streams, nor where pictures shown before a key
+    Measured on clips whose frames carry numbers: it does in MP4 and Matroska, and in FLV and AVI without reordered
+    frames, AVI with H.264 excepted. It does not in MPEG transport streams, nor where pictures shown before a key
     frame come after it (open groups, as x265 writes them): it loses those and returns later frames.
     """
-    known = any(name in index.container for name in ("mp4", "matroska", "flv", "avi"))
-    known &= (index.container, index.codec) != ("avi", "h264")
-    return known and not (index.open_gop or index.false_keys or index.guessed or index.place is None)
+    if index.open_gop or index.false_keys or index.guessed or not index.sorted:
+        return False
+    if index.container in ("flv", "avi"):
+        return not index.reordered and (index.container, index.codec) != ("avi", "h264")
+    return "mp4" in index.container or "matroska" in index.container
 
 
 def _refusal(index: Index) -> str:

@@ -30,9 +30,7 @@ from vidcls.video.orientation import Orientation, orientation_of
 from vidcls.video.packets import MISSING, Packets, decode, payloads, scan
 from vidcls.video.timing import frame_times
 
-DECODE_BUDGET = (
-    2_000_000_000  # pixels decoded to find the order of frames: 960 frames of 1080p, 20,000 of 340×256
-)
+DECODE_BUDGET = 2  # pixels decoded to find the order of frames: 960 frames of 1080p, 20,000 of 340×256
 # Containers that tell when each frame is shown; the others have no such times, or not for all frames, or those of
 # decoding in their place, which is the same only where frames are not reordered.
 _TIMED = ("mov", "matroska", "mpegts", "flv", "nut", "ogg")
@@ -55,6 +53,7 @@ class Index:
         seek_times: For each packet the timestamp to seek to, or `MISSING` (packets,).
         timestamps: Seconds from the first frame (n,).
         guessed: The file has no times of presentation.
+        sorted: The order of its frames is that of their timestamps.
         repaired: The times are others than the file's.
         open_gop: Some frames shown before a key frame are decoded after it.
         false_keys: Some frames that the file calls key frames do not stand alone.
@@ -73,6 +72,7 @@ class Index:
     seek_times: Numbers
     timestamps: npt.NDArray[np.float64]
     guessed: bool
+    sorted: bool
     repaired: bool
     open_gop: bool
     false_keys: bool
@@ -93,6 +93,11 @@ class Index:
     def num_frames(self) -> int:
         """Frames in the file."""
         return len(self.timestamps)
+
+    @property
+    def reordered(self) -> bool:
+        """Whether some frames come in the file after others that are shown later."""
+        return self.place is None or bool((np.diff(self.place[self.place >= 0]) < 0).any())
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -140,6 +145,7 @@ class _Order:
         known: Whether each frame's packet is known; else frames can only be counted as they come.
         guessed: There are no times of presentation.
         sound: All packets have timestamps, and no two the same.
+        sorted: The order is that of the timestamps.
         lost: Frames at the start of which nothing can be decoded.
     """
 
@@ -148,6 +154,7 @@ class _Order:
     known: bool
     guessed: bool = False
     sound: bool = False
+    sorted: bool = False
     lost: int = 0
 
 
@@ -171,7 +178,7 @@ def _order(path: str, container: Any, stream: Any, packets: Packets) -> _Order:
     cheap = len(shown) * packets.first.width * packets.first.height <= DECODE_BUDGET
     if cheap and (name != "avi" or short):
         found = _by_decoding(path, stream.index, shown)
-    found = found or _Order(shown, len(shown), False)
+    found = found or _by_parts(shown, pts, dts, timed and not missing)
     found.guessed, found.sound = not timed, sound
     return found
 
@@ -181,7 +188,15 @@ def _by_timestamps(shown: Numbers, pts: Numbers, first: Any) -> _Order:
     if first.pts is not None:
         # What is shown before the first frame that decodes refers to frames that are not in the file.
         order = order[pts[order] >= min(first.pts, int(pts.max()))]
-    return _Order(shown[order], len(order), True, lost=len(shown) - len(order))
+    return _Order(shown[order], len(order), True, sorted=True, lost=len(shown) - len(order))
+
+
+def _by_parts(shown: Numbers, pts: Numbers, dts: Numbers, timed: bool) -> _Order:
+    """Parts that were joined, each by its own timestamps; or, without them, only the number of frames."""
+    if not timed or (dts == MISSING).any():
+        return _Order(shown, len(shown), False)
+    part = np.concatenate([[0], np.cumsum(np.diff(dts) < 0)])
+    return _Order(shown[np.lexsort((pts, part))], len(shown), True)
 
 
 def _by_decoding(path: str, stream_index: int, shown: Numbers) -> _Order | None:
@@ -218,6 +233,7 @@ def _make_index(path: str, container: Any, stream: Any, packets: Packets, order:
         seek_times=np.where(packets.dts == MISSING, packets.pts, packets.dts),
         timestamps=timing.seconds,
         guessed=order.guessed,
+        sorted=order.sorted,
         repaired=timing.repaired,
         open_gop=place is not None and _has_leading_pictures(place, packets.starts),
         false_keys=packets.false_keys,

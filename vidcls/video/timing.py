@@ -15,7 +15,8 @@ FPS_RANGE = (0.1, 1000.0)  # frames a second beyond which a file's times are not
 USUAL_FPS = 25.0  # taken where a file says nothing
 
 _JUMP = 10.0  # seconds; ffmpeg's -dts_delta_threshold, beyond which it closes a gap too
-_JUMP_STEPS = 50  # usual steps that a jump has at least: the slides of a slide show are not jumps
+_GAP = 1.0  # seconds, and
+_GAP_STEPS = 25  # usual steps that a gap has at least: the slides of a slide show are none
 _REPEAT = 0.0015  # seconds; two frames that are nearer have the same time, give or take a muxer's tick
 _CONTINUOUS = (
     "mov",
@@ -62,8 +63,9 @@ def frame_times(
     declared = [float(rate) for rate in rates if FPS_RANGE[0] <= rate <= FPS_RANGE[1]]
     missing = int((stamps == MISSING).sum())
     if guessed or missing:
-        warned = [f"{missing} of {len(stamps)} frames have no time"] if missing and not guessed else []
-        return _counted(len(stamps), declared, 0.0, warned)
+        have = "frame has" if missing == 1 else "frames have"
+        warned = [f"{missing} {have} no time"] if missing and not guessed else []
+        return _counted(len(stamps), declared, 0.0, float(base), warned)
     exact = stamps.astype(np.longdouble)
     seconds = ((exact - exact[0]) * float(base)).astype(np.float64)
     if len(stamps) == 1:
@@ -76,13 +78,13 @@ def _judged(seconds: Seconds, tick: float, declared: list[float], container: str
     steps = np.diff(seconds)
     usual = _usual_step(steps)
     repeats = (steps < min(_REPEAT, 0.1 * usual)) if usual else np.ones(len(steps), bool)
-    jumps = _jumps(steps, usual, any(name in container for name in _CONTINUOUS))
+    jumps = _jumps(steps, usual, tick, any(name in container for name in _CONTINUOUS))
     backward = steps < -_REPEAT
     if not (repeats.any() or jumps.any()):
         return _trusted(seconds, tick, declared, [])
     problems = []
     if 10 * backward.sum() > len(seconds):
-        return _counted(len(seconds), declared, 0.0, [f"its times go back {_times(backward)}"])
+        return _counted(len(seconds), declared, 0.0, tick, [f"its times go back {_times(backward)}"])
     if backward.any():
         problems.append(f"its times go back {_times(backward)}: the parts were put one after the other")
     if jumps.any():
@@ -91,11 +93,12 @@ def _judged(seconds: Seconds, tick: float, declared: list[float], container: str
     steps = np.where(jumps | backward, usual, steps)
     if not repeats.any():
         return _trusted(np.concatenate([[0.0], np.cumsum(steps)]), tick, declared, problems)
-    problems.append(f"{int(repeats.sum())} of {len(seconds)} frames have the time of the one before")
+    have = "frame has" if repeats.sum() == 1 else "frames have"
+    problems.append(f"{int(repeats.sum())} {have} the time of the one before")
     others = steps[~repeats]
-    uneven = int((np.abs(others - usual) > max(0.1 * usual, 1.5 * tick)).sum())
+    uneven = _uneven(others, usual, tick).sum()
     if not len(others) or uneven <= repeats.sum() or 5 * repeats.sum() > len(seconds):
-        return _counted(len(seconds), declared, usual, problems)
+        return _counted(len(seconds), declared, usual, tick, problems)
     problems[-1] += ": spread between their neighbors"
     kept = np.concatenate([[True], ~repeats])
     times = np.concatenate([[0.0], np.cumsum(np.where(repeats, 0.0, steps))])
@@ -114,12 +117,22 @@ def _usual_step(steps: Seconds) -> float:
     return float(np.median(good)) if len(good) and 10 * len(good) >= len(steps) else 0.0
 
 
-def _jumps(steps: Seconds, usual: float, continuous: bool) -> npt.NDArray[np.bool_]:
-    """Which steps are jumps of a clock; in containers that mean their gaps, only what is longer than all the rest."""
-    far = steps > max(_JUMP, _JUMP_STEPS * usual)
-    if continuous and far.any():
-        far &= steps > np.abs(steps[~far]).sum()
-    return far
+def _jumps(steps: Seconds, usual: float, tick: float, continuous: bool) -> npt.NDArray[np.bool_]:
+    """Which steps are jumps of a clock, or gaps so long that a clip would show little but the frame before them.
+
+    Where frames are evenly spaced otherwise, that is a quarter of the rest of the file, else as much as the rest.
+    """
+    far = steps > max(_GAP, _GAP_STEPS * usual)
+    if not far.any():
+        return far
+    rest = steps[~far & (steps > 0)]
+    even = not _uneven(rest, usual, tick).any()
+    long = far & (steps > (0.25 if even else 1.0) * rest.sum())
+    return long if continuous else long | (far & (steps > _JUMP))
+
+
+def _uneven(steps: Seconds, usual: float, tick: float) -> npt.NDArray[np.bool_]:
+    return np.abs(steps - usual) > max(0.1 * usual, 1.5 * tick)
 
 
 def _times(where: npt.NDArray[np.bool_]) -> str:
@@ -127,9 +140,9 @@ def _times(where: npt.NDArray[np.bool_]) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _counted(count: int, declared: list[float], usual: float, problems: list[str]) -> Timing:
+def _counted(count: int, declared: list[float], usual: float, tick: float, problems: list[str]) -> Timing:
     """Frames counted at the declared rate, or at that of their usual step."""
-    fps = _declared_near(declared, 1 / usual, 0.02) if usual else None
+    fps = _declared_near(declared, 1 / usual, min(0.02, 0.002 + 1.5 * tick / usual)) if usual else None
     known = [fps or 1 / usual] if usual else declared
     rate = known[0] if known else USUAL_FPS
     warnings = list(problems)
@@ -141,14 +154,15 @@ def _counted(count: int, declared: list[float], usual: float, problems: list[str
 
 
 def _declared_near(declared: list[float], fps: float, tolerance: float) -> float | None:
-    return next((rate for rate in declared if abs(rate - fps) < tolerance * fps), None)
+    nearest = min(declared, key=lambda rate: abs(rate - fps), default=0.0)
+    return nearest if abs(nearest - fps) < tolerance * fps else None
 
 
 def _trusted(seconds: Seconds, tick: float, declared: list[float], warnings: list[str]) -> Timing:
     count = len(seconds)
     steps = np.diff(seconds)
     middle = float(np.median(steps))
-    variable = bool((np.abs(steps - middle) > max(0.1 * middle, 1.5 * tick)).any())
+    variable = bool(_uneven(steps, middle, tick).any())
     fps = float((count - 1) / seconds[-1])
     # Containers that round times (Matroska: to milliseconds) still declare the exact rate.
     if not variable:
