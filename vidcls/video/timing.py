@@ -132,7 +132,8 @@ def _jumps(steps: Seconds, usual: float, tick: float, continuous: bool) -> npt.N
 
 
 def _uneven(steps: Seconds, usual: float, tick: float) -> npt.NDArray[np.bool_]:
-    return np.abs(steps - usual) > max(0.1 * usual, 1.5 * tick)
+    uneven: npt.NDArray[np.bool_] = np.abs(steps - usual) > max(0.1 * usual, 1.5 * tick)
+    return uneven
 
 
 def _times(where: npt.NDArray[np.bool_]) -> str:
