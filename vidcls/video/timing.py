@@ -122,13 +122,13 @@ def _jumps(steps: Seconds, usual: float, tick: float, continuous: bool) -> npt.N
 
     Where frames are evenly spaced otherwise, that is a quarter of the rest of the file, else as much as the rest.
     """
-    far = steps > max(_GAP, _GAP_STEPS * usual)
+    far: npt.NDArray[np.bool_] = steps > max(_GAP, _GAP_STEPS * usual)
     if not far.any():
         return far
     rest = steps[~far & (steps > 0)]
     even = not _uneven(rest, usual, tick).any()
-    long = far & (steps > (0.25 if even else 1.0) * rest.sum())
-    return long if continuous else long | (far & (steps > _JUMP))
+    limit = (0.25 if even else 1.0) * rest.sum()
+    return far & (steps > (limit if continuous else min(limit, _JUMP)))
 
 
 def _uneven(steps: Seconds, usual: float, tick: float) -> npt.NDArray[np.bool_]:
