@@ -128,7 +128,8 @@ def _jumps(steps: Seconds, usual: float, tick: float, continuous: bool) -> npt.N
     rest = steps[~far & (steps > 0)]
     even = not _uneven(rest, usual, tick).any()
     limit = (0.25 if even else 1.0) * rest.sum()
-    return far & (steps > (limit if continuous else min(limit, _JUMP)))
+    far &= steps > (limit if continuous else min(limit, _JUMP))
+    return far
 
 
 def _uneven(steps: Seconds, usual: float, tick: float) -> npt.NDArray[np.bool_]:
