@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vidcls.errors import ConfigError
 from vidcls.zoo.labels import MAX_BYTES, check_labels, known_lists, load_labels
@@ -48,7 +50,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"a\n\nb\n", "line 2 is blank"),
-        (b"a\nb\na\n", "'a' stands on lines 1 and 3"),
+        (b"a\nb\na\n", "'a' is on lines 1 and 3"),
         (b"a\n\xff\n", "not UTF-8"),
         (b"a\0b\n", "NUL"),
         (b"x" * 1000, "longer than 500"),
@@ -72,7 +74,7 @@ def test_missing_lists_name_the_nearest(tmp_path: Path) -> None:
         load_labels(tmp_path / "kinetics400.txt")
     with pytest.raises(ConfigError, match="is a folder"):
         load_labels(tmp_path)
-    with pytest.raises(ConfigError, match=r"is no path|cannot be read"):
+    with pytest.raises(ConfigError, match=r"is not a valid path|cannot be read"):
         load_labels("a\0b.txt")
 
 
@@ -86,3 +88,42 @@ def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
 def test_counts_are_checked() -> None:
     with pytest.raises(ConfigError, match="model: has 2 labels for a model of 3 classes"):
         check_labels(["a", "b"], 3, "model")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("1 ApplyEyeMakeup\r\n2 Archery\r\n", ("ApplyEyeMakeup", "Archery")),
+        ("0 pan left\n1 pan right\n", ("pan left", "pan right")),
+        ("id,name\n0,abseiling\n1,air drumming\n", ("abseiling", "air drumming")),
+        ('0\ta\n1\t"b"\n', ("a", "b")),
+        ("1 a\n3 b\n", ("1 a", "3 b")),
+        ("2 a\n3 b\n", ("2 a", "3 b")),
+        ("1 a\nb\n", ("1 a", "b")),
+        ("2 legs\n", ("2 legs",)),
+        ("id,name\nx\n", ("id,name", "x")),
+        ("0\n1\n2\n", ("0", "1", "2")),
+    ],
+)
+def test_d20_numbers_that_count_the_lines_are_no_part_of_names(
+    tmp_path: Path, text: str, labels: tuple[str, ...]
+) -> None:
+    path = tmp_path / "classInd.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert load_labels(path) == labels
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
+def test_fuzz_label_files(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """Any bytes: distinct names that are not empty, or an error that names the file."""
+    path = tmp_path_factory.getbasetemp() / "fuzz-labels.txt"
+    path.write_bytes(data)
+    try:
+        labels = load_labels(path)
+    except ConfigError as error:
+        assert error.subject == str(path)  # noqa: PT017
+        return
+    assert labels
+    assert all(labels)
+    assert len(set(labels)) == len(labels)

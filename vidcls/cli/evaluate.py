@@ -21,17 +21,15 @@ def evaluate(
         str,
         typer.Option(
             metavar="LIST|FOLDER",
-            help="CSV or TSV of path,label; a Kinetics list; or a folder with labels.csv or one subfolder of clips "
-            "per class.",
+            help="A list of path,label, of Kinetics, UCF-101, HMDB-51 or MMAction2; or a folder with labels.csv or one "
+            "subfolder of clips per class.",
         ),
     ],
     model: o.ModelOptions,
     views: o.ViewOptions,
     machine: o.ManyDevices,
     pipeline: o.PipelineOptions,
-    videos: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder that relative paths in a list start from.")
-    ] = None,
+    labeled: o.LabeledOptions,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -57,8 +55,12 @@ def evaluate(
     from vidcls.score.multi_gpu import local_scorer
     from vidcls.training.data.listing import read_listing
 
-    found = read_listing(data, str(videos) if videos else None)
+    found = read_listing(
+        data, **{**labeled.keywords(), "videos": labeled.videos and str(labeled.videos)}, part="test"
+    )
     load = {**keywords(model, views, machine), "clips": len(found.samples)}
+    for note in () if quiet else found.notes:
+        print_message(note)
     setup = evaluation_setup(load, pipeline.workers, pipeline.batch_size)
     scorer = local_scorer(setup)
     with contextlib.closing(scorer):

@@ -12,7 +12,7 @@ from vidcls.cli.groups import Choices, Options
 from vidcls.errors import UsageError
 
 MODEL, VIEWS, MACHINE = "Advanced: model", "Advanced: views", "Advanced: machine"
-INPUTS = "Advanced: inputs"
+INPUTS, DATA = "Advanced: inputs", "Advanced: data"
 SOURCES_HELP = (
     "Files, folders, globs, URLs, lists (@list.txt), manifests (CSV, TSV or Parquet with a column of paths), or - for "
     "one clip or a list on stdin."
@@ -300,6 +300,33 @@ class InputOptions(Options):
             help="Whether the folders in a folder are searched too.",
         ),
     ] = True
+
+
+@dataclass(frozen=True)
+class LabeledOptions(Options):
+    """How a labeled set is read."""
+
+    videos: Annotated[
+        Path | None,
+        Option(
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            help="Folder that relative paths in a list start from.",
+        ),
+    ] = None
+    labels_format: Annotated[
+        str | None,
+        Option(rich_help_panel=DATA, help="Form of the list.  [default: told by its first lines]"),
+        Choices("vidcls.training.data.forms:FORMS"),
+    ] = None
+    delimiter: Annotated[
+        str | None,
+        Option(
+            metavar="CHARACTER",
+            rich_help_panel=DATA,
+            help="Separator of the list's columns.  [default: told by its first lines]",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

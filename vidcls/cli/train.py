@@ -11,7 +11,7 @@ from typer import Argument, Option
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options
 
-DATA, OPTIMIZATION, MACHINE = "Advanced: data", "Advanced: optimization", "Advanced: machine"
+DATA, OPTIMIZATION, MACHINE = o.DATA, "Advanced: optimization", "Advanced: machine"
 PROBE = "With --probe"
 
 
@@ -23,27 +23,19 @@ def complete_recipes(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class DataOptions(Options):
+class DataOptions(o.LabeledOptions):
     """What is learned from; keys of a recipe."""
 
     data: Annotated[
         str | None,
         Option(
             metavar="LIST|FOLDER",
-            help="CSV or TSV of path,label; a Kinetics list; a folder with labels.csv or one subfolder per class; "
-            "or synthetic:camera-motion.",
+            help="A list of path,label, of Kinetics, UCF-101, HMDB-51 or MMAction2; a folder with labels.csv or one "
+            "subfolder per class; or synthetic:camera-motion.",
         ),
     ] = None
     val: Annotated[
         str | None, Option(metavar="LIST|FOLDER", help="Validation set, in the same forms as --data.")
-    ] = None
-    videos: Annotated[
-        Path | None,
-        Option(
-            metavar="FOLDER",
-            rich_help_panel=DATA,
-            help="Folder that relative paths in a list start from.",
-        ),
     ] = None
     labels: Annotated[
         str | None,
@@ -74,6 +66,8 @@ class DataOptions(Options):
             "val": self.val,
             "videos": str(self.videos) if self.videos else None,
             "labels": self.labels,
+            "labels_format": self.labels_format,
+            "delimiter": self.delimiter,
             "skip_missing": self.skip_missing or None,
             "augment": {"directions_matter": self.directions_matter or None},
         }
@@ -240,7 +234,8 @@ def train(
         bool, Option("--resume", help="Resume the run in --output exactly where it stopped.")
     ] = False,
     check: Annotated[
-        bool, Option("--check", help="Validate recipe, data and model without training.")
+        bool,
+        Option("--check", help="Validate recipe, data and model without training; print the classes."),
     ] = False,
     device: Annotated[
         str, Option(rich_help_panel=MACHINE, metavar="auto|cpu", help="auto: what accelerate finds.")
@@ -279,7 +274,7 @@ def train(
     from vidcls.training.trainer import train
 
     if check:
-        Prepared(recipe, device, quiet)
+        print("\n".join(Prepared(recipe, device, quiet).data.table()))
         return
     result = train(recipe, output, resume=resuming, device=device, tensorboard=tensorboard, quiet=quiet)
     if result.main:

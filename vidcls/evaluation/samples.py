@@ -8,10 +8,10 @@ from pathlib import Path
 
 from vidcls.errors import UsageError
 from vidcls.training.data import listing
-from vidcls.training.data.listing import Listing, Sample
+from vidcls.training.data.classes import class_ids, unknown_labels
+from vidcls.training.data.forms import is_number
+from vidcls.training.data.listing import CLASS_FILES, Listing, Sample
 
-CLASS_FILES = ("classes.txt", "labels.txt", "classInd.txt", "label_map.txt")
-"""Files beside a list that name its classes, one a line, in the order of their ids or with an id before each."""
 SHOWN = 5  # disagreements that are shown one by one
 
 
@@ -33,13 +33,12 @@ def read_samples(
     """
     found = source if isinstance(source, Listing) else listing.read_listing(source, videos)
     problems, _ = listing.find_problems(found, check_files=False)
-    problems += listing.unknown_labels(found, [labels])
+    problems += unknown_labels(found, [labels])
     problems += disagreements(found, labels)
     if problems:
         remedy = "fix the list, or give the model that knows these labels"
         raise listing.report(found.source, problems, [], remedy)
-    lookup = [{name: i for i, name in enumerate(labels)}]
-    return found.samples, [listing.label_ids(sample, [labels], lookup)[0] for sample in found.samples]
+    return found.samples, [ids[0] for ids in class_ids(found, [labels]) if ids[0] is not None]
 
 
 def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
@@ -47,7 +46,8 @@ def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
 
     Only where labels are numbers can this be: names are compared as they are.
     """
-    used = {int(s.labels[0]) for s in found.samples if s.labels[0].isdecimal() and s.labels[0] not in labels}
+    written = {sample.labels[0] for sample in found.samples} - set(labels)
+    used = set() if found.named else {int(label) for label in written if is_number(label)}
     classes = class_names(found.source) if used else None
     if classes is None:
         return []

@@ -192,6 +192,8 @@ class Recipe(Spec):
         synthetic: How clips are made on the fly.
         labels: A list of class names (a name of ``vidcls/labels`` or a file), where the data has numbers or the
             order matters; otherwise the data's words are sorted.
+        labels_format: Form of the lists, a key of `vidcls.training.data.forms.FORMS`; None: told by their first lines.
+        delimiter: Between the columns of the lists; None: told by their first lines.
         skip_missing: Leave out clips whose file is missing, instead of stopping.
         init: Where the weights start.
         freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head, a number N the
@@ -228,6 +230,8 @@ class Recipe(Spec):
     heads: dict[str, Annotated[int, Field(ge=1)]] | None = None
     synthetic: Synthetic = Field(default_factory=Synthetic)
     labels: str | None = None
+    labels_format: str | None = None
+    delimiter: str | None = None
     skip_missing: bool = False
     init: Initialize = Field(default_factory=Initialize)
     freeze: tuple[str, ...] = ()

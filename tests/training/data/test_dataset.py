@@ -17,9 +17,10 @@ from vidcls.errors import UsageError
 from vidcls.training import setup
 from vidcls.training.camera_motion.loader import SyntheticLoader
 from vidcls.training.data import listing, sets
+from vidcls.training.data.classes import make_classes, unknown_labels
 from vidcls.training.data.clips import Resize, random_clip
 from vidcls.training.data.dataset import Batch, ClipDataset, ClipLoader, EpochSampler
-from vidcls.training.data.listing import find_problems, make_classes, read_listing, unknown_labels
+from vidcls.training.data.listing import find_problems, read_listing
 from vidcls.training.recipe import Augment
 
 

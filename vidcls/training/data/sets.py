@@ -11,6 +11,7 @@ from vidcls.config import ModelSpec
 from vidcls.errors import UsageError
 from vidcls.training import synthetic
 from vidcls.training.data import listing
+from vidcls.training.data.classes import class_ids, describe_classes, make_classes, unknown_labels
 from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader
 from vidcls.training.data.listing import Sample
 from vidcls.training.recipe import Recipe
@@ -32,6 +33,11 @@ class Data:
     val: tuple[list[Sample], list[tuple[int, ...]]] | None = None
     notes: list[str] = field(default_factory=list)
 
+    def table(self) -> list[str]:
+        """Return the classes with their ids and how many clips show them, as lines of a table."""
+        sets = {"train": self.train, "val": self.val}
+        return describe_classes(self.classes, {name: s[1] for name, s in sets.items() if s is not None})
+
     @property
     def labels(self) -> tuple[str, ...]:
         """One name for each logit; with several heads, one head after the other."""
@@ -49,20 +55,23 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
     if synthetic.is_synthetic(recipe.data):
         return Data((synthetic.load_task(recipe.data).labels,))
     heads = tuple(recipe.heads) if recipe.heads else ("label",)
-    train = listing.read_listing(recipe.data, recipe.videos, heads)
-    val = listing.read_listing(recipe.val, recipe.videos, heads) if recipe.val else None
+    form: dict[str, Any] = {"labels_format": recipe.labels_format, "delimiter": recipe.delimiter}
+    train = listing.read_listing(recipe.data, recipe.videos, heads, **form)
+    val = listing.read_listing(recipe.val, recipe.videos, heads, **form, part="test") if recipe.val else None
     classes = _classes(recipe, spec, train)
     sets = [train] if val is None else [train, val]
     mistakes: list[str] = []
     missing: list[Sample] = []
     for one in sets:
         found, absent = listing.find_problems(one)
-        mistakes += found + listing.unknown_labels(one, classes)
+        mistakes += found + unknown_labels(one, classes)
         missing += absent
     if mistakes or (missing and not recipe.skip_missing):
         remedy = "fix the list" + (", or leave missing clips out with skip_missing=True" if missing else "")
         raise listing.report(recipe.data, mistakes, [] if recipe.skip_missing else missing, remedy)
+    _check_several(recipe.data, classes, heads)
     data = Data(classes)
+    data.notes += dict.fromkeys(note for one in sets for note in one.notes)
     if missing:
         data.notes.append(f"{len(missing)} missing files are left out (first: {missing[0].path})")
     absent_paths = {sample.path for sample in missing}
@@ -80,7 +89,7 @@ def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[t
     if not train.samples:
         raise listing.report(train.source, train.problems, [], "fix the list")
     if recipe.heads:
-        found = listing.make_classes(train)
+        found = make_classes(train)
         for (name, size), names in zip(recipe.heads.items(), found, strict=True):
             if len(names) > size:
                 raise UsageError(train.source, f"{len(names)} classes of {name}, not {size}", "correct heads")
@@ -93,15 +102,28 @@ def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[t
     known = None
     if spec.labels is not None:
         known = load_labels(spec.labels)
-    return listing.make_classes(train, known)
+    return make_classes(train, known)
+
+
+def _check_several(source: str, classes: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
+    for name, names in zip(heads, classes, strict=True):
+        if len(names) < 2:
+            raise UsageError(
+                source,
+                f"has a single {name}, {names[0]!r}: there is nothing to tell apart",
+                "add clips of at least one other",
+            )
 
 
 def _numbered(
     source: listing.Listing, classes: Sequence[Sequence[str]], missing: set[str]
 ) -> tuple[list[Sample], list[tuple[int, ...]]]:
-    lookup = [{name: i for i, name in enumerate(names)} for names in classes]
-    samples = [sample for sample in source.samples if sample.path not in missing]
-    return samples, [listing.label_ids(sample, classes, lookup) for sample in samples]
+    samples, numbers = [], []
+    for sample, ids in zip(source.samples, class_ids(source, classes), strict=True):
+        if sample.path not in missing:
+            samples.append(sample)
+            numbers.append(tuple(i for i in ids if i is not None))  # none is: unknown labels were refused
+    return samples, numbers
 
 
 def _warnings(data: Data) -> list[str]:

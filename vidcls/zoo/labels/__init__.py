@@ -1,8 +1,9 @@
-"""Names of classes: one per line of a text file, the line's number counted from 0 is the class. Imports no torch."""
+"""Names of classes: one per line of a text file, in the order of their ids. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     Args:
         name_or_path: Name of a list that ships with vidcls, such as ``kinetics400``, or a UTF-8 text file with one
-            label per line.
+            label per line; where a number before each counts them, from 0 or 1, it is left out.
 
     Returns:
         The labels; the position is the class.
@@ -45,9 +46,25 @@ def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
             raise ConfigError(
                 name, f"no such list of labels{nearest(name, known_lists())}", f"known are {lists}"
             )
-    labels = _lines(_read(path), str(path))
+    labels = _without_numbers(_lines(_read(path), str(path)))
     _check_distinct(labels, str(path))
     return labels
+
+
+def _without_numbers(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of ``classInd.txt`` and the like, whose lines have a number in front that counts them.
+
+    Such are ``1 ApplyEyeMakeup`` (UCF-101) and ``0,archery`` below ``id,name``, from 0 or from 1 on.
+    """
+    rows = [re.fullmatch(r"([0-9]{1,7})(?:\s*[,;\t]\s*|\s+)(\S.*)", line) for line in lines]
+    first = 1 if re.fullmatch(r"(?i)(id|index|label_id|class_id)\s*[,;\t]\s*\w+", lines[0]) else 0
+    found = [row for row in rows[first:] if row is not None]
+    if len(found) < 2 or len(found) < len(rows) - first:
+        return lines
+    start = int(found[0][1])
+    if start > 1 or any(int(row[1]) != start + i for i, row in enumerate(found)):
+        return lines
+    return tuple(row[2].strip('"') for row in found)
 
 
 def check_labels(labels: Sequence[str], num_classes: int, subject: str) -> None:
@@ -83,7 +100,7 @@ def _read(path: Path) -> str:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise ConfigError(subject, f"cannot be read ({reason})", "check the path") from None
     except ValueError as error:  # a path with a NUL
-        raise ConfigError(repr(subject), f"is no path ({error})", "check the path") from None
+        raise ConfigError(repr(subject), f"is not a valid path ({error})", "check the path") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(subject, f"larger than {MAX_BYTES >> 20} MiB", "is it the right file?")
     try:
@@ -119,7 +136,7 @@ def _check_distinct(labels: Sequence[str], subject: str) -> None:
         if label in seen:
             raise ConfigError(
                 subject,
-                f"{label!r} stands on lines {seen[label]} and {number}",
+                f"{label!r} is on lines {seen[label]} and {number}",
                 "give each class its own name",
             )
         seen[label] = number

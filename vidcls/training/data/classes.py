@@ -1,0 +1,103 @@
+"""Labels of a set ↔ the classes of a model. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from vidcls.config import nearest
+from vidcls.errors import UsageError, printable
+from vidcls.training.data.forms import is_number
+from vidcls.training.data.listing import Listing
+
+SPARSE = 1000
+"""From this number on a label is not taken for an id where nine of ten ids have no clip: it may be a year."""
+
+Classes = Sequence[Sequence[str]]
+"""Names of each head's classes, in the order of their ids."""
+
+
+def make_classes(listing: Listing, given: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
+    """Return the class names of each head, in the order of their ids.
+
+    Numbers are ids, ``0..max``, where the listing does not say that they are names. Names are sorted, unless
+    ``given`` has the same ones in another order (the classes of the model that is fine-tuned, or a label file).
+
+    Raises:
+        UsageError: Numbers can hardly be ids.
+    """
+    heads = len(listing.samples[0].labels)
+    classes = []
+    for head in range(heads):
+        words = {sample.labels[head] for sample in listing.samples}
+        numbers = None if listing.named or not all(map(is_number, words)) else {int(word) for word in words}
+        if given is not None and heads == 1 and _fits(words, numbers, given):
+            classes.append(tuple(given))
+        elif numbers is None:
+            classes.append(tuple(sorted(words)))
+        else:
+            _check_dense(listing, numbers)
+            classes.append(tuple(str(i) for i in range(max(numbers) + 1)))
+    return tuple(classes)
+
+
+def _fits(words: set[str], numbers: set[int] | None, given: Sequence[str]) -> bool:
+    return words == set(given) if numbers is None else max(numbers) == len(given) - 1
+
+
+def _check_dense(listing: Listing, numbers: set[int]) -> None:
+    if max(numbers) >= SPARSE and max(numbers) + 1 > 10 * len(numbers):
+        raise UsageError(
+            listing.source,
+            f"its labels are numbers up to {max(numbers)}, but only {len(numbers)} of them occur",
+            "if they are ids, give labels=FILE with all classes; if they are names, put a word before each",
+        )
+
+
+def class_ids(listing: Listing, classes: Classes) -> list[tuple[int | None, ...]]:
+    """Return the ids of each clip's labels: by name, or the number itself; None for one that is no class."""
+    lookup = [_lookup(listing, names) for names in classes]
+    return [
+        tuple(index.get(label) for label, index in zip(sample.labels, lookup, strict=True))
+        for sample in listing.samples
+    ]
+
+
+def _lookup(listing: Listing, names: Sequence[str]) -> dict[str, int]:
+    """Ids by name; by number too where the set's labels may be ids and the classes are not called like numbers."""
+    index = {name: i for i, name in enumerate(names)}
+    if listing.named or any(map(is_number, names)):
+        return index
+    return {**{str(i): i for i in range(len(names))}, **index}
+
+
+def unknown_labels(listing: Listing, classes: Classes) -> list[str]:
+    """Return one line for each label of a set that is none of the classes, with the nearest one that is."""
+    counts: Counter[tuple[int, str]] = Counter()
+    first: dict[tuple[int, str], str] = {}
+    for sample, ids in zip(listing.samples, class_ids(listing, classes), strict=True):
+        for head, number in enumerate(ids):
+            if number is None:
+                key = head, sample.labels[head]
+                counts[key] += 1
+                first.setdefault(key, sample.origin)
+    return [
+        f"{first[key]}: label {key[1]!r} ({count} clips) is none of the {len(classes[key[0]])} classes"
+        f"{nearest(key[1], classes[key[0]])}"
+        for key, count in counts.items()
+    ]
+
+
+def describe_classes(classes: Classes, sets: dict[str, Sequence[tuple[int, ...]]]) -> list[str]:
+    """Return a table of the classes: their ids, how many clips of each set show them, and their names.
+
+    Args:
+        classes: Names of each head's classes.
+        sets: Name of each set → the ids of its clips.
+    """
+    lines = ["\t".join(["id", *sets, "label"])]
+    for head, names in enumerate(classes):
+        counts = [Counter(ids[head] for ids in clips) for clips in sets.values()]
+        for i, name in enumerate(names):
+            lines.append("	".join([str(i), *(str(count[i]) for count in counts), printable(name)]))
+    return lines

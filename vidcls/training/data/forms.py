@@ -1,0 +1,330 @@
+"""Lists of labeled clips as people have them: text → rows of a path and its labels. Imports no torch.
+
+Which form a list has is told by its first lines, or by ``labels_format`` and ``delimiter``; see `FORMS`.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidcls.config import nearest
+from vidcls.errors import UsageError
+from vidcls.video.manifests import PATH_COLUMNS
+from vidcls.video.sources import VIDEO_SUFFIXES, is_video_name
+
+FORMS = {
+    "csv": "path,label (or another delimiter), with or without a line of column names",
+    "space": "path label, separated by spaces (Kinetics lists, MMAction2, UCF-101)",
+    "frames": "path frames label, separated by spaces (MMAction2)",
+    "folder": "path alone; the name of its folder is the label (UCF-101's test lists)",
+    "kinetics": "label,youtube_id,time_start,time_end,split (Kinetics' own CSV)",
+    "hmdb51": "NAME_test_splitN.txt of clip and 1 (train), 2 (test) or 0, one file per class (HMDB-51)",
+}
+DELIMITERS = "\t,;|"
+LOOKED_AT = 50  # lines that tell the form of a list
+MAX_LIST_BYTES = 256 * 1024**2
+
+PATH_NAMES = frozenset((*PATH_COLUMNS, "clip"))
+LABEL_NAMES = frozenset(("label", "class", "category", "action", "label_name", "class_name"))
+YOUTUBE_NAMES = frozenset(("youtube_id", "time_start", "time_end"))
+_VIDEO = re.compile(
+    r"(.*?\.(?:" + "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES)) + r"))\s+(\S.*)", re.IGNORECASE
+)
+
+Line = tuple[int, str]
+"""A line's number, from 1, and its text."""
+
+
+@dataclass
+class Table:
+    """A list as it was read.
+
+    Attributes:
+        form: A key of `FORMS`.
+        rows: Line number and cells: a path and its labels, or the columns of ``kinetics``.
+        header: Names of the columns, in lower case, where the list has such a line.
+        problems: Lines that make no sense.
+        notes: What was assumed.
+    """
+
+    form: str
+    rows: list[tuple[int, list[str]]] = field(default_factory=list)
+    header: list[str] | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is known of a list before it is read.
+
+    Attributes:
+        heads: Names of the labels that each clip has.
+        form: A key of `FORMS`; None: to be found out.
+        delimiter: Between the columns of ``csv``; None: to be found out.
+    """
+
+    heads: tuple[str, ...] = ("label",)
+    form: str | None = None
+    delimiter: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.form is not None and self.form not in FORMS:
+            problem = f"{self.form!r} is not known{nearest(self.form, FORMS)}"
+            raise UsageError("labels_format", problem, f"choose from {', '.join(FORMS)}")
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise UsageError("delimiter", f"{self.delimiter!r} is not one character", "such as ';'")
+
+
+def read_table(path: Path, wanted: Wanted) -> Table:
+    """Read a list of labeled clips.
+
+    Raises:
+        UsageError: It cannot be read, or its form is not known.
+    """
+    lines = read_lines(path)
+    if not lines:
+        return Table("csv")
+    form, delimiter = wanted.form, wanted.delimiter
+    if form in (None, "csv", "kinetics"):
+        headed = _headed(lines[0][1], wanted)
+        if headed is not None:
+            return _with_header(path, lines, *headed, wanted)
+    if form == "kinetics":
+        raise UsageError(f"{path}:1", "has no column youtube_id", f"expected {FORMS['kinetics']}")
+    if form is None and delimiter is None:
+        form, delimiter = _guess(path, lines[:LOOKED_AT], len(wanted.heads))
+    table = Table(form or "csv")
+    if table.form == "csv":
+        return _read_delimited(path, lines, delimiter or _best_delimiter(lines[:LOOKED_AT]), wanted)
+    if table.form == "frames":
+        table.notes.append(f"{path.name}: read as path, number of frames, label")
+    if table.form == "folder":
+        table.notes.append(f"{path.name}: names no labels; each clip's folder is its label")
+    for number, line in lines:
+        cells = _CELLS[table.form](line, len(wanted.heads))
+        if cells is None:
+            table.problems.append(f"{path.name}:{number}: is not of the form {FORMS[table.form]}")
+        else:
+            table.rows.append((number, cells))
+    return table
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the lines of a text file that are not blank.
+
+    Raises:
+        UsageError: It cannot be read, or is not a text.
+    """
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise UsageError(str(path), f"larger than {MAX_LIST_BYTES >> 20} MiB", "is it a list of clips?")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+        raise UsageError(str(path), problem, "give a text file") from None
+    except UnicodeDecodeError:
+        problem = "cannot be read (it is not UTF-8 text)"
+        raise UsageError(str(path), problem, "save it as UTF-8") from None
+    if "\0" in text:
+        raise UsageError(str(path), "cannot be read (it holds NUL bytes)", "give a text file")
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+# With column names
+
+
+def _headed(line: str, wanted: Wanted) -> tuple[str, list[str]] | None:
+    """Return the delimiter and the names of a first line of column names."""
+    for delimiter in wanted.delimiter or DELIMITERS:
+        names = [name.strip().lower() for name in _split(line, delimiter)]
+        if YOUTUBE_NAMES & set(names) or columns_of(names, wanted.heads) is not None:
+            return delimiter, names
+    return None
+
+
+def columns_of(header: Sequence[str], heads: Sequence[str]) -> list[int] | None:
+    """Return the numbers of the path's and the labels' columns, or None where these are not column names."""
+    paths = [i for i, name in enumerate(header) if name in PATH_NAMES]
+    if len(heads) == 1:
+        labels = [i for i, name in enumerate(header) if name in LABEL_NAMES | {heads[0].lower()}][:1]
+    else:
+        labels = [header.index(name.lower()) for name in heads if name.lower() in header]
+    return [paths[0], *labels] if paths and len(labels) == len(heads) else None
+
+
+def _with_header(path: Path, lines: list[Line], delimiter: str, header: list[str], wanted: Wanted) -> Table:
+    if YOUTUBE_NAMES & set(header):
+        missing = [name for name in ("label", "youtube_id") if name not in header]
+        if missing:
+            problem = f"has no column {' and '.join(missing)}"
+            raise UsageError(str(path), problem, "give the training or validation file")
+        rows = [(number, _split(line, delimiter)) for number, line in lines[1:]]
+        return Table("kinetics", rows, header)
+    columns = columns_of(header, wanted.heads)
+    assert columns is not None
+    table = _rows(path, lines[1:], delimiter, columns)
+    table.header = header
+    table.notes.append(
+        f"{path.name}: line {lines[0][0]} is read as column names: {', '.join(header[c] for c in columns)}"
+    )
+    return table
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line.rstrip("\r")], delimiter=delimiter), [])
+    except csv.Error:
+        return [line]
+
+
+def _rows(path: Path, lines: list[Line], delimiter: str, columns: list[int]) -> Table:
+    table = Table("csv")
+    for number, line in lines:
+        where, cells = f"{path.name}:{number}", _split(line, delimiter)
+        if len(cells) <= max(columns):
+            table.problems.append(f"{where}: {len(cells)} columns where {max(columns) + 1} are needed")
+            continue
+        name, *labels = (cells[c].strip() for c in columns)
+        if not name or not all(labels):
+            table.problems.append(f"{where}: the {'label' if name else 'path'} is empty")
+        else:
+            table.rows.append((number, [name, *labels]))
+    return table
+
+
+# Without
+
+
+def _guess(path: Path, lines: list[Line], heads: int) -> tuple[str, str | None]:
+    """Tell the form of a list without column names by its first lines.
+
+    Raises:
+        UsageError: It is none of `FORMS`.
+    """
+    texts = [line.strip() for _, line in lines]
+    numbers = [_trailing_numbers(text) for text in texts]
+    plain = not any(delimiter in text for text in texts for delimiter in DELIMITERS)
+    if all(numbers) and (plain or all(map(_VIDEO.fullmatch, texts))):
+        return _guess_numbers(path, set(numbers), heads), None
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _best_delimiter(lines)
+    if any(len(_split(text, delimiter)) > 1 for text in texts):
+        return "csv", delimiter
+    if all(map(_VIDEO.fullmatch, texts)):
+        return "space", None
+    if all(is_video_name(text) and os.path.dirname(text) for text in texts):
+        return "folder", None
+    raise UsageError(
+        f"{path}:{lines[0][0]}",
+        f"{texts[0][:80]!r} is not a path and a label",
+        f"expected path,label or one of labels_format={'|'.join(FORMS)}; another separator: delimiter=';'",
+    )
+
+
+def _guess_numbers(path: Path, counts: set[int], heads: int) -> str:
+    if counts == {heads}:
+        return "space"
+    if counts == {2} and heads == 1:
+        return "frames"
+    raise UsageError(
+        str(path),
+        f"has {' or '.join(map(str, sorted(counts)))} numbers after a path, {heads} expected",
+        "one label a clip and head is learned; if there are frame counts, say labels_format=frames",
+    )
+
+
+def _trailing_numbers(text: str) -> int:
+    """Count the numbers after a path."""
+    video = _VIDEO.fullmatch(text)
+    words = video[2].split() if video else text.split()[1:]
+    if video and not all(map(is_number, words)):
+        return 0
+    count = 0
+    while count < len(words) and is_number(words[-1 - count]):
+        count += 1
+    return count
+
+
+def is_number(word: str) -> bool:
+    """Whether a label may be the number of a class: ``²`` and ``007`` are names, and so is what is too large."""
+    return word.isascii() and word.isdigit() and len(word) <= 6 and (word == "0" or word[0] != "0")
+
+
+def _best_delimiter(lines: list[Line]) -> str:
+    """Return the delimiter that most lines have, the one beside names of videos first."""
+
+    def fits(delimiter: str) -> tuple[int, int]:
+        rows = [cells for _, line in lines if len(cells := _split(line, delimiter)) > 1]
+        return sum(any(is_video_name(cell.strip()) for cell in row) for row in rows), len(rows)
+
+    return max(",\t;|", key=fits)
+
+
+def _read_delimited(path: Path, lines: list[Line], delimiter: str, wanted: Wanted) -> Table:
+    first = [cell.strip() for cell in _split(lines[0][1], delimiter)]
+    if len(first) > len(wanted.heads) and not _is_path(first[0], path):
+        raise UsageError(
+            f"{path}:{lines[0][0]}",
+            f"the columns are called {', '.join(map(repr, first))[:200]}",
+            f"call them path,{','.join(wanted.heads)}, or leave the header out",
+        )
+    return _rows(path, lines, delimiter, list(range(len(wanted.heads) + 1)))
+
+
+def _is_path(cell: str, path: Path) -> bool:
+    """Whether a first cell is a file or called like one, and not the name of a column."""
+    if is_video_name(cell) or "/" in cell or "\\" in cell:
+        return True
+    try:
+        return bool(cell) and (path.parent / cell).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _space_cells(line: str, heads: int) -> list[str] | None:
+    text = line.strip()
+    video = _VIDEO.fullmatch(text)
+    if video is None:
+        cells = text.rsplit(None, heads)
+    else:
+        cells = [video[1], video[2]] if heads == 1 else [video[1], *video[2].split()]
+    return cells if len(cells) == heads + 1 else None
+
+
+def _frames_cells(line: str, heads: int) -> list[str] | None:
+    text = line.strip()
+    video = _VIDEO.fullmatch(text)
+    words = [video[1], *video[2].split()] if video else text.rsplit(None, heads + 1)
+    return [words[0], *words[2:]] if len(words) == heads + 2 and words[1].isdigit() else None
+
+
+def _folder_cells(line: str, heads: int) -> list[str] | None:
+    text = line.strip()
+    folder = re.split(r"[/\\]", text)[-2:-1]
+    return [text, folder[0]] if heads == 1 and folder and folder[0] not in ("", ".", "..") else None
+
+
+def _hmdb_cells(line: str, heads: int) -> list[str] | None:
+    cells = line.strip().rsplit(None, 1)
+    return cells if heads == 1 and len(cells) == 2 and cells[1] in ("0", "1", "2") else None
+
+
+_CELLS = {"space": _space_cells, "frames": _frames_cells, "folder": _folder_cells, "hmdb51": _hmdb_cells}
+
+
+# HMDB-51
+
+_HMDB = re.compile(r"(.+)_test_split([0-9]+)\.txt")
+
+
+def hmdb_files(source: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the class and the file of HMDB-51's lists: of split 1 in a folder, or of those that a pattern matches."""
+    pattern = source / "*_test_split1.txt" if source.is_dir() else source
+    for path in sorted(pattern.parent.glob(pattern.name)):
+        if found := _HMDB.fullmatch(path.name):
+            yield found[1], path
