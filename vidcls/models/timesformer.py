@@ -384,6 +384,6 @@ class SpaceTimeSformer(TimeSformer):
 
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → mean class token (b, d)."""
-        b, t = len(cls), grid[0]
+        b, t = cls.shape[0], grid[0]
         x = torch.cat([cls.unsqueeze(1).expand(b, t, -1, -1), patches.transpose(1, 2)], dim=2).flatten(0, 1)
         return run_blocks(self.blocks, x, True)[:, 0].view(b, t, -1).mean(dim=1)

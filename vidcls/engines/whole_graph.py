@@ -1,0 +1,59 @@
+"""What the engines of exported graphs share: one graph takes whole views, and nothing is encoded by itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidcls.engines.base import Floats, ScaleShift
+from vidcls.errors import DeviceError
+
+
+class WholeGraphEngine(ABC):
+    """One graph on the CPU.
+
+    Args:
+        precision: Number format of the graph.
+        pixels: Type of the pixels (v, t, h, w, 3) that the graph takes and normalizes itself; empty where it takes
+            normalized views (v, 3, t, h, w) in float32.
+    """
+
+    name: str
+    device = "cpu"
+    unit_frames = 0
+
+    def __init__(self, precision: str, pixels: str = "") -> None:
+        self.precision = precision
+        self._pixels = pixels
+
+    def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
+        """There is nothing to prepare."""
+
+    def __call__(
+        self,
+        views: NDArray[Any],
+        frame_indices: NDArray[np.int64] | None = None,
+        scale_shift: ScaleShift | None = None,
+    ) -> Floats:
+        if self._pixels and scale_shift is None:
+            raise DeviceError(self.name, "this model takes pixels, not normalized views", "export it without pixels")
+        if self._pixels:
+            views = views.astype(self._pixels, copy=False)
+        elif scale_shift is not None:
+            views = (views * scale_shift[0] + scale_shift[1]).transpose(0, 4, 1, 2, 3)
+        given = [np.ascontiguousarray(views if self._pixels else views.astype(np.float32, copy=False))]
+        given += [] if frame_indices is None else [np.ascontiguousarray(frame_indices, np.int64)]
+        return self._run(given)
+
+    @abstractmethod
+    def _run(self, inputs: list[NDArray[Any]]) -> Floats:
+        """Run the graph on views, and the numbers of their frames where the model uses them → logits (v, k)."""
+
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+        raise NotImplementedError("a whole graph encodes no units")
+
+    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+        raise NotImplementedError("a whole graph encodes no units")
