@@ -103,6 +103,10 @@ def export(
             help="File (safetensors) or folder to write.  [default for openvino: the cache]",
         ),
     ] = None,
+    pixels: Annotated[
+        bool,
+        Option("--pixels", help="onnx, pt2: the model takes uint8 frames and normalizes them itself."),
+    ] = False,
     overwrite: o.OverwriteOption = False,
     json: o.JsonOption = False,
     quiet: o.QuietOption = False,
@@ -124,6 +128,7 @@ def export(
         overwrite,
         model.labels,
         {name: getattr(views, name) for name in ("num_views", "num_crops", "num_frames", "stride")},
+        pixels,
     )
     request.check()
     clips = None

@@ -27,6 +27,9 @@ OPTIONAL = {
     "timm": "VTN on ResNet, DeiT and other backbones",
     "openvino": "a faster engine on CPUs",
     "nncf": "int8 weights and activations",
+    "onnx": "export to ONNX",
+    "onnxscript": "export to ONNX",
+    "onnxruntime": "an engine for exported ONNX models",
     "accelerate": "training",
     "torchvision": "augmentation in training",
     "torchmetrics": "metrics in training",
@@ -38,7 +41,7 @@ VARIABLES = (
     "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE CUDA_VISIBLE_DEVICES OMP_NUM_THREADS XDG_CACHE_HOME NO_COLOR".split()
 )
 # Variables that the library reads and no option does.
-OWN_VARIABLES = frozenset(("VIDCLS_CACHE", "VIDCLS_ENGINE_CACHE", "VIDCLS_OFFLINE"))
+OWN_VARIABLES = frozenset(("VIDCLS_CACHE", "VIDCLS_ENGINE_CACHE", "VIDCLS_OFFLINE", "VIDCLS_TRUST_PT2"))
 
 Status = Literal["ok", "note", "missing", "broken"]
 

@@ -61,6 +61,10 @@ ENGINES: dict[str, EngineKind] = {
     "eager": EngineKind("plain PyTorch", ("fp32", "bf16", "fp16")),
     "compile": EngineKind("PyTorch through torch.compile", ("fp32", "bf16", "fp16")),
     "openvino": EngineKind("OpenVINO on the CPU", ("fp32", "bf16", "fp16", "int8"), "openvino", "openvino"),
+    "onnxruntime": EngineKind(
+        "ONNX Runtime on the CPU, for exported models", ("fp32", "fp16"), "onnxruntime", "onnx"
+    ),
+    "pt2": EngineKind("torch.export on the CPU, for exported models", ("fp32", "bf16", "fp16")),
     "numpy": EngineKind("NumPy alone, for small factorized encoders", ("fp32",)),
 }
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")

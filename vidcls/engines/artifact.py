@@ -59,7 +59,12 @@ FORMATS: dict[str, ExportFormat] = {
         tuple(f"{part}.{suffix}" for part in (WHOLE, UNITS, HEAD) for suffix in ("xml", "bin")),
         "an fp32 model runs in bf16 with precision=bf16",
     ),
+    "onnx": ExportFormat(
+        ("fp32", "fp16"), "onnxruntime", ("model.onnx", "model.onnx.data"), "int8 exists in openvino"
+    ),
+    "pt2": ExportFormat(("fp32", "bf16", "fp16"), "pt2", ("model.pt2",), "int8 exists in openvino"),
 }
+PIXELS = ("onnx", "pt2")  # formats whose graph may take pixels and normalize them itself
 
 
 def check_format(format: str, precision: str) -> None:
@@ -86,6 +91,8 @@ class ArtifactRecord(Spec):
         format: A key of `FORMATS`.
         precision: Number format of the model.
         error: Largest difference of its logits from those of PyTorch in fp32, as measured when it was made.
+        pixels: Type of the pixels (v, t, h, w, 3) that the graph takes and normalizes itself; empty where it takes
+            normalized views.
         source: Where the weights came from.
         facts: The model: architecture, preprocessing, labels.
         files: The model's files and their sizes in bytes.
@@ -95,6 +102,7 @@ class ArtifactRecord(Spec):
     format: str
     precision: str
     error: float = Field(ge=0)
+    pixels: Literal["", "uint8", "float32"] = ""
     source: str = Field(max_length=4096)
     facts: CheckpointFacts
     files: dict[str, int] = Field(default_factory=dict, max_length=8)
@@ -104,6 +112,8 @@ class ArtifactRecord(Spec):
         kind = FORMATS.get(self.format)
         if kind is None or self.precision not in kind.precisions:
             raise ValueError(f"no such model: {self.format} {self.precision}")
+        if self.pixels and self.format not in PIXELS:
+            raise ValueError(f"{self.format} takes no pixels")
         unknown = [name for name in self.files if name not in kind.files]
         if unknown:
             raise ValueError(f"{self.format} has no file {unknown[0]!r}")
@@ -151,6 +161,14 @@ class Artifact:
         return lazy(lambda: self._engine(precision if hinted else held), record.facts.unit_frames)
 
     def _engine(self, precision: str) -> Engine:
+        if self.record.format == "onnx":
+            from vidcls.engines.onnxruntime import OnnxRuntimeEngine
+
+            return OnnxRuntimeEngine(self.folder / "model.onnx", precision, self.record.pixels)
+        if self.record.format == "pt2":
+            from vidcls.engines.pt2 import ProgramEngine
+
+            return ProgramEngine(self.folder / "model.pt2", precision, self.record.pixels)
         names = [name for name in (WHOLE, UNITS, HEAD) if f"{name}.xml" in self.record.files]
         parts = {name: self.folder / f"{name}.xml" for name in names}
         return OpenVINOEngine(parts, precision, self.record.facts.unit_frames, self.record.precision)

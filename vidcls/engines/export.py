@@ -6,21 +6,26 @@ Most of that does not depend on the weights' size. Graphs take any number of vie
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
+import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from vidcls.config import InputSpec
-from vidcls.engines import cache, make_engine
+from vidcls.engines import cache, is_installed, make_engine
 from vidcls.engines.artifact import ArtifactRecord
-from vidcls.engines.base import Engine, Floats, unit_frames
+from vidcls.engines.base import Engine, Floats, ScaleShift, unit_frames
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
 from vidcls.errors import DependencyError, DeviceError, printable
 from vidcls.views.transform import pixel_scale_shift
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 # logit; what it takes in float32 is some 1e-6.
 TOLERANCE = 1e-4
 CHECKED_UNITS = 4
+OPSET = 18
+ONNX_LIMIT = 1900 << 20  # bytes of weights that one file, which must be smaller than 2 GiB, can hold
 
 
 class _Units(nn.Module):
@@ -109,7 +116,7 @@ def _to_openvino(module: nn.Module, examples: list[Tensor]) -> Any:
     return converted
 
 
-def export_program(module: nn.Module, examples: list[Tensor]) -> torch.export.ExportedProgram:
+def export_program(module: nn.Module, examples: list[Tensor]) -> ExportedProgram:
     """Trace a module for any number of views.
 
     Args:
@@ -134,6 +141,114 @@ def export_program(module: nn.Module, examples: list[Tensor]) -> torch.export.Ex
 def _not_exported(what: str, error: Exception) -> DeviceError:
     first = str(error).strip().partition("\n")[0][:300]
     return DeviceError(what, f"cannot convert this model ({first})", "use engine=eager")
+
+
+class _Graph(nn.Module):
+    """A whole model: normalized views, or pixels, in; float32 logits out."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, scale_shift: ScaleShift | None) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+        self.pixels = scale_shift is not None
+        for name, values in zip(("scale", "shift"), scale_shift or (), strict=False):
+            self.register_buffer(name, torch.from_numpy(values).reshape(3, 1, 1, 1))
+
+    def forward(self, views: Tensor, frame_indices: Tensor | None = None) -> Tensor:
+        if self.pixels:
+            planes = views.permute(0, 4, 1, 2, 3).to(torch.float32)
+            views = planes * self.scale + self.shift  # type: ignore[operator]
+        given = () if frame_indices is None else (frame_indices,)
+        logits: Tensor = self.model(views.to(self.dtype), *given)
+        return logits.to(torch.float32)
+
+
+def whole_program(model: nn.Module, view: InputSpec, precision: str, pixels: str = "") -> ExportedProgram:
+    """Trace a whole model, as ONNX and pt2 hold it.
+
+    Args:
+        model: One of `vidcls.models.ARCHITECTURES`, in float32.
+        view: How it sees a video.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        pixels: Type of the pixels (v, t, h, w, 3) that the graph takes and normalizes itself; empty for normalized
+            views (v, 3, t, h, w).
+
+    Raises:
+        DeviceError: The model cannot be traced.
+    """
+    from vidcls.engines.torch import DTYPES
+
+    dtype = DTYPES[precision]
+    if dtype is not torch.float32:
+        model = copy.deepcopy(model).to(dtype)
+    graph = _Graph(model, dtype, pixel_scale_shift(view) if pixels else None)
+    shape = (2, view.num_frames, *view.image_size, 3) if pixels else (2, 3, view.num_frames, *view.image_size)
+    views = torch.zeros(shape, dtype=getattr(torch, pixels or "float32"))
+    return export_program(graph, [views, *_indices(model, view.num_frames)])
+
+
+def onnx_writer(program: ExportedProgram, pixels: str = "") -> Callable[[Path], None]:
+    """Return what writes a program as ``model.onnx``, with its weights beside it only where one file cannot hold them.
+
+    Raises:
+        DependencyError: ONNX or its exporter is not installed.
+        DeviceError: The program cannot be converted.
+    """
+    for package in ("onnx", "onnxscript"):
+        if not is_installed(package):
+            raise DependencyError("ONNX", f"{package} is not installed", "pip install 'vidcls[onnx]'")
+    inputs = ["pixels" if pixels else "views", "frame_indices"][: len(program.graph_signature.user_inputs)]
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+        _quiet("torch.onnx", "onnxscript"),
+    ):
+        warnings.simplefilter("ignore")  # of its own deprecations
+        try:
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=inputs,
+                output_names=["logits"],
+                verbose=False,
+            )
+        except Exception as error:  # its errors have no base of their own
+            raise _not_exported("ONNX", error) from error
+    assert converted is not None
+    large = sum(tensor.nbytes for tensor in program.state_dict.values()) > ONNX_LIMIT
+
+    def write(folder: Path) -> None:
+        converted.save(folder / "model.onnx", external_data=large)
+
+    return write
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Keep libraries from logging what nobody can act on."""
+    loggers = {name: logging.getLogger(name).level for name in names}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in loggers.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def pt2_writer(program: ExportedProgram) -> Callable[[Path], None]:
+    """Return what writes a program as ``model.pt2``, which this machine then trusts."""
+
+    def write(folder: Path) -> None:
+        from vidcls.engines.pt2 import trust
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own deprecations
+            torch.export.save(program, folder / "model.pt2")
+        trust(folder / "model.pt2")
+
+    return write
 
 
 def openvino_writer(parts: Mapping[str, Any], precision: str = "fp32") -> Callable[[Path], None]:
@@ -227,12 +342,21 @@ def record_of(
     precision: str,
     labels: tuple[str, ...] | None,
     error: float = 0.0,
+    pixels: str = "",
 ) -> ArtifactRecord:
     """Return what an exported model says of itself; nothing in it depends on this machine."""
     spec = found.facts.spec.model_copy(update={"input": view, "weights": None, "labels": None})
-    facts = found.facts.model_copy(update={"spec": spec, "labels": labels})
-    return ArtifactRecord(
-        format=format, precision=precision, error=error, source=portable_source(found.source), facts=facts
+    changes = {"spec": spec, "labels": labels}
+    facts = found.facts.model_copy(update=changes if format == "openvino" else {**changes, "unit_frames": 0})
+    return ArtifactRecord.model_validate(
+        {
+            "format": format,
+            "precision": precision,
+            "error": error,
+            "pixels": pixels,
+            "source": portable_source(found.source),
+            "facts": facts,
+        }
     )
 
 

@@ -1,12 +1,11 @@
 """Programs of ``torch.export`` on the CPU, run by PyTorch without the model's Python code.
 
-`torch.export.load` unpickles and evaluates what a file holds, so that a stranger's file could run anything. vidcls loads
-the programs that it exported on this machine, which it knows by their checksums, and others only when told to.
+`torch.export.load` unpickles and evaluates what a file holds, so that a stranger's file could run anything. vidcls
+loads programs that it exported on this machine, which it knows by their checksums, and others only when told to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ from vidcls.engines.base import Floats
 from vidcls.engines.whole_graph import WholeGraphEngine
 from vidcls.errors import CheckpointError, DeviceError
 from vidcls.paths import cache_dir, write_text
+from vidcls.zoo.weights import sha256_of
 
 TRUST_VARIABLE = "VIDCLS_TRUST_PT2"
 _MAX_TRUSTED = 1000
@@ -63,7 +63,7 @@ def check_trust(path: Path) -> None:
     Raises:
         CheckpointError: It is not trusted.
     """
-    if os.environ.get(TRUST_VARIABLE) == "1" or _digest(path) in _trusted():
+    if os.environ.get(TRUST_VARIABLE) == "1" or sha256_of(path) in _trusted():
         return
     raise CheckpointError(
         str(path),
@@ -78,9 +78,9 @@ def trust(path: Path) -> None:
     Raises:
         OSError: The note cannot be written.
     """
-    noted = [digest for digest in _trusted() if digest != _digest(path)]
+    noted = [digest for digest in _trusted() if digest != sha256_of(path)]
     _list().parent.mkdir(parents=True, exist_ok=True)
-    write_text(_list(), "\n".join([*noted[1 - _MAX_TRUSTED :], _digest(path)]) + "\n")
+    write_text(_list(), "\n".join([*noted[1 - _MAX_TRUSTED :], sha256_of(path)]) + "\n")
 
 
 def _trusted() -> list[str]:
@@ -92,11 +92,3 @@ def _trusted() -> list[str]:
 
 def _list() -> Path:
     return cache_dir() / "models" / "trusted-pt2.txt"
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vidcls.zoo.find import Found
 
-ON_CPU = ("openvino", "numpy")  # engines that know no other device
+ON_CPU = ("openvino", "onnxruntime", "pt2", "numpy")  # engines that know no other device
 
 # Seconds on one core that eager PyTorch takes for 10⁹ multiply-adds in fp32, how many times as fast OpenVINO was on the
 # slowest and on the fastest of the machines measured (docs/performance.md), and what exporting costs: the same for all,
@@ -140,6 +140,11 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
         return _numpy_engine(found)
     if name == "openvino":
         return _openvino_engine(found, view, precision)
+    if name in ("onnxruntime", "pt2"):
+        command = (
+            f"vidcls export {found.asked} --format {'onnx' if name == 'onnxruntime' else 'pt2'} -o FOLDER"
+        )
+        raise DeviceError(name, "runs exported models", f"make one with `{command}`, and pass weights=FOLDER")
 
     def make() -> Engine:
         return make_engine(found.module(), device, precision, name)

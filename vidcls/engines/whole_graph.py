@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from vidcls.engines.base import Floats, ScaleShift
 from vidcls.errors import DeviceError
 
 
-class WholeGraphEngine(ABC):
+class WholeGraphEngine:
     """One graph on the CPU.
 
     Args:
@@ -39,7 +38,9 @@ class WholeGraphEngine(ABC):
         scale_shift: ScaleShift | None = None,
     ) -> Floats:
         if self._pixels and scale_shift is None:
-            raise DeviceError(self.name, "this model takes pixels, not normalized views", "export it without pixels")
+            raise DeviceError(
+                self.name, "this model takes pixels, not normalized views", "export it without pixels"
+            )
         if self._pixels:
             views = views.astype(self._pixels, copy=False)
         elif scale_shift is not None:
@@ -48,9 +49,9 @@ class WholeGraphEngine(ABC):
         given += [] if frame_indices is None else [np.ascontiguousarray(frame_indices, np.int64)]
         return self._run(given)
 
-    @abstractmethod
     def _run(self, inputs: list[NDArray[Any]]) -> Floats:
         """Run the graph on views, and the numbers of their frames where the model uses them → logits (v, k)."""
+        raise NotImplementedError
 
     def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
         raise NotImplementedError("a whole graph encodes no units")

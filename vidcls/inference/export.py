@@ -16,7 +16,7 @@ import numpy as np
 
 from vidcls.config import InputSpec
 from vidcls.engines import Floats, cache, make_engine
-from vidcls.engines.artifact import Artifact, check_format, check_free, model_card, save
+from vidcls.engines.artifact import PIXELS, Artifact, check_format, check_free, model_card, save
 from vidcls.engines.openvino import OpenVINOEngine, split_units
 from vidcls.errors import InputError, OutputError, UsageError
 from vidcls.inference.classifier import Classifier
@@ -46,6 +46,7 @@ class ExportRequest:
         overwrite: Replace what is there.
         labels: A list of labels to store in place of the model's own.
         view: Changes of how the model sees a video, as `vidcls.load` takes them.
+        pixels: Let the graph take pixels and normalize them itself.
     """
 
     format: str
@@ -54,6 +55,7 @@ class ExportRequest:
     overwrite: bool = False
     labels: str | None = None
     view: dict[str, int | None] = field(default_factory=dict)
+    pixels: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be done, before anything is read.
@@ -62,6 +64,10 @@ class ExportRequest:
             UsageError: The formats do not exist, or there is no place to write to.
         """
         check_format(self.format, self.precision)
+        if self.pixels and self.format not in PIXELS:
+            raise UsageError(
+                "pixels", f"does not exist in {self.format}", f"use format={' or '.join(PIXELS)}"
+            )
         if self.output is None:
             if self.format != "openvino" or self.precision == "fp16":
                 raise UsageError(
@@ -127,7 +133,7 @@ def export_model(
     elif calibration is not None:
         report = job.int8(calibration, notify)
     else:
-        report = job.openvino()
+        report = job.converted()
     return {**report, "seconds": round(time.perf_counter() - start, 1)}
 
 
@@ -179,12 +185,24 @@ class _Job:
             ) from failure
         return self._report(path, path.stat().st_size, error)
 
-    def openvino(self) -> dict[str, Any]:
-        """Convert to OpenVINO in fp32, or with its weights in fp16."""
-        from vidcls.engines.export import openvino_parts, openvino_writer
+    def converted(self) -> dict[str, Any]:
+        """Convert to the format of another runtime."""
+        from vidcls.engines import export
 
-        parts = openvino_parts(self.found.module(), self.view.num_frames, self.view.image_size)
-        return self._kept(openvino_writer(parts, self.request.precision), self._measure)
+        module, view, precision = self.found.module(), self.view, self.request.precision
+        if self.request.format == "openvino":
+            parts = export.openvino_parts(module, view.num_frames, view.image_size)
+            return self._kept(export.openvino_writer(parts, precision), self._measure)
+        program = export.whole_program(module, view, precision, self._pixels())
+        if self.request.format == "onnx":
+            return self._kept(export.onnx_writer(program, self._pixels()), self._measure)
+        return self._kept(export.pt2_writer(program), self._measure)
+
+    def _pixels(self) -> str:
+        """Type of the graph's pixels; where frames are resized in floats, they have no whole values."""
+        if not self.request.pixels:
+            return ""
+        return "float32" if self.view.resize_rule == "float" else "uint8"
 
     def int8(self, calibration: Calibration, notify: Notify) -> dict[str, Any]:
         """Quantize, and say what that changes on clips that were held out."""
@@ -226,7 +244,9 @@ class _Job:
         from vidcls.engines.export import record_of
 
         request = self.request
-        record = record_of(self.found, self.view, request.format, request.precision, self.labels)
+        record = record_of(
+            self.found, self.view, request.format, request.precision, self.labels, pixels=self._pixels()
+        )
         if request.output is not None:
             artifact = save(request.output, write, record, measure, overwrite=request.overwrite)
         else:

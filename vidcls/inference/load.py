@@ -135,7 +135,7 @@ def model_labels(
         One label per class, None where there are none; and what a person should know about it.
 
     Raises:
-        CheckpointError: They are not as many as the classes.
+        ConfigError: They are not as many as the classes.
     """
     spec, num_classes = facts.spec, facts.num_classes
     if given is not None:

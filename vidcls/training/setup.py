@@ -61,7 +61,7 @@ def _model_of_start(recipe: Recipe, known: Registry) -> ModelSpec:
     if source in known:
         return known[source]
     from vidcls.checkpoints import read_checkpoint
-    from vidcls.zoo.find import spec_of
+    from vidcls.zoo.entry import spec_of
     from vidcls.zoo.weights import resolve
 
     return spec_of(read_checkpoint(resolve(source)), source, known)

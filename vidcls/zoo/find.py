@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from vidcls.config import InputSpec, ModelSpec, Registry, WeightsSpec, load_registry, problems
+from vidcls.config import ModelSpec, Registry, WeightsSpec, load_registry
 from vidcls.engines import cache, numpy_vivit, unit_frames
 from vidcls.engines.artifact import Artifact, is_artifact, read_artifact
 from vidcls.errors import CheckpointError, UsageError, WeightsError
 from vidcls.models import CONFIGS, config_keys
 from vidcls.video.urls import is_url
+from vidcls.zoo.entry import completed_spec, name_of, spec_for
 from vidcls.zoo.facts import CheckpointFacts, plain_config
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def _find_checkpoint(
     key = _key(path, wanted, entry, known, keywords)
     facts = cache.load_facts(key)
     if facts is not None and entry is None:  # a copy of the file may have another name
-        facts = _renamed(facts, _name_of(source))
+        facts = _renamed(facts, name_of(source))
     if facts is None and keywords == CheckpointKeywords():
         facts = _facts_of_small(path, source, entry, known)
     asked = _asked(entry, wanted, keywords)
@@ -246,8 +245,8 @@ def _find_checkpoint(
 
     checkpoint = read()
     module = build_model(checkpoint, source)
-    spec = entry or _spec_for(checkpoint.architecture, source, known)
-    completed = _completed(spec, checkpoint.input, plain_config(module))
+    spec = entry or spec_for(checkpoint.architecture, source, known)
+    completed = completed_spec(spec, checkpoint.input, plain_config(module))
     facts = facts_of(completed, module, checkpoint)
     cache.save_facts(key, facts)
     origin = checkpoint.format, checkpoint.extra
@@ -298,8 +297,8 @@ def _facts_of_small(
         if not numpy_vivit.fits(path, config):
             return None
         return CheckpointFacts(
-            spec=_completed(
-                entry or _spec_for(record["architecture"], source, known), record.get("input"), config
+            spec=completed_spec(
+                entry or spec_for(record["architecture"], source, known), record.get("input"), config
             ),
             labels=None if record.get("labels") is None else tuple(record["labels"]),
             num_classes=config["num_classes"],
@@ -374,51 +373,3 @@ def _random_module(spec: ModelSpec, num_frames: int | None) -> nn.Module:
         if name.startswith("head.") and parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     return module
-
-
-def spec_of(checkpoint: Checkpoint, source: str, known: Registry) -> ModelSpec:
-    """Make an entry for a checkpoint given without a name: its sizes, and how it sees a video.
-
-    Raises:
-        CheckpointError: The checkpoint's own settings are wrong.
-    """
-    entry = _completed(_spec_for(checkpoint.architecture, source, known), checkpoint.input, checkpoint.config)
-    config = {key: value for key, value in checkpoint.config.items() if key != "num_classes"}
-    return entry.model_copy(update={"config": config})
-
-
-def _spec_for(architecture: str, source: str, known: Registry) -> ModelSpec:
-    """Make an entry for a checkpoint given without a name, after the bare architecture's entry in the registry."""
-    alike = [spec for spec in known.values() if spec.architecture == architecture]
-    bare = [spec for spec in alike if spec.weights is None] or alike
-    return ModelSpec(
-        name=_name_of(source), architecture=architecture, input=bare[0].input if bare else InputSpec()
-    )
-
-
-def _name_of(source: str) -> str:
-    """Name a model after the file or folder that it came from."""
-    name = Path(source.rstrip("/")).name or "checkpoint"
-    clean = "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in name.lower())
-    return clean.lstrip("._-")[:80] or "checkpoint"
-
-
-def _completed(spec: ModelSpec, stored: Mapping[str, Any] | None, config: Mapping[str, Any]) -> ModelSpec:
-    """Let the checkpoint say how it sees a video, as far as it does, and let the crop be what the model takes."""
-    fields = dict(stored or {})
-    size = config.get("image_size")
-    height = spec.input.image_size[0]
-    if size is not None and "image_size" not in fields and tuple(size) != spec.input.image_size:
-        fields["image_size"] = tuple(size)
-        if isinstance(spec.input.resize, int):
-            fields.setdefault("resize", round(spec.input.resize * min(size) / height))
-    frames = config.get("num_frames")
-    if frames is not None:
-        fields["num_frames"] = frames
-    try:
-        completed = InputSpec(**{**spec.input.model_dump(), **fields})
-    except ValidationError as error:
-        raise CheckpointError(
-            spec.name, "; ".join(problems(error, InputSpec)), "the checkpoint's own settings are wrong"
-        ) from None
-    return spec.model_copy(update={"input": completed})

@@ -80,11 +80,14 @@ def checksum(path: str | os.PathLike[str]) -> str:
     try:
         if not path.is_dir():
             record = _read_record(path)
-            return str(record["sha256"]) if _unchanged(path, record) else _sha256(path)
+            return str(record["sha256"]) if _unchanged(path, record) else sha256_of(path)
+        exported = (path / "vidcls.json").is_file()
         files = sorted(
-            p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.is_file()
+            p
+            for p in path.iterdir()
+            if (exported or p.suffix in (".json", ".safetensors", ".bin")) and p.is_file()
         )
-        listing = "".join(f"{_sha256(file)} {file.name}\n" for file in files)
+        listing = "".join(f"{sha256_of(file)} {file.name}\n" for file in files)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
     except OSError as error:
         raise WeightsError(
@@ -92,7 +95,8 @@ def checksum(path: str | os.PathLike[str]) -> str:
         ) from None
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -188,7 +192,7 @@ def _under_lock(path: Path, url: str, sha256: str | None, progress: bool | None)
         _write_record(path, url, found, version)
         return path
     record = _read_record(path)
-    found = _sha256(path)
+    found = sha256_of(path)
     expected = sha256 or record.get("sha256")
     if expected is not None:
         _check(
@@ -208,7 +212,7 @@ def _download(url: str, path: Path, sha256: str | None, progress: Progress) -> t
     bounds = Bounds(MAX_BYTES, MAX_SECONDS, "VIDCLS_CACHE")
     try:
         version = download(url, part, bounds, pinned=sha256 is not None, keep=True, progress=progress)
-        found = _sha256(part)
+        found = sha256_of(part)
         if sha256 is not None and found != sha256:
             forget(part)
             problem = f"has the checksum {found}, not {sha256}"
