@@ -236,8 +236,9 @@ def write_table(results: dict[str, dict[str, Any]], setting: Setting, path: Path
 `python benchmarks/motion_ablation.py` trains every design here at toy size ({FRAMES} frames of {SIDE}×{SIDE} pixels,
 patches of {PATCH}×{PATCH}) on one task: a bright blob on a still, grainy background moves left, right, up or down. It
 may be anywhere at any moment, so that a single picture tells nothing (25 %), and left and right consist of the same
-pictures in another order (50 % for who knows all pictures, but not their order). Each design has the width that brings
-it nearest to {setting.mmacs:g} million multiply-adds a clip, and sees the same {setting.steps * setting.batch:,} clips
+pictures in another order (50 % for a model that knows all pictures but not their order). Each design has the width
+that brings it nearest to {setting.mmacs:g} million multiply-adds a clip, and sees the same
+{setting.steps * setting.batch:,} clips
 in {setting.steps} steps (AdamW, peak rate {setting.learning_rate:g}, warm-up and cosine, one seed). Weights start as
 each design has it, but for two things that toy size needs: embeddings of place and time are drawn with a standard
 deviation of {EMBEDDING_STD:g}, and other normals of 0.02, meant for a width of 768, are scaled by √(768 / width).

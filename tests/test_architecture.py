@@ -149,3 +149,32 @@ def test_the_page_names_every_room() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert modules <= {"errors", "paths"}, "a loose module at the top of the package"
     assert rooms | modules == {name for floor in LAYERS for name in floor}
+
+
+# Files that put whole commands together, to run or to propose them.
+COMMAND_BUILDERS = {
+    *("zoo/find.py", "engines/select.py", "engines/artifact.py", "bench/score.py", "training/trainer.py")
+}
+
+
+def test_the_library_speaks_of_parameters_and_not_of_flags() -> None:
+    """Only ``cli/`` knows flags; a text of the library may name a whole command, between backticks."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith("cli/") or name in COMMAND_BUILDERS:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {
+            node.body[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+                text = re.sub(r"`[^`]*`|`[^`]*$|pip install.*|\(Slurm: .*\)", "", node.value)
+                if re.search(r"(?<![\w-])--[a-z]", text):
+                    found.append(f"{name}:{node.lineno}: {node.value!r}")
+    assert not found, "\n".join(found)

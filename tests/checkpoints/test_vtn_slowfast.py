@@ -302,7 +302,7 @@ def test_unexpected_tensors_are_named(tmp_path: Path, name: str) -> None:
     [
         ("a: [b", "not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "not YAML"),
-        ("x" * (1 << 20) + "x", "no configuration"),
+        ("x" * (1 << 20) + "x", "not a configuration"),
         ({"VTN": {"NUM_ATTENTION_HEADS": "many"}}, "NUM_ATTENTION_HEADS"),
         ({"VTN": {"ATTENTION_WINDOW": 18}}, "ATTENTION_WINDOW"),
         ({**CFG, "DATA": {"MEAN": ["a", "b", "c"]}}, "MEAN"),

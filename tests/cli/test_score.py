@@ -61,7 +61,7 @@ def test_progress_lines(
         else:
             assert lines[-1].startswith("vidcls: 10")
             assert "2 failed" in lines[-1]
-            assert sum("is bad; mend it" in line for line in lines) == 2
+            assert sum("is bad; fix it" in line for line in lines) == 2
 
 
 def test_figures() -> None:

@@ -299,5 +299,5 @@ def test_videos_beyond_all_bounds_are_refused(
     vtn: Path, clip: Path, reader: CountingReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whole_video, "MAX_FRAMES", 74)
-    with pytest.raises(VideoError, match="75 frames are more than 74; choose a larger --stride"):
+    with pytest.raises(VideoError, match="75 frames are more than 74; choose a larger stride"):
         WholeVideo(ready(vtn, reader), reader=reader).predict(clip)

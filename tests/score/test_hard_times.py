@@ -373,7 +373,7 @@ def test_a_journal_that_cannot_be_used(tmp_path: Path, suffix: str, how: str) ->
         run(out, tmp_path / "clips")
     text = str(caught.value)
     assert text.count("\n") == 0
-    assert "is no journal of ours, or damaged (" in text
+    assert "is not a journal of vidcls, or is damaged (" in text
     assert "overwrite=True" in text
     assert out.read_bytes() == before
     with contextlib.suppress(UsageError):  # it needs less of a journal, and may find that whole

@@ -59,7 +59,7 @@ class Stub:
     def result(self, item: Source) -> Result:
         error = item.error
         if "bad" in os.path.basename(item.path) and error is None:
-            error = InputError(item.path, "is bad", "mend it", kind="unreadable")
+            error = InputError(item.path, "is bad", "fix it", kind="unreadable")
         row = {**ROW, "path": item.path}
         if error is not None:
             row = {**row, "predictions": [], "error": str(error), "duration": None}
@@ -106,7 +106,7 @@ def test_each_input_has_one_row_whatever_the_run(tmp_path: Path) -> None:
     assert sorted(row["path"] for row in rows_of(out)) == paths
     assert (summary.counts.scored, summary.counts.duplicates, summary.rows) == (8, 9, 10)
     assert summary.failed == {"unreadable": 2}
-    assert summary.examples["unreadable"].endswith("is bad; mend it")
+    assert summary.examples["unreadable"].endswith("is bad; fix it")
 
     summary, stub = run(out, tmp_path / "clips", tmp_path / "clips")
     assert stub.seen == []
@@ -224,7 +224,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is gone, but its journal is there"):
         run(tmp_path / "mine.jsonl", tmp_path / "clips")
     (tmp_path / "other.jsonl.journal").write_text("no database " * 50)
-    with pytest.raises(OutputError, match="is no journal of ours"):
+    with pytest.raises(OutputError, match="is not a journal of vidcls"):
         run(tmp_path / "other.jsonl", tmp_path / "clips")
     run(tmp_path / "other.jsonl", tmp_path / "clips", overwrite=True)
     for name, problem in (("scores.txt", "format is not clear"), ("scores", "format is not clear")):

@@ -101,7 +101,7 @@ def test_exact_frames(clips, readers, name, decoder):
     size = CLIPS[name][1].get("size", (96, 144))
     assert (info.height, info.width) == size
     if decoder == "decord" and name in NOT_BY_DECORD:
-        with pytest.raises(VideoError, match=r"decord could not read it .*use --decoder auto"):
+        with pytest.raises(VideoError, match=r"decord could not read it .*use decoder=auto"):
             reader.read([0])
         return
     for wanted in ([0], [59], [31], [58, 3, 3, 17], range(60), [5, 29, 30, 31, 55]):
@@ -187,7 +187,7 @@ def test_where_decord_would_choose_another_stream_pyav_reads(tmp_path, readers):
     assert got.decoder == "pyav"
     assert "decord could not read it" in got.warnings[0]
     readers["decord"].open(path)
-    with pytest.raises(VideoError, match="use --decoder auto"):
+    with pytest.raises(VideoError, match="use decoder=auto"):
         readers["decord"].read([0])
 
 
@@ -220,7 +220,7 @@ def test_an_edit_list_cuts_frames_off(tmp_path, readers, decoder):
     info = readers[decoder].open(path)
     assert info.num_frames == 30
     if decoder == "decord":  # FFmpeg 4.1 counts what was cut
-        with pytest.raises(VideoError, match=r"counts 40 frames instead of 30.*use --decoder auto"):
+        with pytest.raises(VideoError, match=r"counts 40 frames instead of 30.*use decoder=auto"):
             readers[decoder].read([0])
     else:
         assert read_numbers(readers[decoder].read([0, 5, 29]).frames) == [10, 15, 39]
@@ -352,7 +352,7 @@ def test_decord_missing(clips, monkeypatch, tmp_path):
         assert reader.read([8]).decoder == "pyav"
     with VideoReader("decord") as reader:
         reader.open(clips("h264"))
-        with pytest.raises(DependencyError, match="use --decoder auto"):
+        with pytest.raises(DependencyError, match="use decoder=auto"):
             reader.read([8])
 
 

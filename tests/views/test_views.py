@@ -162,10 +162,10 @@ def test_another_rate_is_spaced_in_time(fps: float, stamps: str) -> None:
 
 def test_the_warning_says_at_which_rate_frames_were_counted() -> None:
     plan = plan_clips(VIVIT, num_frames=20, fps=50.0)
-    short = "too short: 10 frames where a view spans 15; it was looped (frames counted at 25 fps)"
+    short = "too short: 10 frames where a view spans 15; its frames were repeated (frames counted at 25 fps)"
     assert plan.warnings == (short,)
     plan = plan_clips(VIVIT, num_frames=1, fps=25.0)
-    assert plan.warnings == ("too short: 1 frame where a view spans 15; it was looped",)
+    assert plan.warnings == ("too short: 1 frame where a view spans 15; its frames were repeated",)
 
 
 def test_doubling_the_rate_doubles_the_numbers() -> None:

@@ -62,7 +62,7 @@ def measure(plan: Plan, known: Registry, notify: Notify) -> Iterator[Row]:
     """
     specs = [known[name] for name in plan.models]
     if plan.weights is not None and len(specs) != 1:
-        raise UsageError("--weights", "goes with one --model", "name one")
+        raise UsageError("weights", "needs exactly one model", "name one")
     for spec in specs:
         if plan.compare and spec.architecture not in COMPARABLE:
             raise UsageError(
@@ -137,7 +137,7 @@ def _weights(
     task = {"do": "reference", "architecture": spec.architecture, "config": config, "folder": folder}
     answer = worker.run(task)
     if "failed" in answer:
-        raise UsageError("--compare", answer["failed"], "leave it out")
+        raise UsageError("compare", answer["failed"], "leave it out")
     # What is converted from a folder that is about to vanish shall not crowd the person's own cache.
     return folder, {**os.environ, "VIDCLS_CACHE": f"{folder}/cache"}
 

@@ -18,7 +18,7 @@ def _transformers() -> Any:
         import transformers
     except ImportError:
         raise DependencyError(
-            "--compare transformers", "transformers is not installed", "pip install transformers"
+            "compare=transformers", "transformers is not installed", "pip install transformers"
         ) from None
     return transformers
 
@@ -36,7 +36,7 @@ def save_reference(architecture: str, config: dict[str, Any], folder: str) -> No
         raise UsageError(
             architecture,
             "transformers has no such model",
-            f"it has {', '.join(COMPARABLE)}; leave --compare out",
+            f"it has {', '.join(COMPARABLE)}; leave `compare` out",
         )
     transformers = _transformers()
     from vidcls.models import ARCHITECTURES

@@ -123,9 +123,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
         import matplotlib.pyplot as plt
         import matplotlib.ticker
     except ImportError:
-        raise DependencyError(
-            "--plot", "matplotlib is not installed", "pip install 'vidcls[train]'"
-        ) from None
+        raise DependencyError("plot", "matplotlib is not installed", "pip install 'vidcls[train]'") from None
     good = [row for row in rows if not row["failed"]]
     rated = [row for row in good if "top1" in row["published"]]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")

@@ -249,7 +249,7 @@ def raise_misfit(
     remedy = "check the architecture and the sizes given with it, or fetch the file again"
     headless = bool(missing) and all(name.startswith("head.") for name in missing)
     if headless and len(problems) == 1:
-        remedy = "give a fine-tuned checkpoint, or start a training from this one (train --init-from)"
+        remedy = "give a fine-tuned checkpoint, or train from this one (`vidcls train --init-from`)"
     raise CheckpointError(
         str(subject),
         f"{'has no classifier: ' if headless else ''}its tensors do not fit {architecture}: {', '.join(problems)}",

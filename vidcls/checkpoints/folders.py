@@ -116,7 +116,9 @@ def _hf_shards(folder: Path) -> list[Path]:
             raise CheckpointError(str(file), "no weight_map of file names", "fetch the file again")
         names = list(dict.fromkeys(shards.values()))
         if len(names) > MAX_SHARDS:
-            raise CheckpointError(str(file), f"names {len(names)} files of weights", "it is no checkpoint")
+            raise CheckpointError(
+                str(file), f"names {len(names)} files of weights", "check that it is a checkpoint"
+            )
         return [_shard(folder, shard) for shard in names]
     raise CheckpointError(
         str(folder),

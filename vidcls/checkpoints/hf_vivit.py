@@ -93,7 +93,7 @@ def _views(raw: Raw, tensors: dict[str, Tensor], tubelet: tuple[int, int, int]) 
         same = triple(declared) == tubelet
     except (TypeError, ValueError, IndexError, OverflowError):
         raise raw.error(
-            f"config.json: image_size {size!r}, num_frames {frames!r}, tubelet_size {declared!r} are no sizes",
+            f"config.json: image_size {size!r}, num_frames {frames!r}, tubelet_size {declared!r} are not valid sizes",
             "fetch the folder again",
         ) from None
     if not same:

@@ -60,5 +60,5 @@ def _bounded(key: str, value: Any, fail: Fail) -> Any:
     if isinstance(value, dict):
         return {name: _bounded(name, item, fail) for name, item in value.items()}
     if isinstance(value, (int, float)) and not abs(value) <= (MAX_DEPTH if "depth" in key else MAX_SIZE):
-        raise fail(f"claims {key} = {value}", "it is no checkpoint of vidcls")
+        raise fail(f"claims {key} = {value}", "check that it is a checkpoint of vidcls")
     return value

@@ -137,7 +137,7 @@ class _Walker:
 def _decode_extension(code: int, data: bytes) -> Tensor:
     """An ndarray (code 1) or NumPy scalar (code 3): ``packb((shape, dtype name, bytes))``."""
     if code not in (1, 3):
-        raise ValueError(f"unknown extension type {code}" if code != 2 else "complex numbers are no weights")
+        raise ValueError(f"unknown extension type {code}" if code != 2 else "complex numbers are not weights")
     content = msgpack.unpackb(data, raw=True, max_array_len=64, max_map_len=0, max_ext_len=0)
     if not isinstance(content, list) or len(content) != 3:
         raise ValueError("an array is not (shape, dtype, bytes)")

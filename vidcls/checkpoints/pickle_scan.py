@@ -164,7 +164,9 @@ class Scan:
             while (opcode := self.byte()) != STOP:
                 self.opcodes += 1
                 if self.opcodes > MAX_OPCODES:
-                    raise RefusedError("has more entries than any checkpoint", "it is no checkpoint")
+                    raise RefusedError(
+                        "has more entries than any checkpoint", "check that it is a checkpoint"
+                    )
                 step = STEPS.get(opcode)
                 if step is None:
                     raise RefusedError(f"uses the pickle opcode {opcode:#04x}, which torch.save never writes")
@@ -249,10 +251,12 @@ class Scan:
         for key in pairs[::2]:
             if not _is_plain(key):
                 raise RefusedError(
-                    "has a dictionary key that is neither text nor a number", "it is no checkpoint"
+                    "has a dictionary key that is neither text nor a number", "check that it is a checkpoint"
                 )
             if isinstance(key, bytes) and len(key) > MAX_KEY_BYTES:
-                raise RefusedError(f"has a dictionary key of {len(key)} bytes", "it is no checkpoint")
+                raise RefusedError(
+                    f"has a dictionary key of {len(key)} bytes", "check that it is a checkpoint"
+                )
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):

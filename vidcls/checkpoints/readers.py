@@ -119,7 +119,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _check_count(path: Path, count: int) -> None:
     if count > MAX_TENSORS:
         raise CheckpointError(
-            str(path), f"describes more than {MAX_TENSORS:,} tensors", "it is no checkpoint of a model"
+            str(path), f"describes more than {MAX_TENSORS:,} tensors", "check that it is a checkpoint"
         )
 
 
@@ -161,7 +161,7 @@ def _check_inflation(path: Path, members: list[zipfile.ZipInfo]) -> None:
         raise CheckpointError(
             str(path),
             f"would unpack to {unpacked / 2**30:.1f} GiB from {path.stat().st_size} bytes",
-            "it is no checkpoint",
+            "check that it is a checkpoint",
         )
 
 

@@ -49,9 +49,11 @@ def read_torch_zip(path: Path, archive: zipfile.ZipFile) -> Content:
     pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
     # What was scanned must be what torch reads: no second entry of a name, nothing behind the directory.
     if len(pickles) != 1 or len(set(names)) != len(names) or archive.comment:
-        raise CheckpointError(str(path), "a torch file with two contents", "it is no checkpoint")
+        raise CheckpointError(str(path), "a torch file with two contents", "check that it is a checkpoint")
     if pickles[0].file_size > MAX_PICKLE_BYTES:
-        raise CheckpointError(str(path), "has more entries than any checkpoint", "it is no checkpoint")
+        raise CheckpointError(
+            str(path), "has more entries than any checkpoint", "check that it is a checkpoint"
+        )
     folder = pickles[0].filename.removesuffix("data.pkl")
     sizes = {member.filename: member.file_size for member in members}
     with _refusing(path):
@@ -74,7 +76,7 @@ def read_torch_legacy(path: Path) -> Content:
     if tarfile.is_tarfile(
         path
     ):  # torch would take it for its format of 2016, which older versions unpickle freely
-        raise CheckpointError(str(path), "a tar archive in disguise", "it is no checkpoint")
+        raise CheckpointError(str(path), "a tar archive in disguise", "check that it is a checkpoint")
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -132,7 +134,9 @@ def _flatten(path: Path, content: Any) -> Iterator[tuple[str, Any]]:
             continue
         if nodes + len(stack) + len(children) > MAX_NODES or depth >= MAX_DEPTH or len(name) > MAX_NAME:
             raise CheckpointError(
-                str(path), "its tree is too large or too deep for a checkpoint", "it is no checkpoint"
+                str(path),
+                "its tree is too large or too deep for a checkpoint",
+                "check that it is a checkpoint",
             )
         stack.extend(
             (f"{name}.{key}" if name else str(key), child, depth + 1) for key, child in reversed(children)

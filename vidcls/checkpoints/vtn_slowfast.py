@@ -160,7 +160,7 @@ class Cfg:
         self.raw = raw
         text = raw.meta.get("cfg", "")
         if not isinstance(text, str) or len(text) > MAX_CFG_CHARS:
-            raise raw.error("its cfg is no configuration", "fetch it again")
+            raise raw.error("its cfg is not a configuration", "fetch it again")
         try:
             tree = parse_yaml(text, aliases=True)
         except ValueError as error:
@@ -172,7 +172,7 @@ class Cfg:
         value = self._entry(section, key, default)
         if value is not default and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise self.raw.error(
-                f"its cfg has {section}.{key}: {value!r}, which is no number", "fetch it again"
+                f"its cfg has {section}.{key}: {value!r}, which is not a number", "fetch it again"
             )
         return value
 

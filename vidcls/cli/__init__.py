@@ -59,11 +59,15 @@ def guard(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 def print_message(text: str) -> None:
-    """Print a message on stderr; control characters of foreign names are shown, not obeyed."""
+    """Print a message on stderr; parameters that the library names become flags of the command that runs.
+
+    Control characters of foreign names are shown, not obeyed.
+    """
+    text = text if _flags is None else _flags.translate_text(text)
     shown = "\n".join(map(printable, text.split("\n")))
     print(shown.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr, flush=True)
 
 
 def print_error(error: VidclsError) -> None:
-    """Print an error on stderr; parameters that the library names become flags of the command that runs."""
+    """Print an error on stderr, as `print_message` does."""
     print_message(f"vidcls: {error if _flags is None else _flags.translate(error)}")

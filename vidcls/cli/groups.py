@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
-from vidcls.errors import UsageError, VidclsError
+from vidcls.errors import DependencyError, UsageError, VidclsError
 
 ENVIRONMENT = "VIDCLS_"
 
@@ -103,14 +103,17 @@ class Flags:
     choices: Mapping[str, Choices]
 
     def translate(self, error: VidclsError) -> str:
-        """Return an error's text with flags in place of the parameters that the library names.
+        """Return an error's text with flags in place of parameters, one that is the subject included."""
+        text = str(error)
+        if isinstance(error, (UsageError, DependencyError)) and error.subject in self.names:
+            text = self.names[error.subject] + text[len(error.subject) :]
+        return self.translate_text(text)
 
-        The library names a parameter as a `UsageError`'s subject, or with a value as Python writes it:
+    def translate_text(self, text: str) -> str:
+        """Return a text with flags in place of parameters that have a value as Python writes it.
+
         ``num_frames=16`` becomes ``--frames 16``, and ``offline=True`` becomes ``--offline``.
         """
-        text = str(error)
-        if isinstance(error, UsageError) and error.subject in self.names:
-            text = self.names[error.subject] + text[len(error.subject) :]
         if not self.names:
             return text
         names = "|".join(map(re.escape, self.names))

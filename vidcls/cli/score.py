@@ -161,7 +161,7 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool) -> int:
         busy = (
             ""
             if waited is None or not counts.scored
-            else f"; the model waited {100 * waited:.0f} % of the time"
+            else f"; the model was idle {100 * waited:.0f} % of the time"
         )
         print_message(
             f"vidcls: {counts.scored:,} clips scored{again}{twice}; {job.output} has {summary.rows:,} rows{busy}"

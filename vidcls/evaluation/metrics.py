@@ -100,7 +100,7 @@ def make_report(results: Sequence[Scored], labels: Sequence[str], worst: int = 2
     if not good:
         first = failures[0].error if failures else "the list is empty"
         raise UsageError(
-            "data", f"no clip could be scored (first: {first})", "check the paths, or give --videos"
+            "data", f"no clip could be scored (first: {first})", "check the paths, or pass videos=FOLDER"
         )
     return _figures(good, failures, labels, worst)
 

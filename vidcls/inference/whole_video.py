@@ -78,7 +78,7 @@ class WholeVideo:
     ) -> None:
         if classifier.engine.unit_frames != 1:
             raise UsageError(
-                "--frames all" if features is None else "--features",
+                "num_frames=all" if features is None else "features",
                 f"{classifier.spec.name} is a {classifier.spec.architecture}, which has no features of single frames",
                 f"choose a model of {', '.join(ARCHITECTURES)}",
             )
@@ -137,7 +137,7 @@ class WholeVideo:
         )
         if plan.indices.size > MAX_FRAMES:
             problem = f"{plan.indices.size:,} frames are more than {MAX_FRAMES:,}"
-            raise VideoError(info.path, problem, "choose a larger --stride", kind="too_large")
+            raise VideoError(info.path, problem, "choose a larger stride", kind="too_large")
         return plan
 
     def features(

@@ -150,7 +150,7 @@ class Database:
 
     def damaged(self, how: str) -> DamagedJournalError:
         """Return the error of a file that no output can go on with."""
-        problem = f"is no journal of ours, or damaged ({' '.join(how.split())[:200]})"
+        problem = f"is not a journal of vidcls, or is damaged ({' '.join(how.split())[:200]})"
         remedy = "move it and its output away, or pass overwrite=True to score all anew"
         return DamagedJournalError(printable(str(self.path)), problem, remedy)
 

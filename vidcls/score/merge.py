@@ -130,7 +130,7 @@ def _facts(journal: Path) -> dict[str, Any]:
     except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
         if "locked" in str(error):
             raise UsageError(name, "this part is still being scored", "wait for it") from None
-        problem = f"is no journal of ours, or damaged ({error})"
+        problem = f"is not a journal of vidcls, or is damaged ({error})"
         raise UsageError(name, problem, "score that part again with overwrite=True") from None
 
 
@@ -168,16 +168,16 @@ def _check_complete(parts: list[Part]) -> None:
     for part in parts:
         if part.finished is False:
             raise UsageError(
-                printable(str(part.path)), "is not finished", "run its command again, or pass --partial"
+                printable(str(part.path)), "is not finished", "run its command again, or pass partial=True"
             )
     numbers = [part.settings.get(SHARD, "1/1").split("/") for part in parts]
     if len({total for _, total in numbers}) > 1:
-        raise UsageError("parts", "are of sets of different size", "score all with the same N of --shard I/N")
+        raise UsageError("parts", "are of sets of different size", "score all with the same N in shard=I/N")
     total = int(numbers[0][1])
     missing = sorted({*range(1, total + 1)} - {int(number) for number, _ in numbers})
     if missing:
         shown = ", ".join(f"{number}/{total}" for number in missing[:8]) + (" …" if len(missing) > 8 else "")
-        raise UsageError("parts", f"some are missing: {shown}", "name them too, or pass --partial")
+        raise UsageError("parts", f"some are missing: {shown}", "name them too, or pass partial=True")
 
 
 class _Choice:

@@ -89,7 +89,9 @@ class RayRunner:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise DeviceError(
-                address or "ray", f"cannot be reached ({error})", "check --ray-address; `ray status` asks it"
+                address or "ray",
+                f"cannot be reached ({error})",
+                "check ray_address=ADDRESS; `ray status` asks it",
             ) from None
 
     def _shares(self, setup: Setup) -> tuple[int, int, float]:
@@ -101,7 +103,7 @@ class RayRunner:
             each = 1.0 if gpus and setup.load.get("device", "auto") != "cpu" else 0.0
         if each > gpus:
             raise DeviceError(
-                "ray", f"has {gpus} GPUs, not {each:g} for an actor", "pass fewer with --ray-gpus"
+                "ray", f"has {gpus} GPUs, not {each:g} for an actor", "pass a smaller number, ray_gpus=N"
             )
         actors = self._cluster.actors or (int(gpus / each) if each else max(1, cpus // 4))
         return actors, max(1, cpus // actors), each
@@ -301,5 +303,5 @@ def _import_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise DependencyError("--runner ray", "Ray is not installed", "pip install 'vidcls[ray]'") from None
+        raise DependencyError("runner=ray", "Ray is not installed", "pip install 'vidcls[ray]'") from None
     return ray

@@ -47,7 +47,7 @@ class Prepared:
         self.data = load_data(recipe, self.spec)
         self.message(*self.data.notes)
         if accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
-            self.message("this CPU has no bfloat16 arithmetic: --precision fp32 is many times as fast here")
+            self.message("this CPU has no bfloat16 arithmetic: fp32 is many times as fast here")
         self.class_weights = self._class_weights()
         self.loader, self.val = make_loaders(
             recipe,

@@ -105,7 +105,7 @@ def open_container(path: str) -> Any:
     if _is_playlist(head):
         raise VideoError(
             path,
-            "is not a video that vidcls knows but a playlist, which may name any other file",
+            "is a playlist, which may name any other file, and not a video",
             "give the videos themselves",
             kind="not_a_video",
         )
@@ -129,7 +129,7 @@ def open_container(path: str) -> Any:
                 "copy or download it again",
             ) from None
         raise VideoError(
-            path, "is not a video that vidcls knows", "convert it, for example to MP4", kind="not_a_video"
+            path, "is not a video in a known format", "convert it, for example to MP4", kind="not_a_video"
         ) from None
 
 

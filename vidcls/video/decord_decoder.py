@@ -65,7 +65,7 @@ class DecordDecoder:
             DependencyError: decord is not installed.
         """
         if not self.available():
-            raise DependencyError("decord", "is not installed", "use --decoder auto or --decoder pyav")
+            raise DependencyError("decord", "is not installed", "use decoder=auto or decoder=pyav")
         if refused := _refusal(self.index):
             raise DecodeError(refused)
         import decord

@@ -93,7 +93,11 @@ class PyAVDecoder:
             self._damaged = self._replaced = 0
             yield from self._run(Run(0, tuple(wanted)))
         if self._damaged:
-            self._warn(f"{self._damaged} damaged packets were skipped")
+            self._warn(
+                "1 damaged packet was skipped"
+                if self._damaged == 1
+                else f"{self._damaged} damaged packets were skipped"
+            )
         if 2 * self._replaced > len(wanted):
             problem = f"only {len(wanted) - self._replaced} of the {len(wanted)} frames needed can be decoded"
             raise VideoError(self.index.path, problem, "the file is damaged: copy it again")

@@ -211,7 +211,7 @@ class _Server:
     def _failure(self, path: str, name: str, error: Exception) -> Exception:
         from vidcls.errors import VideoError
 
-        return VideoError(path, f"{name} could not read it ({error})", "use --decoder auto")
+        return VideoError(path, f"{name} could not read it ({error})", "use decoder=auto")
 
     def _send_frame(self, position: int, picture: np.ndarray, transform: Transform | None) -> None:
         try:

@@ -199,7 +199,7 @@ def _vivit(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
     starts = _linspace(0, room, spec.num_views) if spec.num_views > 1 else np.array([room // 2])
     moments = starts.astype(np.int64)[:, None] + np.arange(spec.num_frames, dtype=np.int64) * spec.stride
     span = (spec.num_frames - 1) * spec.stride + 1
-    notice = _too_short(length, span, "it was looped") if length < span else ""
+    notice = _too_short(length, span, "its frames were repeated") if length < span else ""
     return moments % length, notice
 
 

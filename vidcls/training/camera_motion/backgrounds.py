@@ -134,7 +134,7 @@ def read_picture(path: Path) -> Background:
     """Read a photograph.
 
     Raises:
-        ValueError: The file is no picture.
+        ValueError: The file is not a picture.
     """
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:

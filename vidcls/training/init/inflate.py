@@ -71,7 +71,7 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     scipy's ``zoom``, which the reference calls, keeps the corners; without it values are off by up to 1.
 
     Raises:
-        ConfigError: The number of embeddings is no square.
+        ConfigError: The number of embeddings is not a square.
     """
     side = math.isqrt(grid.shape[1])
     if side * side != grid.shape[1]:

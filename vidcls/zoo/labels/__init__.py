@@ -82,7 +82,7 @@ def check_labels(labels: Sequence[str], num_classes: int, subject: str) -> None:
         raise ConfigError(
             subject,
             f"has {len(labels)} labels for a model of {num_classes} classes",
-            "give the list that the model was trained with (--labels FILE)",
+            "give the list that the model was trained with (labels=FILE)",
         )
 
 
