@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import math
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.score.test_run import run
+from tests.score.test_run import rows_of, run
 from vidcls.errors import InputError, UsageError
 from vidcls.video.manifests import MAX_CELL, free_names, open_manifest
 from vidcls.video.sources import expand
@@ -155,6 +156,33 @@ def test_13_11_a_corrupt_page_costs_its_row_group_only(tmp_path: Path) -> None:
     Path(source).write_bytes(data[:-20])
     with pytest.raises(UsageError, match="is not a valid Parquet file"):
         open_manifest(source)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_13_11_odd_values_reach_the_results(tmp_path: Path, form: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    columns = {
+        "path": ["a.mp4"],
+        "x": [math.nan],
+        "big": pa.array([(1 << 64) - 1], pa.uint64()),
+        "seconds": pa.array([dt.datetime(2024, 1, 2)], pa.timestamp("us", "Mars/Olympus_Mons")),
+    }
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    run(tmp_path / f"out.{form}", parquet(tmp_path / "m.parquet", columns), root=str(tmp_path))
+    if form == "parquet":
+        (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert math.isnan(row["x"])
+    elif form == "csv":
+        (row,) = csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines())
+        assert row["x"] == "nan"
+    else:
+        (row,) = rows_of(tmp_path / "out.jsonl")
+        assert row["x"] is None  # JSON has no word for it
+    assert row["big"] == "18446744073709551615"
+    assert row["input_seconds"]
+    assert float(row["seconds"]) > 0
 
 
 def test_rows_of_manifests_are_single_clips(tmp_path: Path) -> None:
