@@ -19,9 +19,9 @@ from vidcls.config import InputSpec, ModelSpec
 from vidcls.engines import ENGINES, make_engine
 from vidcls.engines.artifact import CARD, FORMATS, RECORD, read_artifact
 from vidcls.errors import CheckpointError, ConfigError, DeviceError, OutputError, UsageError
-from vidcls.inference.classifier import clip_pixels
 from vidcls.inference.export import ExportRequest, export_model
 from vidcls.inference.load import load
+from vidcls.inference.shared_units import cut_clip
 from vidcls.views.transform import pixel_scale_shift
 from vidcls.zoo.find import Found, facts_of
 
@@ -66,7 +66,7 @@ def agree(found: Found, folder: Path, tolerance: float, normalized: bool) -> Non
         assert engine.name == FORMATS[read_artifact(folder).record.format].engine
         for count in (1, 3):
             some = None if indices is None else indices[:count]
-            pixels = clip_pixels(clip, slice(0, count))
+            pixels = cut_clip(clip, 0)[:count]
             wanted = eager(pixels, some, pixel_scale_shift(spec))
             assert wanted.std() > min(100 * tolerance, 0.1)
             assert np.abs(engine(pixels, some, pixel_scale_shift(spec)) - wanted).max() < tolerance
@@ -306,7 +306,7 @@ def test_onnx_runs_without_torch_and_without_vidcls(tmp_path: Path) -> None:
     export(found, tmp_path / "exported", "onnx", pixels=True)
     spec = found.facts.spec.input
     clip = make_clip(spec.model_copy(update={"num_crops": 1}), windows(spec.num_frames, 2, 2))
-    pixels = clip_pixels(clip, slice(0, 2))
+    pixels = cut_clip(clip, 0)[:2]
     np.save(tmp_path / "frames.npy", pixels)
     check = "import sys; assert 'torch' not in sys.modules and 'vidcls' not in sys.modules"
     script = f"{code}\nprint(list(map(float, logits[0])))\n{check}"
