@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip, read_numbers
-from vidcls.errors import VideoError
+from vidcls.errors import UsageError, VideoError
 from vidcls.video.decord_decoder import DecordDecoder
 from vidcls.video.reader import VideoReader
 
@@ -122,6 +122,134 @@ def test_a_worker_killed_between_requests_is_replaced(clip):
         assert read_numbers(reader.read([7]).frames) == [7]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_13_10_a_worker_killed_from_outside_gets_one_more_try(clip, monkeypatch):
+    """As the system does that is short of memory: not the clip's fault."""
+    with VideoReader("pyav") as reader:
+        reader.open(clip)
+        kill_while_busy(reader, monkeypatch, times=1)
+        got = reader.read([2, 20])
+        assert read_numbers(got.frames) == [2, 20]
+        assert got.warnings == ()
+        assert reader.open(clip).num_frames == 30
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_13_10_a_worker_killed_twice_is_not_called_the_files_damage(clip, monkeypatch):
+    with VideoReader("pyav") as reader:
+        reader.open(clip)
+        kill_while_busy(reader, monkeypatch, times=2)
+        with pytest.raises(VideoError, match=r"killed twice from outside.*free memory") as caught:
+            reader.read([2, 20])
+        assert "damaged" not in str(caught.value)
+        assert reader.open(clip).num_frames == 30
+
+
+def kill_while_busy(reader, monkeypatch, times):
+    """Has the first workers that are asked something killed just then."""
+    from vidcls.video.process import Worker
+
+    ask, left = Worker.ask, [None] * times
+
+    def killed(self, *arguments):
+        if left:
+            left.pop()
+            self._process.kill()
+            self._process.wait()
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(Worker, "ask", killed)
+
+
+def test_an_aborted_worker_gets_no_second_try(clip, fault):
+    fault("hang")
+    with FaultyReader("decord", timeout=60) as reader:
+        reader.open(clip)
+        threading.Timer(0.5, reader.abort).start()
+        with pytest.raises(VideoError, match="crashed") as caught:
+            reader.read([2, 20])
+        assert caught.value.kind == "crashed"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("way", ["fork", "multiprocessing", "threads"])
+def test_c19_a_reader_used_before_a_fork(clip, way):
+    """The child starts a worker of its own; the parent's goes on, and nobody hangs or leaves a process behind."""
+    code = f"""
+        import multiprocessing, os, threading
+        from tests.clips import read_numbers
+        from vidcls.video.reader import VideoReader
+
+        reader = VideoReader()
+        reader.open({str(clip)!r})
+        parents = reader._worker._process.pid
+
+        def work(wanted):
+            numbers = read_numbers(reader.read(wanted).frames)
+            info = reader.open({str(clip)!r})
+            return numbers, info.num_frames, reader._worker._process.pid != parents
+
+        if {way!r} == "multiprocessing":
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                assert pool.map(work, [[3], [4, 9]]) == [([3], 30, True), ([4, 9], 30, True)]
+        else:
+            if {way!r} == "threads":  # another thread holds the reader's lock as the process forks
+                held = threading.Event()
+                threading.Thread(target=lambda: (reader._lock.acquire(), held.set()), daemon=True).start()
+                held.wait()
+                reader_of_parent, lock = reader, threading.RLock()
+            child = os.fork()
+            if not child:
+                assert work([3, 8]) == ([3, 8], 30, True)
+                raise SystemExit(7)  # runs what is to be run at exit
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 7
+            if {way!r} == "threads":
+                reader._lock = lock
+        assert read_numbers(reader.read([5]).frames) == [5]
+        assert reader._worker._process.pid == parents
+        print(parents)
+    """
+    process = run_python(code)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert _gone(int(out))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_c19_bytes_stay_readable_after_a_fork(clip):
+    """The temporary file is the parent's, who removes it."""
+    code = f"""
+        import os
+        from tests.clips import read_numbers
+        from vidcls.video.reader import VideoReader
+
+        with VideoReader() as reader:
+            reader.open(open({str(clip)!r}, "rb").read())
+            child = os.fork()
+            if not child:
+                assert read_numbers(reader.read([8]).frames) == [8]
+                reader.close()
+                raise SystemExit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            assert read_numbers(reader.read([9]).frames) == [9]
+            path = reader._path
+        assert not os.path.exists(path)
+    """
+    process = run_python(code)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e300, 1e9, 0, -1])
+def test_13_5_timeouts_that_no_clock_can_keep(timeout):
+    with pytest.raises(
+        UsageError, match=r"decode_timeout: .* is not a number of seconds between 0 and 86,400"
+    ) as caught:
+        VideoReader(timeout=timeout)
+    assert "\n" not in str(caught.value)
+
+
 def test_start_returns_at_once(clip):
     with VideoReader() as reader:
         reader.close()
@@ -208,7 +336,7 @@ def test_no_chatter(tmp_path):
         data[at] ^= 0xFF
     path.write_bytes(data)
     code = f"""
-        from vidcls.errors import VideoError
+        from vidcls.errors import UsageError, VideoError
         from vidcls.video.reader import VideoReader
         with VideoReader() as reader:
             try:

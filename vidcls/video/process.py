@@ -20,7 +20,7 @@ from vidcls.video.worker import HEADER, LENGTH
 
 START_TIMEOUT = 60.0  # seconds until a new worker must have answered
 _POLL = 0.05  # seconds between looks at a busy worker's memory
-_KILLS = (-9, -15)  # SIGKILL, SIGTERM: no fault of the file's
+_KILLED = -9  # return code after SIGKILL, which no fault of a file's brings about
 
 T = TypeVar("T")
 Answer = tuple[dict[str, Any], bytearray]
@@ -128,7 +128,7 @@ class Worker:
             self._process.wait(5)
         code = self._process.returncode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        if code in _KILLS and not self._aborted:
+        if code == _KILLED and not self._aborted:
             problem = f"its decoder was killed twice from outside ({how}), perhaps for lack of memory"
             return KilledError(name, problem, "free memory or use fewer workers", kind="crashed")
         self._errors.seek(0, os.SEEK_END)
