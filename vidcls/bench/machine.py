@@ -6,10 +6,10 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from vidcls.bench.timing import measure
+from vidcls.doctor.machine import instructions, processor
 
 PACKAGES = ("vidcls", "torch", "openvino", "nncf", "transformers", "numpy", "av", "decord")
 
@@ -32,26 +32,6 @@ def describe() -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "packages": found,
     }
-
-
-def instructions() -> list[str]:
-    """Return which of the instruction sets that decide the speed this processor has, where the system says it."""
-    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace").lower() if cpuinfo.is_file() else ""
-    lines = [line for line in text.splitlines() if line.startswith(("flags", "features"))]
-    found = set(lines[0].partition(":")[2].split()) if lines else set()
-    return [name for name in known if name in found]
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def peak_memory(device: str = "cpu") -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,17 +18,14 @@ STYLES = {"ok": "", "note": "yellow", "missing": "red", "broken": "red"}
 EXIT_CANNOT_PREDICT = 3
 
 
-def doctor(
-    context: typer.Context,
-    json: o.JsonOption = False,
-) -> int:
+def doctor(context: typer.Context, json: o.JsonOption = False) -> int:
     """Check versions, decoders, devices and caches; say what is missing and how to install it.
 
     Exit code 0 when clips can be classified here, 3 when they cannot.
     """
     from vidcls.doctor.report import report
 
-    found = report(_variables_of_options(context))
+    found = report(_variables_of_options(context.find_root().command))
     if json:
         print(json_module.dumps(found.as_dict(), indent=2))
     elif sys.stdout.isatty():
@@ -38,15 +35,14 @@ def doctor(
     return 0 if found.ok else EXIT_CANNOT_PREDICT
 
 
-def _variables_of_options(context: typer.Context) -> set[str]:
-    """Environment variables that any option of any command reads."""
-    root = context.find_root().command
-    commands = [root, *getattr(root, "commands", {}).values()]
-    found: set[str] = set()
-    for parameter in (parameter for command in commands for parameter in command.params):
-        names = parameter.envvar
-        found.update([names] if isinstance(names, str) else names or ())
-    return found
+def _variables_of_options(command: Any) -> set[str]:
+    """Environment variables that any option of a command, or of those below it, reads."""
+    found = {name for parameter in command.params for name in _names(parameter.envvar)}
+    return found.union(*map(_variables_of_options, getattr(command, "commands", {}).values()))
+
+
+def _names(variable: str | list[str] | None) -> list[str]:
+    return [variable] if isinstance(variable, str) else variable or []
 
 
 def verdict(found: Report) -> str:

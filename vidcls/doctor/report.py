@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from vidcls import __version__
 from vidcls.config import load_registry, nearest, registry_paths
-from vidcls.doctor import imports
+from vidcls.doctor import imports, machine
 from vidcls.errors import VidclsError
 
 WALK_TIMEOUT = 3.0  # seconds for counting a cache's bytes
@@ -188,28 +188,22 @@ def _optional() -> tuple[Row, ...]:
 
 
 def _decoders(found: dict[str, dict[str, Any]]) -> tuple[Row, ...]:
-    av, decord = found["av"], found["decord"]
+    av = found["av"]
     wanted = next((r for r, extra in requirements() if r.name.lower() == "av" and extra is None), None)
     rows = [_package("av", wanted, av)]
     if "error" not in av:
-        rows.append(
-            Row("ffmpeg", ", ".join(f"{name} {version}" for name, version in av["libraries"].items()))
-        )
-        for codec, names in imports.CODECS.items():
-            decoder = next((name for name in names if name in av["decoders"]), None)
-            rows.append(
-                Row(f"codec {codec}", f"decoded by {decoder}", required=codec == "h264")
-                if decoder
-                else Row(
-                    f"codec {codec}",
-                    "no decoder",
-                    "missing" if codec == "h264" else "note",
-                    "pip install --force-reinstall av, or convert such clips: ffmpeg -i IN -c:v libx264 OUT.mp4",
-                    required=codec == "h264",
-                )
-            )
-    rows.append(_decord(decord))
-    return tuple(rows)
+        rows.append(Row("ffmpeg", ", ".join(f"{name} {number}" for name, number in av["libraries"].items())))
+        rows += [_codec(codec, names, av["decoders"]) for codec, names in imports.CODECS.items()]
+    return (*rows, _decord(found["decord"]))
+
+
+def _codec(codec: str, names: tuple[str, ...], there: list[str]) -> Row:
+    required = codec == "h264"
+    decoder = next((name for name in names if name in there), None)
+    if decoder is not None:
+        return Row(f"codec {codec}", f"decoded by {decoder}", required=required)
+    remedy = "pip install --force-reinstall av, or convert such clips: ffmpeg -i IN -c:v libx264 OUT.mp4"
+    return Row(f"codec {codec}", "no decoder", "missing" if required else "note", remedy, required=required)
 
 
 def _decord(probe: dict[str, Any]) -> Row:
@@ -233,11 +227,18 @@ def _decord(probe: dict[str, Any]) -> Row:
 
 
 def _devices(probe: dict[str, Any]) -> tuple[Row, ...]:
-    rows = [Row("cpu", _cpu_name()), Row("cpu cores", _cores())]
-    if memory := _memory():
-        rows.append(Row("memory", memory))
-    if native := _native_bf16():
-        rows.append(Row("cpu bfloat16", native))
+    total, usable, held = os.cpu_count() or 1, machine.cores(), machine.memory()
+    rows = [
+        Row("cpu", f"{machine.processor()} ({platform.machine()})"),
+        Row("cpu cores", str(total) if usable == total else f"{usable} of {total} may be used"),
+    ]
+    if held is not None:
+        rows.append(Row("memory", _bytes(held)))
+    if found := machine.instructions():
+        native = [name for name in found if "bf16" in name]
+        rows.append(
+            Row("cpu bfloat16", f"native ({', '.join(native)})" if native else "emulated: slower than fp32")
+        )
     if "error" in probe:
         return (*rows, Row("torch devices", f"not known: torch {probe['error']}", "note"))
     rows.append(Row("torch threads", str(probe["threads"])))
@@ -270,41 +271,6 @@ def _no_cuda(probe: dict[str, Any]) -> Row:
         "note",
         "see what nvidia-smi says, and CUDA_VISIBLE_DEVICES",
     )
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # only Linux has it
-        return ""
-
-
-def _cpu_name() -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
-    name = found.group(1).strip() if found else platform.processor()
-    return f"{name} ({platform.machine()})" if name else platform.machine()
-
-
-def _cores() -> str:
-    total = os.cpu_count() or 1
-    if not hasattr(os, "sched_getaffinity"):
-        return str(total)
-    usable = len(os.sched_getaffinity(0))
-    return str(total) if usable == total else f"{usable} of {total} may be used"
-
-
-def _memory() -> str | None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    return _bytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
-def _native_bf16() -> str | None:
-    flags = set(_cpuinfo().split())
-    if not flags:
-        return None
-    native = [flag for flag in ("avx512_bf16", "amx_bf16", "bf16") if flag in flags]
-    return f"native ({', '.join(native)})" if native else "emulated: slower than fp32"
 
 
 # --- registry, caches, variables ----------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from vidcls.doctor.machine import cores, memory
 from vidcls.engines import Floats
 from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.shared_units import VIEW_BATCH
-from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, cores, memory, prepare
+from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, prepare
 from vidcls.score.rows import Result, finish
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
@@ -74,7 +75,7 @@ class Pipeline:
         self._batcher = Batcher(
             batch or (VIEW_BATCH if on_cpu else GPU_BATCH), grows=batch is None and not on_cpu
         )
-        self._max_bytes = max_bytes or min(2 << 30, memory() // 8)
+        self._max_bytes = max_bytes or min(2 << 30, (memory() or 8 << 30) // 8)
         self.measured = Stats()
         self._leftovers: list[Result] = []
 

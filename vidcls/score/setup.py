@@ -48,8 +48,8 @@ class Setup:
         Raises:
             VidclsError: The model cannot be loaded.
         """
+        from vidcls.doctor.machine import cores, memory
         from vidcls.inference.load import load
-        from vidcls.score.batching import cores, memory
         from vidcls.score.pipeline import Pipeline
 
         if processes > 1:
@@ -66,7 +66,7 @@ class Setup:
             all_scores=self.all_scores,
             workers=self.workers,
             batch=self.batch,
-            max_bytes=self.max_bytes or min(2 << 30, memory() // 8) // processes,
+            max_bytes=self.max_bytes or min(2 << 30, (memory() or 8 << 30) // 8) // processes,
             max_workers=max(1, cores() // processes),
         )
 

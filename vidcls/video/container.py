@@ -105,7 +105,7 @@ def open_container(path: str) -> Any:
     if _is_playlist(head):
         raise VideoError(
             path,
-            "is a playlist, which may name any other file, and not a video",
+            "is not a video in a known format but a playlist, which may name any other file",
             "give the videos themselves",
             kind="not_a_video",
         )

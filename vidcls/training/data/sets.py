@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidcls.config import ModelSpec
+from vidcls.doctor.machine import cores
 from vidcls.errors import UsageError
 from vidcls.training import synthetic
 from vidcls.training.data import listing
@@ -185,5 +186,4 @@ def make_loaders(
 
 def spare_cores() -> int:
     """Processes to read clips with: all cores but one, 8 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 1))
+    return max(1, min(8, cores() - 1))
