@@ -395,3 +395,12 @@ def test_whom_a_fleet_takes_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
         fleet._arrived.put(("another", ("alive", 0.0)))  # type: ignore[arg-type]
         fleet._hear()
     assert fleet.replaced[1:] == ["has not been heard of for 60 s"]
+
+
+def test_i13_5_no_more_decoders_than_clips(folder: Path) -> None:
+    """``VIDCLS_WORKERS=256`` for a clip or two starts a decoder for each of them and no more."""
+    for number in (1, 2):
+        pipeline = setup_of(folder, workers=256).pipeline()
+        assert len(results_of(pipeline, items_of(folder)[:number])) == number
+        assert pipeline.stats()["workers"] <= number
+        pipeline.close()

@@ -12,12 +12,11 @@ from typing import Any
 
 from vidcls.errors import CheckpointError
 from vidcls.models import CONFIGS
+from vidcls.models.limits import excess, show
 
 KEY = "vidcls"
 VERSION = 1
 MAX_JSON = 16 << 20
-MAX_SIZE = 1 << 20  # of any one number in a configuration
-MAX_DEPTH = 1024  # blocks of any one encoder
 
 Fail = Callable[[str, str], CheckpointError]
 """Makes the error of a problem and a remedy."""
@@ -49,16 +48,15 @@ def parse_record(text: str, fail: Fail) -> dict[str, Any]:
         raise fail("its input settings are damaged", "fetch the file again")
     for part in ("config", "input"):
         if record.get(part) is not None:
-            record[part] = {key: _bounded(key, value, fail) for key, value in record[part].items()}
+            found = excess(record[part])
+            if found is not None:
+                raise fail(f"claims {found[0]} = {show(found[1])}", "check that it is a checkpoint of vidcls")
+            record[part] = _tuples(record[part])
     return record
 
 
-def _bounded(key: str, value: Any, fail: Fail) -> Any:
-    """Refuse sizes that no model has: building one would take all memory before the tensors could contradict."""
+def _tuples(value: Any) -> Any:
+    """Lists of sizes as tuples."""
     if isinstance(value, list):
-        return tuple(_bounded(key, item, fail) for item in value)
-    if isinstance(value, dict):
-        return {name: _bounded(name, item, fail) for name, item in value.items()}
-    if isinstance(value, (int, float)) and not abs(value) <= (MAX_DEPTH if "depth" in key else MAX_SIZE):
-        raise fail(f"claims {key} = {value}", "check that it is a checkpoint of vidcls")
-    return value
+        return tuple(map(_tuples, value))
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

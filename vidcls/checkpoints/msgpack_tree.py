@@ -22,6 +22,9 @@ from vidcls.errors import CheckpointError
 MAX_NODES = 200_000
 MAX_DEPTH = 32
 MAX_KEY = 512  # characters
+MAX_NAME = (
+    2048  # of a name, all its keys together: one chain of long keys would be copied into each name below
+)
 CHUNKED = "__msgpack_chunked_array__"
 # Parts of a training state that inference has no use for. Momentum alone is as large as the model.
 SKIPPED = frozenset(
@@ -65,6 +68,7 @@ class _Walker:
         self.data = data
         self.tensors: dict[str, Tensor] = {}
         self.meta: dict[str, Any] = {}
+        self.order: list[str] = []  # of the arrays, as they come; those of a map lie side by side
         self.nodes = 0
         self.unpacker = msgpack.Unpacker(
             data,
@@ -79,7 +83,7 @@ class _Walker:
     def value(self, path: tuple[str, ...], depth: int) -> None:
         """Read the value at the reader's position."""
         self.nodes += 1
-        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH or sum(map(len, path)) > MAX_NAME:
             raise ValueError("its tree is too large or too deep for a checkpoint")
         tag = self.tag()
         if path in SKIPPED or tag == 0xC0:
@@ -90,14 +94,16 @@ class _Walker:
             for i in range(self.unpacker.read_array_header()):
                 self.value((*path, str(i)), depth + 1)
         elif tag in _EXT_TAGS:
-            self.tensors["/".join(path)] = self.unpacker.unpack()
+            name = "/".join(path)
+            self.tensors[name] = self.unpacker.unpack()
+            self.order.append(name)
         elif tag in _STR_TAGS or tag in _NUMBER_TAGS:
             self.meta["/".join(path)] = self.unpacker.unpack()
         else:
             self.unpacker.skip()  # bare bytes
 
     def map(self, path: tuple[str, ...], depth: int) -> None:
-        before = set(self.tensors) if depth else set()
+        before = len(self.order)
         for _ in range(self.unpacker.read_map_header()):
             if self.tag() not in _STR_TAGS:
                 raise ValueError("a map's key is not a string")
@@ -115,13 +121,13 @@ class _Walker:
         tag: int = self.data[position]
         return tag
 
-    def join_chunks(self, name: str, before: set[str]) -> None:
+    def join_chunks(self, name: str, before: int) -> None:
         """Join an array that was written in pieces: ``{shape, chunks}``, each a list or a map."""
         prefix = f"{name}/chunks/"
         chunks = {
             key.removeprefix(prefix): key
-            for key in self.tensors
-            if key not in before and key.startswith(prefix)
+            for key in self.order[before:]
+            if key.startswith(prefix) and key in self.tensors
         }
         pieces = [self.tensors.pop(chunks[str(i)]).reshape(-1) for i in range(len(chunks))]
         shape: list[int] = []
@@ -132,6 +138,7 @@ class _Walker:
         joined = torch.cat(pieces)
         check_claim(shape, np.dtype(np.uint8), joined.numel())
         self.tensors[name] = joined.reshape(shape)
+        self.order[before:] = [name]
 
 
 def _decode_extension(code: int, data: bytes) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.checkpoints.vit_tensors import contradicts, resize_positions
 from vidcls.models import ARCHITECTURES, CONFIGS
+from vidcls.models.limits import check_numbers, check_sizes
 from vidcls.models.sizes import pair, triple
 from vidcls.models.timesformer import resize_nearest_1d, resize_places
 from vidcls.models.vit_config import ViTConfig, vit_config
@@ -160,8 +161,11 @@ def finish(
     config_class = CONFIGS[architecture]
     new_config = {**config, **wanted}
     if new_config != config:
+        check_numbers(architecture, new_config)
         try:
-            resized = resize_state(architecture, state, config_class(**config), config_class(**new_config))
+            wanted_config = config_class(**new_config)
+            check_sizes(architecture, wanted_config)
+            resized = resize_state(architecture, state, config_class(**config), wanted_config)
         except (ValueError, TypeError, IndexError, ArithmeticError, RuntimeError, KeyError) as error:
             raise raw.error(str(error), "check num_frames and image_size") from error
         if any(resized[key] is not tensor for key, tensor in state.items()):

@@ -25,6 +25,8 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 MAX_PICKLE_BYTES = 64 << 20
 MAX_NODES = 250_000  # entries of a nested tree; the largest released file has about 3,000
 MAX_DEPTH = 32
+FREE_BYTES = 256 << 20  # below this, how often tensors share their data does not matter
+MAX_SHARES = 8  # a model, its average and a copy or two may be the same tensors
 MAX_NAME = 2048  # characters of one entry's name, all its words together
 
 Content = tuple[dict[str, Tensor], dict[str, Any]]
@@ -106,6 +108,7 @@ def _load(path: Path, *, mapped: bool) -> Content:
             tensors[name] = value.detach()
         else:
             meta[name] = value
+    _check_sharing(path, tensors)
     if not tensors:
         raise CheckpointError(str(path), "holds no tensors", "give the file with the model's weights")
     return tensors, meta
@@ -151,6 +154,18 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
     if isinstance(value, (list, tuple, set)) and not isinstance(value, torch.Size):
         return list(enumerate(value))
     return None
+
+
+def _check_sharing(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse many tensors over the same few bytes, each of which a model would need memory of its own for."""
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > FREE_BYTES and claimed > MAX_SHARES * sum(held.values()):
+        raise CheckpointError(
+            str(path),
+            f"its tensors claim {claimed / 2**30:.1f} GiB over {sum(held.values())} bytes",
+            "it is no checkpoint",
+        )
 
 
 def check_tensor(path: Path, name: str, tensor: Tensor) -> None:

@@ -23,6 +23,7 @@ from vidcls.models import (
     vjepa2_config,
     vtn_config,
 )
+from vidcls.models.limits import check_numbers, check_sizes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,10 +99,20 @@ def build(architecture: str, **config: Any) -> nn.Module:
     if unknown:
         hints = ", ".join(f"{key} ({_nearest(key, known)})" for key in unknown)
         raise ConfigError(architecture, f"takes no {hints}", f"it takes {', '.join(known)}")
+    check_numbers(architecture, config)
     try:
-        return model_class(config_class(**config))
+        sizes = config_class(**config)
+        check_sizes(architecture, sizes, allocates=not _on_meta())
+        return model_class(sizes)
     except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(architecture, str(error), "change the configuration") from error
+
+
+def _on_meta() -> bool:
+    """Whether modules are built without memory for their parameters at the moment."""
+    import torch
+
+    return torch.empty(0).device.type == "meta"
 
 
 def _nearest(word: str, known: list[str]) -> str:

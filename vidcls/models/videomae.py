@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
 from vidcls.models.layers import Attention, Block, init_truncated_normal, linear_drop_path, replace_head
+from vidcls.models.limits import MAX_POSITIONS
 from vidcls.models.sizes import pair, triple
 from vidcls.models.videomae_config import VideoMAEConfig
 from vidcls.models.vivit import TubeletEmbedding
@@ -28,6 +29,10 @@ def sinusoid_table(num_positions: int, dim: int) -> Tensor:
     Channel j has the angle p / 10000^(2⌊j/2⌋/d): sine where j is even, cosine where it is odd. Worked out in float64
     and rounded once, as the published code does.
     """
+    if num_positions * dim > MAX_POSITIONS:  # computed even where the parameters take no memory
+        raise ConfigError(
+            "VideoMAE", f"{num_positions} tokens of width {dim} are too many", "choose smaller views"
+        )
     channel = torch.arange(dim, dtype=torch.float64, device="cpu")
     rate = 10000.0 ** (2 * (channel // 2) / dim)
     angle = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] / rate

@@ -142,9 +142,7 @@ class _Flow:
         self._others: list[threading.Thread] = []
 
     def start(self) -> None:
-        first = self._pipe._max_readers if self._pipe._fixed_readers else min(2, self._pipe._max_readers)
-        for _ in range(first):
-            self._add_reader()
+        self._add_reader()
         for name, target in ((FEEDER, self._feed), ("vidcls-model", self._score)):
             thread = threading.Thread(target=self._guarded, args=(target,), name=name, daemon=True)
             self._others.append(thread)
@@ -202,7 +200,11 @@ class _Flow:
     # Listing
 
     def _feed(self) -> None:
-        for item in self._items:
+        """Hand the items out; each of the first ones brings a decoder, so that there are no more than items."""
+        first = self._pipe._max_readers if self._pipe._fixed_readers else min(2, self._pipe._max_readers)
+        for number, item in enumerate(self._items):
+            if 0 < number < first:
+                self._add_reader()
             if not self._hand(item):
                 return
         # One sentinel for all readers: each puts it back for the next.
@@ -225,6 +227,8 @@ class _Flow:
             target=self._guarded, args=(lambda: self._read_all(reader),), name="vidcls-decode", daemon=True
         )
         with self._lock:
+            if self._stop.is_set():
+                return
             self._readers[thread] = reader
             self._reading += 1
             self._stats.readers = max(self._stats.readers, self._reading)
