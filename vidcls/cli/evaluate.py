@@ -48,6 +48,10 @@ def evaluate(
 
     Prints top-1, top-5, mean class accuracy, calibration error and the recall of each class. With -o the folder gets
     report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the worst errors.
+
+    Examples:
+    - `vidcls evaluate --weights run/best.safetensors --data val.csv -o report/`
+    - `vidcls evaluate --model vivit-b-16x2-k400-hf --data kinetics/val/ --json`
     """
     from vidcls.evaluation.evaluate import evaluate as run
     from vidcls.evaluation.evaluate import evaluation_setup

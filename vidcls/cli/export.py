@@ -116,6 +116,10 @@ def export(
     What is written says itself what it is: preprocessing, labels, precision and the measured difference from PyTorch in
     fp32. Every command takes it as --weights. Without -o, an OpenVINO model goes into the cache, and --engine auto uses
     it from then on. Nothing in a checkpoint is run: files that need code to be opened are refused.
+
+    Examples:
+    - `vidcls export --model vivit-b-16x2-k400-hf --format openvino`
+    - `vidcls export --weights model.pyth --format safetensors -o model.safetensors`
     """
     from vidcls.inference.export import Calibration, ExportRequest, export_model
     from vidcls.video.sources import expand

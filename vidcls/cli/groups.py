@@ -21,6 +21,7 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 from vidcls.errors import DependencyError, UsageError, VidclsError
 
 ENVIRONMENT = "VIDCLS_"
+MAX_METAVAR = 20  # characters that fit beside a help text at 80 columns
 
 Found = TypeVar("Found")
 
@@ -181,6 +182,11 @@ def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
         completed.show_envvar = False
         if not info.is_eager:
             completed.envvar = ENVIRONMENT + _flag(name, info).removeprefix("--").replace("-", "_").upper()
+        if info.metavar is None and not _metadata(hint, Choices):
+            kind = get_args(hint)[0]
+            completed.metavar = (
+                "N" if {int, float} & {kind, *get_args(kind)} else "" if kind is bool else None
+            )
         for choices in _metadata(hint, Choices):
             completed.autocompletion = choices.complete
         annotated: Any = Annotated
@@ -209,11 +215,19 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""
+        self.spell_out()
+        super().format_help(ctx, formatter)
+
+    def spell_out(self) -> None:
+        """Name the words that each option takes; many of them stand in the text, where lines may break."""
         for parameter in self.params:
             choices = self.flags.choices.get(parameter.name or "")
-            if choices is not None:
-                parameter.metavar = "|".join(choices.words())
-        super().format_help(ctx, formatter)
+            if choices is None or parameter.metavar is not None:
+                continue
+            parameter.metavar = "|".join(choices.words())
+            if len(parameter.metavar) > MAX_METAVAR:
+                parameter.metavar = (parameter.name or "").upper()
+                parameter.help = f"{parameter.help}  [one of {', '.join(choices.words())}]"  # type: ignore[attr-defined]
 
 
 class Group(TyperGroup):

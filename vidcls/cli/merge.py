@@ -13,7 +13,7 @@ from vidcls.cli import print_message
 def merge(
     part: Annotated[
         list[str],
-        typer.Argument(metavar="PART...", help="What `vidcls score --shard I/N` wrote: .jsonl or .parquet."),
+        typer.Argument(metavar="PART", help="What `vidcls score --shard I/N` wrote: .jsonl or .parquet."),
     ],
     output: Annotated[
         str,
@@ -28,6 +28,10 @@ def merge(
     """Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.
 
     All parts must be there, finished, and scored with the same settings.
+
+    Examples:
+    - `vidcls merge part*.jsonl -o all.parquet`
+    - `vidcls merge part1.jsonl part2.jsonl -o some.csv --partial`
     """
     from vidcls.score.merge import merge as join
 

@@ -56,7 +56,9 @@ def models(
     MB is the size of the fp32 weights. Parameters and multiply-adds (10⁹, one view) are counted here | published;
     top-1 (%) is as published. Output that is not a terminal or JSON holds all models, toys included.
 
-    Examples: `vidcls models --data kinetics400 --has-weights`, `vidcls models vivit-b-16x2-k400-hf`
+    Examples:
+    - `vidcls models --data kinetics400 --has-weights`
+    - `vidcls models vivit-b-16x2-k400-hf`
     """
     from vidcls.config import load_registry
     from vidcls.zoo.catalog import select

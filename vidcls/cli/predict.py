@@ -26,7 +26,7 @@ def predict(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help=o.SOURCES_HELP,
         ),
     ],
@@ -43,7 +43,9 @@ def predict(
 
     A clip that cannot be read gets one line on stderr and a row with its error; the others go on.
 
-    Examples: `vidcls predict clip.mp4 --model vivit-b-16x2-k400-hf`, `vidcls predict clips/ -o rows.csv`
+    Examples:
+    - `vidcls predict clip.mp4 --model vivit-b-16x2-k400-hf`
+    - `vidcls predict clips/ -o rows.csv`
     """
     from vidcls.output.writers import check_output, open_output
 

@@ -99,7 +99,7 @@ def score(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help=o.SOURCES_HELP,
         ),
     ],
@@ -126,6 +126,10 @@ def score(
 
     Rows are safe on disk within a second. If the run is killed or interrupted, the same command resumes it; a clip
     that cannot be read gets a row with its error.
+
+    Examples:
+    - `vidcls score clips/ -o scores.parquet`
+    - `vidcls score clips.csv -o part1.jsonl --shard 1/8`
     """
     from vidcls.score import listing
     from vidcls.score.run import Job

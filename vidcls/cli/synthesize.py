@@ -35,6 +35,10 @@ def synthesize(
     """Generate labeled mp4 clips whose camera motion is known exactly.
 
     An interrupted run resumes when it is started again. Prints the path of labels.csv.
+
+    Examples:
+    - `vidcls synthesize camera-motion clips/`
+    - `vidcls synthesize camera-motion clips/ --clips 5000 --images photos/`
     """
     from vidcls.output.progress import ProgressBar
 

@@ -199,18 +199,10 @@ class ProbeOptions(Options):
         return {"input": {"num_views": self.num_views}, "augment": {"flip": 0.5 if self.flip else None}}
 
 
-def train(
-    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder of the run.")],
-    data: DataOptions,
-    optimization: OptimizationOptions,
-    probe: ProbeOptions,
-    clips: Annotated[
-        str | None, Argument(metavar="[CLIPS]", help="Training set, as --data.", show_default=False)
-    ] = None,
-    model: Annotated[
-        str | None,
-        Option("--model", "-m", autocompletion=o.complete_models, metavar="NAME", help="Model name."),
-    ] = None,
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """By which recipe, and how this run of it goes."""
+
     config: Annotated[
         str | None,
         Option(
@@ -221,7 +213,7 @@ def train(
             help="A recipe: a YAML file, or vivit-k400, vivit-epic, vivit-ssv2, timesformer-k400, vtn-k400, "
             "camera-motion. Options take precedence over it.",
         ),
-    ] = None,
+    ] = None
     settings: Annotated[
         list[str] | None,
         Option(
@@ -229,20 +221,35 @@ def train(
             metavar="KEY=VALUE",
             help="Set any key of the recipe, such as schedule.kind=cosine. Repeatable.",
         ),
-    ] = None,
+    ] = None
     resume: Annotated[
         bool, Option("--resume", help="Resume the run in --output exactly where it stopped.")
-    ] = False,
+    ] = False
     check: Annotated[
         bool,
         Option("--check", help="Validate recipe, data and model without training; print the classes."),
-    ] = False,
+    ] = False
     device: Annotated[
         str, Option(rich_help_panel=MACHINE, metavar="auto|cpu", help="auto: what accelerate finds.")
-    ] = "auto",
-    tensorboard: Annotated[
-        bool, Option("--tensorboard", help="Also write the metrics for TensorBoard.")
-    ] = False,
+    ] = "auto"
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = (
+        False
+    )
+
+
+def train(
+    output: Annotated[Path, Option("--output", "-o", metavar="FOLDER", help="Folder of the run.")],
+    data: DataOptions,
+    optimization: OptimizationOptions,
+    probe: ProbeOptions,
+    run: RunOptions,
+    clips: Annotated[
+        str | None, Argument(metavar="[CLIPS]", help="Training set, as --data.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        Option("--model", "-m", autocompletion=o.complete_models, metavar="NAME", help="Model name."),
+    ] = None,
     registry: o.RegistryOption = None,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -252,12 +259,16 @@ def train(
 
     The run's folder gets best.safetensors, which `vidcls predict --weights` takes, metrics.jsonl, curves.png, and
     all that --resume needs. Prints the path of the best weights.
+
+    Examples:
+    - `vidcls train -o run --data clips/ --model vivit-fe-tiny --epochs 30`
+    - `vidcls train -o run --resume`
     """
-    if device not in ("auto", "cpu"):
+    if run.device not in ("auto", "cpu"):
         from vidcls.errors import UsageError
 
         raise UsageError(
-            "device", f"{device!r} is unknown", "use auto or cpu; accelerate launch chooses GPUs"
+            "device", f"{run.device!r} is unknown", "use auto or cpu; accelerate launch chooses GPUs"
         )
     from vidcls.training.recipe_file import merge, plan_run
 
@@ -266,16 +277,18 @@ def train(
     if probe.probe:
         from vidcls.training.probe.run import train_probe
 
-        recipe, _ = plan_run(output, config, overrides, settings or [], resume=False)
-        print(train_probe(recipe, output, device=device, quiet=quiet).weights)
+        recipe, _ = plan_run(output, run.config, overrides, run.settings or [], resume=False)
+        print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)
         return
-    recipe, resuming = plan_run(output, config, overrides, settings or [], resume)
+    recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)
     from vidcls.training.prepare import Prepared
     from vidcls.training.trainer import train
 
-    if check:
-        print("\n".join(Prepared(recipe, device, quiet).data.table()))
+    if run.check:
+        print("\n".join(Prepared(recipe, run.device, quiet).data.table()))
         return
-    result = train(recipe, output, resume=resuming, device=device, tensorboard=tensorboard, quiet=quiet)
+    result = train(
+        recipe, output, resume=resuming, device=run.device, tensorboard=run.tensorboard, quiet=quiet
+    )
     if result.main:
         print(result.weights)
