@@ -127,7 +127,18 @@ def _join(data: Bytes, rng: np.random.Generator, others: list[Bytes]) -> Bytes:
     return np.concatenate([data, other[int(rng.integers(0, 64)) :]])
 
 
-MUTATIONS: tuple[Mutation, ...] = (_flip, _set, _cut, _behead, _delete, _zero, _double, _exchange, _edit_header, _join)
+MUTATIONS: tuple[Mutation, ...] = (
+    _flip,
+    _set,
+    _cut,
+    _behead,
+    _delete,
+    _zero,
+    _double,
+    _exchange,
+    _edit_header,
+    _join,
+)
 
 
 def write_files(folder: Path, count: int, seed: int) -> None:
@@ -176,7 +187,9 @@ def processes_of(session: int) -> list[str]:
         try:
             environment = (entry / "environ").read_bytes()
             if f"VIDCLS_MUTATED_RUN={session}\0".encode() in environment:
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200])
+                found.append(
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+                )
         except OSError:
             continue
     return found
@@ -184,10 +197,14 @@ def processes_of(session: int) -> list[str]:
 
 def main() -> int:
     """Writes, scores and judges; the number of faults, at most 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=15_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for the files and the rows, which are removed otherwise")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the files and the rows, which are removed otherwise"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.keep or Path(temporary)
@@ -207,7 +224,17 @@ def main() -> int:
 
 def score(folder: Path, rows_file: Path, scratch: Path) -> subprocess.CompletedProcess[str]:
     """Runs the command with the bundled model, which is small."""
-    command = [sys.executable, "-m", "vidcls", "score", str(folder), "-o", str(rows_file), "--overwrite", "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "vidcls",
+        "score",
+        str(folder),
+        "-o",
+        str(rows_file),
+        "--overwrite",
+        "-q",
+    ]
     command += ["--views", "1", "--decode-timeout", "20"]
     environment = {**os.environ, "TMPDIR": str(scratch), "VIDCLS_MUTATED_RUN": str(os.getpid())}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -224,7 +251,9 @@ def judge(done: subprocess.CompletedProcess[str], folder: Path, rows_file: Path,
     counts = Counter(row["path"] for row in rows)
     wanted = {str(path) for path in folder.iterdir()}
     found += [f"{path}: no row" for path in sorted(wanted - set(counts))]
-    found += [f"{path}: {counts[path]} rows" for path in sorted(counts) if counts[path] > 1 or path not in wanted]
+    found += [
+        f"{path}: {counts[path]} rows" for path in sorted(counts) if counts[path] > 1 or path not in wanted
+    ]
     found += [f"{row['path']}: {fault}" for row in rows for fault in faults_of(row)]
     found += [f"{row['path']}: took {row['seconds']:.0f} s" for row in rows if (row["seconds"] or 0) > LIMIT]
     found += [f"left behind: {command}" for command in processes_of(os.getpid())]

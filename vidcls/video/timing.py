@@ -12,6 +12,10 @@ import numpy.typing as npt
 from vidcls.video.packets import MISSING
 
 FPS_RANGE = (0.1, 1000.0)  # frames a second beyond which a file's times are not believed without a word
+_DECLARED = (
+    0.1,
+    300.0,
+)  # frames a second; ASF and others declare their clock's ticks where they know no rate
 USUAL_FPS = 25.0  # taken where a file says nothing
 
 _JUMP = 10.0  # seconds; ffmpeg's -dts_delta_threshold, beyond which it closes a gap too
@@ -60,7 +64,7 @@ def frame_times(
         container: FFmpeg's name of the container.
         guessed: The container has no times of presentation: what stands in ``stamps`` is a guess.
     """
-    declared = [float(rate) for rate in rates if FPS_RANGE[0] <= rate <= FPS_RANGE[1]]
+    declared = [float(rate) for rate in rates if _DECLARED[0] <= rate <= _DECLARED[1]]
     missing = int((stamps == MISSING).sum())
     if guessed or missing:
         have = "frame has" if missing == 1 else "frames have"
@@ -76,9 +80,12 @@ def frame_times(
 
 def _judged(seconds: Seconds, tick: float, declared: list[float], container: str) -> Timing:
     steps = np.diff(seconds)
+    continuous = any(name in container for name in _CONTINUOUS)
     usual = _usual_step(steps)
+    if usual > _JUMP and declared and not continuous:
+        usual = 1 / declared[0]
     repeats = (steps < min(_REPEAT, 0.1 * usual)) if usual else np.ones(len(steps), bool)
-    jumps = _jumps(steps, usual, tick, any(name in container for name in _CONTINUOUS))
+    jumps = _jumps(steps, usual, tick, continuous)
     backward = steps < -_REPEAT
     if not (repeats.any() or jumps.any()):
         return _trusted(seconds, tick, declared, [])
@@ -91,22 +98,34 @@ def _judged(seconds: Seconds, tick: float, declared: list[float], container: str
         problems.append(f"its times jump {_times(jumps)} by {steps[jumps].sum():,.0f} s in all: closed")
     repeats &= ~backward
     steps = np.where(jumps | backward, usual, steps)
-    if not repeats.any():
-        return _trusted(np.concatenate([[0.0], np.cumsum(steps)]), tick, declared, problems)
+    if repeats.any():
+        return _without_repeats(steps, repeats, usual, tick, declared, problems)
+    return _trusted(np.concatenate([[0.0], np.cumsum(steps)]), tick, declared, problems)
+
+
+def _without_repeats(
+    steps: Seconds,
+    repeats: npt.NDArray[np.bool_],
+    usual: float,
+    tick: float,
+    declared: list[float],
+    problems: list[str],
+) -> Timing:
+    """Frames counted where they are evenly spaced but for the repeats, else spread between their neighbors."""
+    count = len(steps) + 1
     have = "frame has" if repeats.sum() == 1 else "frames have"
-    problems.append(f"{int(repeats.sum())} {have} the time of the one before")
-    others = steps[~repeats]
-    uneven = _uneven(others, usual, tick).sum()
-    if not len(others) or uneven <= repeats.sum() or 5 * repeats.sum() > len(seconds):
-        return _counted(len(seconds), declared, usual, tick, problems)
-    problems[-1] += ": spread between their neighbors"
+    problem = f"{int(repeats.sum())} {have} the time of the one before"
+    uneven = _uneven(steps[~repeats], usual, tick).sum()
+    if uneven <= repeats.sum() or 5 * repeats.sum() > count:
+        return _counted(count, declared, usual, tick, [*problems, problem])
     kept = np.concatenate([[True], ~repeats])
     times = np.concatenate([[0.0], np.cumsum(np.where(repeats, 0.0, steps))])
     if not kept[-1]:
         kept[-1] = True
         times[-1] += usual
-    places = np.arange(len(seconds))
-    return _trusted(np.interp(places, places[kept], times[kept]), tick, declared, problems)
+    places = np.arange(count)
+    spread = np.interp(places, places[kept], times[kept])
+    return _trusted(spread, tick, declared, [*problems, f"{problem}: spread between their neighbors"])
 
 
 def _usual_step(steps: Seconds) -> float:
