@@ -198,7 +198,9 @@ def test_d21_a_single_class_is_refused(tmp_path: Path, recipe: Any) -> None:
     clip = write(tmp_path / "clips" / "run" / "a.mp4", "x")
     assert clip.exists()
     plan = recipe(data=str(tmp_path / "clips"))
-    with pytest.raises(UsageError, match="has a single label, 'run': there is nothing to tell apart"):
+    with pytest.raises(
+        UsageError, match="all clips are of one class, 'run'; give clips of two classes or more"
+    ):
         load_data(plan, setup.find_model(plan))
 
 

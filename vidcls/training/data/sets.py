@@ -70,7 +70,6 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
     if mistakes or (missing and not recipe.skip_missing):
         remedy = "fix the list" + (", or leave missing clips out with skip_missing=True" if missing else "")
         raise listing.report(recipe.data, mistakes, [] if recipe.skip_missing else missing, remedy)
-    _check_several(recipe.data, classes, heads)
     data = Data(classes)
     data.notes += dict.fromkeys(note for one in sets for note in one.notes)
     if missing:
@@ -80,6 +79,9 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
     data.val = _numbered(val, classes, absent_paths) if val else None
     if not data.train[0] or (data.val is not None and not data.val[0]):
         raise UsageError(recipe.data, "no clip of the list exists", "check the paths, or give videos=FOLDER")
+    if len(set(data.train[1])) < 2:
+        problem = f"all clips are of one class, {'/'.join(train.samples[0].labels)!r}"
+        raise UsageError(recipe.data, problem, "give clips of two classes or more")
     data.notes += _warnings(data)
     return data
 
@@ -104,16 +106,6 @@ def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[t
     if spec.labels is not None:
         known = load_labels(spec.labels)
     return make_classes(train, known)
-
-
-def _check_several(source: str, classes: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
-    for name, names in zip(heads, classes, strict=True):
-        if len(names) < 2:
-            raise UsageError(
-                source,
-                f"has a single {name}, {names[0]!r}: there is nothing to tell apart",
-                "add clips of at least one other",
-            )
 
 
 def _numbered(
