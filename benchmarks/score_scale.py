@@ -54,6 +54,9 @@ class Stub:
     def leftovers(self) -> list[Any]:
         return []
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def stats(self) -> dict[str, Any]:
         return {}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -13,6 +15,8 @@ from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 from tests.checkpoints.vivit_files import scenic_tree, write_msgpack
+from tests.cli.test_predict import vidcls
+from tests.clips import make_clip
 from vidcls.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 from vidcls.cli import guard
 from vidcls.cli.export import export, parse_size
@@ -149,3 +153,78 @@ def test_sizes() -> None:
     for text in ("", "0", "-1", "1x2x3", "x2", "99999999", "٣"):
         with pytest.raises(UsageError, match="is not a valid size"):
             parse_size(text)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (24, 32, 48, 3), np.uint8)
+
+
+@pytest.mark.skipif(find_spec("nncf") is None, reason="NNCF is not installed")
+def test_int8_is_calibrated_on_clips_and_judged_on_others(tmp_path: Path) -> None:
+    weights, clips = tmp_path / "model.safetensors", tmp_path / "clips"
+    assert to_safetensors(scenic(tmp_path / "checkpoint"), weights, "--quiet").exit_code == 0
+    clips.mkdir()
+    for number in range(9):
+        make_clip(clips / f"{number}.mp4", noise(number))
+    (clips / "broken.mp4").write_bytes(b"no video")
+    truth = tmp_path / "truth.csv"
+    truth.write_text(
+        "path,label\n" + "".join(f"clips/{number}.mp4,class {number % 5}\n" for number in range(9))
+    )
+    with load(weights, engine="eager") as classifier:
+        exact = classifier.predict(clips / "3.mp4").logits
+    out = tmp_path / "int8"
+    call = ("--weights", weights, "--format", "openvino", "--precision", "int8")
+    assert "goes with int8" in run(*call, "-o", out).stderr
+    result = run(*call, "--calibrate", clips, "--truth", truth, "--json", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "broken.mp4" in result.stderr
+    report = json.loads(result.stdout)
+    assert (report["clips_for_calibration"], report["clips_for_this_report"]) == (7, 2)
+    assert 0 < report["logit_error_mean"] <= report["logit_error_max"] == report["error"]
+    assert report["logit_error_max"] < 0.2 * report["logit_range"]
+    assert report["same_top1"] == 1.0
+    assert report["clips_with_label"] == 2
+    assert report["top1_fp32"] == report["top1_int8"]
+    # Into the cache, where --precision int8 finds it.
+    result = run(*call, "--calibrate", clips / "0.mp4", "--calibrate", clips / "1.mp4", "--limit", 2)
+    assert result.exit_code == 0, result.output
+    assert "same_top1: 1.0" in result.stderr
+    for options in ({"weights": out}, {"weights": weights, "precision": "int8"}):
+        with load(**options) as classifier:
+            assert (classifier.engine.name, classifier.engine.precision) == ("openvino", "int8")
+            logits = classifier.predict(clips / "3.mp4").logits
+        assert exact is not None
+        assert logits is not None
+        assert 0 < abs(logits - exact).max() < 0.2 * report["logit_range"]
+
+
+def test_every_command_takes_an_exported_model(tmp_path: Path) -> None:
+    weights, clips, folder = tmp_path / "model.safetensors", tmp_path / "clips", tmp_path / "exported"
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"action {i}" for i in range(5)) + "\n")
+    assert to_safetensors(scenic(tmp_path / "checkpoint"), weights, "--labels", labels).exit_code == 0
+    assert run("--weights", weights, "--format", "pt2", "-o", folder, "--quiet").output == ""
+    for number in range(2):
+        (clips / f"action {number}").mkdir(parents=True)
+        make_clip(clips / f"action {number}" / "clip.mp4", noise(number))
+    with load(weights) as classifier:
+        expected = classifier.predict(clips / "action 0" / "clip.mp4")
+    rows = tmp_path / "rows.jsonl"
+    for command in (
+        ("predict", clips / "action 0", "-f", "jsonl", "-o", rows),
+        ("score", clips / "action 0", "-o", tmp_path / "scores.jsonl"),
+        ("evaluate", "--data", clips, "--json"),
+        ("bench", "--seconds", "0", "--json"),
+    ):
+        done = vidcls(*map(str, command), "--weights", str(folder))
+        assert done.returncode == 0, done.stderr.decode()
+    for written in (rows, tmp_path / "scores.jsonl"):
+        (row,) = map(json.loads, written.read_text().splitlines())
+        best = row["predictions"][0]
+        assert best["label"] == expected.row["predictions"][0]["label"]
+        assert best["score"] == pytest.approx(expected.row["predictions"][0]["score"], abs=1e-4)
+        assert row["weights"] == str(folder)
+    (measured,) = json.loads(done.stdout)["rows"]
+    assert (measured["engine"], measured["precision"], measured["failed"]) == ("pt2", "fp32", None)
+    assert measured["error"] < 1e-4

@@ -38,6 +38,32 @@ def test_usage_errors(tmp_path: Path) -> None:
         assert done.stdout == b""
 
 
+class Noted(Stub):
+    """A scorer whose model has something to say."""
+
+    def notes(self) -> tuple[str, ...]:
+        return ("model: `vidcls export` makes this faster\x1b[2J",)
+
+
+def test_notes_of_the_model_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree(tmp_path / "clips")
+    for options, expected in (
+        ({}, "vidcls: model: `vidcls export` makes this faster"),
+        ({"json_lines": True}, '"text": "model: `vidcls export` makes this faster'),
+        ({"quiet": True}, ""),
+    ):
+        job = Job(
+            Inputs((str(tmp_path / "clips"),)),
+            str(tmp_path / f"{len(options)}{len(expected)}.jsonl"),
+            make_scorer=lambda _: Noted(),
+        )
+        score(job, options)
+        said = capsys.readouterr().err
+        assert said.count("vidcls export") == bool(expected)
+        assert expected in said
+        assert "\x1b" not in said
+
+
 def test_progress_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,9 @@ class Stub:
     def leftovers(self) -> list[Result]:
         return []
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def stats(self) -> dict[str, Any]:
         return {}
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from vidcls.bench import worker
 from vidcls.bench.reference import COMPARABLE
 from vidcls.config import ModelSpec, Registry
+from vidcls.engines.artifact import FORMATS, Artifact, is_artifact, read_artifact
 from vidcls.errors import UsageError
 
 Row = dict[str, Any]
@@ -29,7 +31,8 @@ class Plan:
         precisions: Names of precisions.
         batches: Views that go through together.
         device: As in `vidcls.inference.load.load`.
-        weights: A checkpoint for the one model; None takes the registry's where it is on this machine, else random.
+        weights: A checkpoint for the one model, or an exported model; None takes the registry's where it is on this
+            machine, else random.
         num_views: Temporal views; None leaves it, like the next two, to the model's entry.
         num_crops: Spatial crops per view.
         num_frames: Frames per view.
@@ -60,6 +63,10 @@ def measure(plan: Plan, known: Registry, notify: Notify) -> Iterator[Row]:
     Raises:
         UsageError: A model is unknown, or transformers has none to compare it with.
     """
+    peaks: dict[str, float | None] = {}
+    if plan.weights is not None and is_artifact(Path(plan.weights)):
+        yield from _measure_artifact(plan, read_artifact(Path(plan.weights)), peaks, notify)
+        return
     specs = [known[name] for name in plan.models]
     if plan.weights is not None and len(specs) != 1:
         raise UsageError("weights", "needs exactly one model", "name one")
@@ -70,7 +77,6 @@ def measure(plan: Plan, known: Registry, notify: Notify) -> Iterator[Row]:
                 f"transformers has no {spec.architecture} to compare with",
                 f"it has {', '.join(COMPARABLE)}",
             )
-    peaks: dict[str, float | None] = {}
     for spec in specs:
         with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
             yield from _measure_model(plan, spec, folder, peaks, notify)
@@ -106,6 +112,22 @@ def _measure_model(
             return
         answer = {**shape, **answer, "clip": None}
         yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
+
+
+def _measure_artifact(
+    plan: Plan, artifact: Artifact, peaks: dict[str, float | None], notify: Notify
+) -> Iterator[Row]:
+    """Measure an exported model, which one engine runs in one precision; its error was measured when it was made."""
+    record = artifact.record
+    spec = record.facts.spec.model_copy(update={"config": record.facts.config})
+    kind = (str(FORMATS[record.format].engine), record.precision)
+    task = _task(plan, spec, str(artifact.folder), *kind, quick=False)
+    task["load"]["model"] = None
+    answer = _run(task, spec, *kind, notify)
+    if "failed" in answer:
+        yield _base(spec, *kind) | {"failed": answer["failed"]}
+        return
+    yield from _rows(spec, answer, record.error, _peak(plan, answer, peaks))
 
 
 def _run(

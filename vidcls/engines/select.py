@@ -223,8 +223,8 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
     if seconds * (1 - 1 / SPEEDUP[0]) < cost:
         return None
     return (
-        f"this takes about {_duration(seconds)} with PyTorch; after `{export_command(found)}`, which takes "
-        f"{_duration(cost)}, it is {SPEEDUP[0]:g} to {SPEEDUP[1]:g} times as fast"
+        f"{request.clips:,} clips take about {_duration(seconds)} with PyTorch; after `{export_command(found)}`, "
+        f"which takes about {_duration(cost)}, scoring is {SPEEDUP[0]:g} to {SPEEDUP[1]:g} times as fast"
     )
 
 

@@ -87,6 +87,10 @@ class Pipeline:
         """Return the names of the classes."""
         return self._classifier.labels
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what a person should know of the model before it runs."""
+        return tuple(f"{self._classifier.weights}: {note}" for note in self._classifier.notes)
+
     def stats(self) -> dict[str, Any]:
         """Return what was measured so far."""
         s = self.measured

@@ -113,6 +113,17 @@ class Reporter:
         """Begin to measure: the model is ready."""
         self._begin = time.monotonic()
 
+    def note(self, text: str) -> None:
+        """Say what is worth knowing of the model."""
+        if self._quiet:
+            return
+        if self._json:
+            self.event("note", text=text)
+        elif self._bar is not None and self._has_bar():
+            self._bar.print(f"vidcls: {text}")
+        else:
+            print(f"vidcls: {printable(text)}", file=sys.stderr, flush=True)
+
     def tick(self, wait_share: float | None = None) -> None:
         """Show the counts if it is time."""
         self._wait_share = wait_share

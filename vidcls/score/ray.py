@@ -116,6 +116,10 @@ class RayRunner:
         """Return the names of the classes."""
         return self._labels
 
+    def notes(self) -> tuple[str, ...]:
+        """Return nothing: the models are in other processes."""
+        return ()
+
     def leftovers(self) -> list[Result]:
         """Return what had arrived but not been handed out when ``run`` was closed."""
         return self._left

@@ -157,6 +157,8 @@ def _score(
             Reporter(counts, job.inputs, job.shard, **reporter_options) as reporter,
             _interrupts() as stopped,
         ):
+            for note in scorer.notes():
+                reporter.note(note)
             reporter.started()
             _consume(job, journal, store, scorer, reporter, stopped, summary)
         summary.stats = scorer.stats()

@@ -20,6 +20,10 @@ class Scorer(Protocol):
         """Return the names of the classes."""
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what a person should know of the model before it runs, one line each."""
+        ...
+
     def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
         """Score clips in any order; None now and then, when nothing is ready."""
         ...
