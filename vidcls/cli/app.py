@@ -19,10 +19,11 @@ from vidcls.cli.merge import merge
 from vidcls.cli.models import models
 from vidcls.cli.predict import predict
 from vidcls.cli.score import score
+from vidcls.cli.split import split
 from vidcls.cli.synthesize import synthesize
 from vidcls.cli.train import train
 
-COMMANDS = (predict, score, merge, models, train, evaluate, synthesize, export, doctor)
+COMMANDS = (predict, score, merge, models, train, split, evaluate, synthesize, export, doctor)
 HELP = {"help_option_names": ["-h", "--help"]}
 
 

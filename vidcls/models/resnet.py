@@ -125,7 +125,7 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []
         for name in self.layer_names:
-            x = self.get_submodule(name)(x)
+            x = getattr(self, name)(x)
             maps.append(x)
         return maps
 

@@ -279,9 +279,9 @@ class TimeSformer(nn.Module):
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → class token (b, d)."""
         x = torch.cat([cls, patches.flatten(1, 2)], dim=1)
-        for number, block in enumerate(self.blocks, start=1):
+        for number, block in enumerate(self.blocks):
             # The patches' last values are read by nothing.
-            x = block(x, grid, cls_only=number == len(self.blocks) and skips_unread())
+            x = block(x, grid, cls_only=number == len(self.blocks) - 1 and skips_unread())
         return x[:, 0]
 
     def _init_weights(self) -> None:
