@@ -90,11 +90,11 @@ class StepBlock(nn.Module):
         Stochastic depth drops single sequences here, not whole clips, as released.
         """
         prefix = "" if step == "last" else f"{step}_"
-        norm: nn.Module = self.get_submodule(f"{prefix}norm1")
+        norm: nn.Module = getattr(self, f"{prefix}norm1")
         attn: Attention = getattr(self, f"{prefix}attn")
         attended = attn.first(norm(sequences)) if first_only else attn(norm(sequences))
         out: Tensor = self.drop_path(attended)
-        return self.get_submodule(f"{prefix}fc")(out) if prefix else out
+        return getattr(self, f"{prefix}fc")(out) if prefix else out
 
     def grouped_attention(
         self, step: str, cls: Tensor, groups: Tensor, cls_only: bool = False
