@@ -72,6 +72,44 @@ def test_an_actor_killed_in_the_middle(
     assert summary.counts.skipped == len(goods) + len(bads) - 1  # one has vanished
 
 
+def test_an_actor_killed_in_the_middle_of_a_batch(cluster: None, tmp_path: Path) -> None:
+    """Point 12 of the hard times: it dies at its third clip of five; the block is scored once more, each clip once."""
+    from vidcls.score.ray import Cluster, RayRunner
+
+    checkpoint = faults.make_checkpoint(tmp_path / "tiny.safetensors")
+    goods, _ = faults.make_clips(tmp_path / "clips", 9, 0)
+    killing = tmp_path / "clips" / "killing.mp4"
+    goods[0].rename(killing)
+    paths = [str(path) for path in (*goods[1:3], killing, *goods[3:])]
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    load = {"weights": str(checkpoint), "device": "cpu", "engine": "eager", "decode_timeout": 30.0}
+    job = Job(
+        Inputs((f"@{tmp_path / 'list.txt'}",)),
+        str(tmp_path / "out.jsonl"),
+        Setup(load, workers=1),
+        make_scorer=lambda setup: RayRunner(setup, Cluster(actors=1, block=5)),
+    )
+    summary = score(job, {"quiet": True})
+    assert Path(f"{killing}.killed").exists()
+    rows = rows_of(tmp_path / "out.jsonl")
+    assert sorted(row["path"] for row in rows) == sorted(paths)
+    assert all(row["error"] is None for row in rows)
+    assert summary.counts.scored == summary.rows == 9
+
+
+def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point 12: Ray Data does not run from a client; it is said, with what to do, before anything is connected."""
+    from vidcls.score.ray import Cluster, RayRunner
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    setup = Setup({"device": "cpu"})
+    with pytest.raises(UsageError, match=r"ray://head:10001: is Ray Client, .*machine of the cluster"):
+        RayRunner(setup, Cluster("ray://head:10001"))
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(UsageError, match="RAY_ADDRESS: is Ray Client"):
+        RayRunner(setup, Cluster())
+
+
 def test_a_model_that_is_not_there(cluster: None, tmp_path: Path) -> None:
     from vidcls.score.ray import Cluster, RayRunner
 

@@ -60,7 +60,7 @@ class ClusterOptions(Options):
         Option(
             rich_help_panel=CLUSTER,
             metavar="ADDRESS",
-            help="The cluster: auto, local, or ray://HOST:10001.  [default: RAY_ADDRESS, else a new one here]",
+            help="The cluster: auto, local, or HOST:6379.  [default: RAY_ADDRESS, else a new one here]",
         ),
     ] = None
     ray_actors: Annotated[

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import queue
 import threading
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcls.errors import DependencyError, DeviceError, VidclsError
+from vidcls.errors import DependencyError, DeviceError, UsageError, VidclsError
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
@@ -83,6 +84,13 @@ class RayRunner:
         self._settings, self._labels = found
 
     def _connect(self, address: str | None) -> None:
+        if (address or os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
+            # Ray Data asks for what only a process inside the cluster has.
+            problem = "is Ray Client, from which Ray Data does not run"
+            remedy = (
+                'run the command on a machine of the cluster with ray_address="auto", or by `ray job submit`'
+            )
+            raise UsageError(address or "RAY_ADDRESS", problem, remedy)
         try:
             self._ray.init(
                 address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True

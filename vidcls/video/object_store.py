@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vidcls.errors import DependencyError, InputError
+from vidcls.paths import replacing
 from vidcls.video.urls import is_url, scheme_of
 
 COPY_BLOCK = 1 << 20  # bytes
@@ -132,4 +134,8 @@ def upload(path: Path, address: str) -> None:
     parent = name.rsplit("/", 1)[0]
     if parent and parent != name:
         system.makedirs(parent, exist_ok=True)
-    system.put_file(str(path), name)
+    if "file" in (system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)):
+        with replacing(Path(name), alone=True) as place:
+            shutil.copyfile(path, place)
+    else:
+        system.put_file(str(path), name)
