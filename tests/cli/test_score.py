@@ -17,6 +17,8 @@ from vidcls.score.listing import Inputs
 from vidcls.score.progress import Counts, Reporter, describe
 from vidcls.video.sources import Source
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pan-left.mp4"
+
 
 def test_usage_errors(tmp_path: Path) -> None:
     make_tree(tmp_path / "clips")
@@ -119,3 +121,25 @@ def test_a_bar_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert reporter._bar._progress.tasks[0].completed == 1
     with Reporter(counts, Inputs(()), quiet=True) as reporter:
         assert not reporter._has_bar()
+
+
+def test_the_end_says_what_failed_and_how_to_try_again(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "good.mp4").write_bytes(EXAMPLE.read_bytes())
+    (tmp_path / "clips" / "text.mp4").write_text("not a video")
+    command = ("score", str(tmp_path / "clips"), "-o", str(tmp_path / "rows.jsonl"), "--workers", "1")
+    first = vidcls(*command, "-v")
+    assert first.returncode == 1
+    text = first.stderr.decode()
+    assert "2 clips scored; " in text or "1 clips scored; " in text
+    assert "1 failed: not_a_video, such as " in text
+    assert "--retry-failed" in text
+    assert "the model was busy " in text
+    again = vidcls(*command)
+    assert again.returncode == 1
+    assert "2 had been scored before" in again.stderr.decode()
+    assert "1 failed: not_a_video (in an earlier run)" in again.stderr.decode()
+    assert "busy" not in again.stderr.decode()
+    retried = vidcls(*command, "--retry-failed").stderr.decode()
+    assert "1 failed: not_a_video, such as" in retried
+    assert "with --retry-failed" not in retried

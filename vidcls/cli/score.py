@@ -150,36 +150,32 @@ def score(
         make_scorer=cluster.scorer(),
     )
     summary = run(job, {"json_lines": scoring.log_json, "quiet": quiet, "verbose": verbose})
-    return _report(job, summary, scoring.log_json, quiet)
+    return _report(job, summary, scoring.log_json, quiet, verbose)
 
 
-def _report(job: Job, summary: Summary, log_json: bool, quiet: bool) -> int:
-    """Say how it went and return the exit code."""
+def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bool) -> int:
+    """Print how it went and return the exit code."""
     counts = summary.counts
     if log_json:
         _log(summary)
-    elif not quiet:
-        again = f", {counts.skipped:,} were done before" if counts.skipped else ""
-        twice = f", {counts.duplicates:,} were listed twice" if counts.duplicates else ""
+    else:
+        if not quiet:
+            again = f", {counts.skipped:,} had been scored before" if counts.skipped else ""
+            twice = f", {counts.duplicates:,} were listed twice" if counts.duplicates else ""
+            print_message(
+                f"vidcls: {counts.scored:,} clips scored{again}{twice}; {job.output} has {summary.rows:,} rows"
+            )
         waited = summary.stats.get("wait_share")
-        busy = (
-            ""
-            if waited is None or not counts.scored
-            else f"; the model was idle {100 * waited:.0f} % of the time"
-        )
-        print_message(
-            f"vidcls: {counts.scored:,} clips scored{again}{twice}; {job.output} has {summary.rows:,} rows{busy}"
-        )
-    if not log_json:
+        if verbose and waited is not None and counts.scored:
+            print_message(f"vidcls: the model was busy {100 * (1 - waited):.0f} % of the time")
         for kind, count in summary.failed.most_common():
             example = summary.examples.get(kind)
-            print_message(
-                f"vidcls: {count:,} failed: {kind}" + (f", such as {example}" if example else " (before)")
-            )
+            where = f", such as {example}" if example else " (in an earlier run)"
+            print_message(f"vidcls: {count:,} failed: {kind}{where}")
+        if summary.failed and not quiet and not job.retry_failed:
+            print_message("vidcls: the same command with --retry-failed tries the failed clips again")
         if summary.interrupted:
-            print_message(
-                "vidcls: interrupted; what was scored is kept, and the same command goes on from there"
-            )
+            print_message("vidcls: interrupted; what was scored is kept, and the same command resumes")
     if summary.interrupted:
         return EXIT_INTERRUPTED
     return 1 if summary.failed else 0

@@ -199,15 +199,6 @@ def replace_head(model: Any, num_classes: int) -> None:
     model.config = replace(model.config, num_classes=num_classes)
 
 
-def init_xavier(module: nn.Module) -> None:
-    """Set every linear layer below ``module`` to Xavier uniform, and its bias to zero (flax's habit)."""
-    for child in module.modules():
-        if isinstance(child, nn.Linear):
-            nn.init.xavier_uniform_(child.weight)
-            if child.bias is not None:
-                nn.init.zeros_(child.bias)
-
-
 def init_lecun_normal(weight: Tensor) -> None:
     """Fill a convolution's ``weight`` (out, in, ...) from a cut normal of variance 1 / fan-in (flax)."""
     fan_in = weight[0].numel()

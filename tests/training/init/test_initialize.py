@@ -16,7 +16,8 @@ from tests.conftest import golden_dirs
 from vidcls.checkpoints import Checkpoint, open_raw, scenic
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
-from vidcls.training.init.inflate import fit_positions, inflate_filters, resize_time
+from vidcls.models.vivit import resize_positions
+from vidcls.training.init.inflate import fit_positions, inflate_filters
 from vidcls.training.init.initialize import initialize
 
 SCENIC = golden_dirs("scenic-init")
@@ -120,7 +121,7 @@ def test_positions_are_fitted_as_in_scenic(
 def test_temporal_positions_are_resized_as_in_scenic(folder: Path, key: str, frames: int) -> None:
     arrays = functions(folder)
     source, expected = arrays["fe_temporal_pos/cls_T8"], arrays[f"pos/model2_temporal_{key}"]
-    fitted = torch.cat([source[:, :1], resize_time(source[:, 1:], frames)], dim=1)
+    fitted = resize_positions(source, (8,), (frames,))
     torch.testing.assert_close(fitted, expected, atol=2e-6, rtol=0)
 
 

@@ -85,16 +85,6 @@ def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     return picture.permute(0, 2, 3, 1).reshape(1, size[0] * size[1], -1).to(grid.dtype)
 
 
-def resize_time(line: Tensor, num_frames: int) -> Tensor:
-    """Resize temporal position embeddings (1, t, d) to (1, num_frames, d), linear, ends aligned."""
-    if line.shape[1] == num_frames:
-        return line
-    resized = F.interpolate(
-        line.float().transpose(1, 2), size=num_frames, mode="linear", align_corners=True
-    ).transpose(1, 2)
-    return resized.to(line.dtype)
-
-
 def fit_positions(
     source: Tensor,
     target: Tensor,
