@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-import io
+import contextlib
 import pathlib
-import struct
 import tarfile
 import time
 import zipfile
@@ -15,11 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidcls.checkpoints import open_raw
-from vidcls.checkpoints.torch_file import LEGACY_MAGIC
-from vidcls.errors import CheckpointError
-
-PROTO = b"\x80\x02"
+from tests.checkpoints.hostile_files import (
+    ATTACKS,
+    CONTAINERS,
+    PROTO,
+    as_legacy,
+    as_zip,
+    nested_encode,
+    others,
+    shared_tuple,
+    tar_in_disguise,
+    zip_of_many_entries,
+)
+from vidcls.checkpoints import load_checkpoint, open_raw
+from vidcls.errors import CheckpointError, VidclsError
 
 
 def refused(path: Path, words: str) -> None:
@@ -30,98 +38,6 @@ def refused(path: Path, words: str) -> None:
     assert time.perf_counter() - start < 5
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
-def as_zip(path: Path, pickled: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/byteorder", "little")
-        archive.writestr("archive/version", "3\n")
-        archive.writestr("archive/data/0", bytes(8))
-    return path
-
-
-def as_legacy(path: Path, pickled: bytes, keys: bytes = PROTO + b"].") -> Path:
-    path.write_bytes(LEGACY_MAGIC + PROTO + b"M\xe9\x03." + PROTO + b"}." + pickled + keys)
-    return path
-
-
-CONTAINERS = {"zip": as_zip, "legacy": as_legacy}
-
-
-def nested_encode(levels: int) -> bytes:
-    """``encode(encode(…, "hex"), "hex")``: twice the memory at each level."""
-    calls = b"c_codecs\nencode\n" * levels
-    return PROTO + calls + text("x" * 100) + (text("hex") + b"\x86R") * levels + b"."
-
-
-def shared_tuple(levels: int) -> bytes:
-    """A tuple of two of a tuple of two of …, of which each level is written once."""
-    out = b")"
-    for level in range(levels):
-        out += b"q" + bytes([level]) + b"h" + bytes([level]) + b"\x86"
-    return out
-
-
-ATTACKS = {
-    "encode": (nested_encode(34), "calls '_codecs.encode' in a way"),
-    "tuple key": (PROTO + b"}" + shared_tuple(59) + b"K\x01s.", "key that is neither text nor a number"),
-    "tuple in a set": (
-        PROTO + b"c__builtin__\nset\n]" + shared_tuple(59) + b"a\x85R.",
-        "calls 'builtins.set'",
-    ),
-    "tuple key in a counter": (
-        PROTO + b"ccollections\nCounter\n]" + shared_tuple(59) + b"a\x85R.",
-        "calls 'collections.Counter'",
-    ),
-    "tuple keys in an ordered dictionary": (
-        PROTO + b"ccollections\nOrderedDict\n]" + shared_tuple(59) + b"K\x01\x86a\x85R.",
-        "calls 'collections.OrderedDict'",
-    ),
-    "long key": (PROTO + b"}" + text("k" * 5000) + b"K\x01s.", "dictionary key of 5000 bytes"),
-    "many entries": (PROTO + b"](" + b"N" * 3_000_000 + b"e.", "more entries than any checkpoint"),
-    "shared lists": (
-        PROTO + b"]" + b"".join(b"q\x00](h\x00h\x00e" for _ in range(60)) + b".",
-        "too large or too deep",
-    ),
-    "other opcode": (PROTO + b"I42\n.", "pickle opcode 0x49"),
-    "other protocol": (b"\x80\x04N.", "pickle of protocol 4"),
-    "class": (PROTO + b"cpathlib\nPosixPath\n)\x81.", "'pathlib.PosixPath'.*refused"),
-    "function": (PROTO + b"cos\nsystem\n" + text("true") + b"\x85R.", "'os.system'.*refused"),
-    "namespace made with arguments": (PROTO + b"cargparse\nNamespace\nK\x01\x85\x81.", "makes an object"),
-    "namespace with slots": (
-        PROTO + b"cargparse\nNamespace\n)\x81}}\x86b.",
-        "sets attributes",
-    ),
-    "attributes of a tensor": (
-        PROTO + b"ctorch\nSize\n)\x85R}b.",
-        "sets attributes",
-    ),
-    "sparse": (PROTO + b"ctorch._utils\n_rebuild_sparse_tensor\n.", "only plain dense weights"),
-    "no storage": (
-        PROTO + b"ctorch._utils\n_rebuild_tensor_v2\n)R.",
-        "calls 'torch._utils._rebuild_tensor_v2'",
-    ),
-    "huge storage": (
-        PROTO
-        + b"("
-        + text("storage")
-        + b"ctorch\nFloatStorage\n"
-        + text("0")
-        + text("cpu")
-        + b"\x8a\x07\x00\x00\x00\x00\x00\x00\x01tQ.",
-        "claims 1125899906842624 bytes|claims 0 bytes",
-    ),
-    "stack underflow": (PROTO + b"R.", "damaged torch file"),
-    "mark underflow": (PROTO + b"t.", "damaged torch file"),
-    "unset memo": (PROTO + b"h\x07.", "damaged torch file"),
-    "no end": (PROTO + b"NNN", "damaged torch file"),
-    "name without end": (PROTO + b"c" + b"a" * 10_000, "damaged torch file"),
-}
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -138,17 +54,9 @@ def test_i13_1_keys_of_legacy_storages(tmp_path: Path) -> None:
 
 def test_i13_1_a_tar_archive_in_disguise(tmp_path: Path) -> None:
     """Before torch 2.6, safe mode did not hold for the tar format: a file that is both must not reach it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("x" * 20))
-    header = bytearray(buffer.getvalue())
-    start = LEGACY_MAGIC + PROTO + b"M\xe9\x03." + PROTO + b"}."
-    header[: len(start)] = start
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header[:512])
-    (tmp_path / "model.pth").write_bytes(header)
-    assert tarfile.is_tarfile(tmp_path / "model.pth")
-    refused(tmp_path / "model.pth", "tar archive in disguise")
+    path = tar_in_disguise(tmp_path / "model.pth")
+    assert tarfile.is_tarfile(path)
+    refused(path, "tar archive in disguise")
 
 
 def test_i13_1_a_zip_with_two_contents(tmp_path: Path) -> None:
@@ -159,12 +67,21 @@ def test_i13_1_a_zip_with_two_contents(tmp_path: Path) -> None:
 
 
 def test_i13_3_a_zip_of_very_many_entries(tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    entry = b"PK\x01\x02" + bytes(42)
-    count = 1_000_000
-    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 46 * count, 4, 0)
-    path.write_bytes(b"PK\x03\x04" + entry * count + end)
-    refused(path, "more than 100,000 tensors")
+    refused(zip_of_many_entries(tmp_path / "model.pth"), "more than 100,000 tensors")
+
+
+def test_i13_1_every_other_hostile_file(tmp_path: Path) -> None:
+    """Each is refused, or read for what it holds; no code of any is run."""
+    mark = tmp_path / "mark"
+    for name, write in others(mark).items():
+        path = tmp_path / "model"
+        write(path)
+        start = time.perf_counter()
+        with contextlib.suppress(VidclsError):
+            load_checkpoint(path)
+            raise AssertionError(f"{name}: loaded")
+        assert time.perf_counter() - start < 8, name
+        assert not mark.exists(), name
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.checkpoints.hostile_files import safetensors_of_many_tensors
 from tests.checkpoints.test_beside_the_weights import FAMILIES, change_config, hf_folder
 from tests.checkpoints.vivit_files import packed
 from tests.models.test_all_architectures import CONFIGS, SIZE, every_architecture, tiny
@@ -148,9 +149,5 @@ def test_i13_3_names_below_a_chain_of_long_keys(tmp_path: Path) -> None:
 
 
 def test_i13_3_safetensors_of_very_many_tensors(tmp_path: Path) -> None:
-    entries = ",".join(
-        f'"{number}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for number in range(200_000)
-    )
-    header = f"{{{entries}}}".encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    assert "more than 100,000 tensors" in refused(lambda: open_raw(tmp_path / "model.safetensors"))
+    path = safetensors_of_many_tensors(tmp_path / "model.safetensors")
+    assert "more than 100,000 tensors" in refused(lambda: open_raw(path))

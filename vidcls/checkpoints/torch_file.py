@@ -164,7 +164,7 @@ def _check_sharing(path: Path, tensors: dict[str, Tensor]) -> None:
         raise CheckpointError(
             str(path),
             f"its tensors claim {claimed / 2**30:.1f} GiB over {sum(held.values())} bytes",
-            "it is no checkpoint",
+            "check that it is a checkpoint",
         )
 
 
