@@ -81,7 +81,7 @@ def test_all_problems_come_together_with_hints(tmp_path: Path) -> None:
         "models.b.weights.url",
         "unknown key 'depht', did you mean 'depth'?",
         "models.d.base: no entry before it is called 'nothing'",
-        "models.e.weights: give exactly one of url, hub, path and bundled",
+        "models.e.weights: give exactly one of url, hub, path, bundled and package",
         "default: no model is called 'vivit-ff', did you mean 'vivit-fe'?",
     ):
         assert part in text

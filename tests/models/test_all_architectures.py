@@ -39,6 +39,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "vit-frames": {**VIT, "patch_size": 8},
     "t2t-frames": {**VIT, "token_dim": 8},
+    "timm-frames": {
+        "model": "vit_tiny_patch16_224",
+        "model_args": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "reg_tokens": 1},
+    },
     "vt-frames": {"variant": "vt-resnet18", "width": 4, "map_dim": 24, "token_dim": 24, "num_tokens": 3},
 }
 # At rates that leave something of so small a model.
@@ -165,6 +169,7 @@ def test_no_architecture_is_left_out() -> None:
 TOKENLESS = (
     "vivit-fsa",
     "vivit-fdp",
+    "timm-frames",
     "videomae",
     "videoprism",
     "vjepa2",

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vidcls.checkpoints import (
+    efficientnet_lite,
     google_npz,
     hf_config,
     hf_timesformer,
@@ -28,6 +29,7 @@ from vidcls.checkpoints import (
     scenic_vit,
     t2t,
     timesformer_fb,
+    timm_any,
     timm_vit,
     videomae,
     vtn_slowfast,
@@ -68,6 +70,8 @@ FORMATS: dict[str, Format] = {
     google_npz.NAME: google_npz,
     scenic_vit.NAME: scenic_vit,
     timm_vit.NAME: timm_vit,
+    timm_any.NAME: timm_any,
+    efficientnet_lite.NAME: efficientnet_lite,
 }
 
 
@@ -97,6 +101,13 @@ def read_checkpoint(
         raise UsageError(architecture, "no such architecture", f"choose one of {', '.join(ARCHITECTURES)}")
     raw = open_raw(path)
     config = {key: value for key, value in config.items() if value is not None}
+    if (
+        format is None
+        and architecture == timm_any.ARCHITECTURE
+        and "model" in config
+        and not native.matches(raw)
+    ):
+        format = timm_any.NAME  # a bare file of weights has any names
     known, view = _recognize(raw, format)
     checkpoint = known.read(view, architecture, config)
     if view.kind == "hf":

@@ -82,6 +82,12 @@ def _vit_of(config: Any) -> ViTConfig | None:
     return vit_config({**backbone, "image_size": config.image_size, "in_channels": config.in_channels})
 
 
+def _t2t(state: State, old: Any, new: Any) -> State:
+    """Bicubic without antialias, as the authors describe it."""
+    name = "backbone.pos_embed"
+    return {**state, name: resize_positions(state[name], 1, old.grid, new.grid, "hf")}
+
+
 def _videoprism(state: State, old: Any, new: Any) -> State:
     """Both tables as a picture, the times as one of width 1: ``interpolate_pos_encoding`` of transformers."""
 
@@ -99,6 +105,7 @@ def _videoprism(state: State, old: Any, new: Any) -> State:
 RULES: dict[str, Callable[[State, Any, Any], State]] = {
     "timesformer-": _timesformer,
     "vit-frames": _frames,
+    "t2t-frames": _t2t,
     "vtn": _frames,
     "videoprism": _videoprism,
 }

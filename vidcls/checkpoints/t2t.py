@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
-from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.vit_tensors import head_count, resize_positions, settle
 from vidcls.models.sizes import pair
 from vidcls.models.t2t_config import T2TConfig
@@ -21,17 +20,13 @@ NAME = "t2t_vit"
 ARCHITECTURE = "t2t-frames"
 PREFERS_AVERAGE = True
 
-FAMILY = Family(
-    "a T2T-ViT",
-    r"tokens_to_token\.|blocks\.\d+\.|pos_embed|cls_token",
-    ("tokens_to_token.project.weight", "pos_embed", "blocks.0.attn.qkv.weight", "head.weight"),
-)
+NEEDED = ("tokens_to_token.project.weight", "pos_embed", "blocks.0.attn.qkv.weight")
 SIDE = 16  # pixels for each token of the backbone
 
 
 def matches(raw: Raw) -> bool:
     """Whether there is a tokens-to-token module and a ViT."""
-    return raw.kind in ("torch", "safetensors") and all(name in raw.tensors for name in FAMILY.needed[:3])
+    return raw.kind in ("torch", "safetensors") and all(name in raw.tensors for name in NEEDED)
 
 
 def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoint:

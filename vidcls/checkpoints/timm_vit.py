@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,15 @@ FAMILY = Family(
     ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
 )
 
+PLAIN_NAME = re.compile(r"|(vit|deit)_(tiny|small|medium|base|large|huge|giant)_patch\d+_\d+(_in21k)?")
+PLAIN_ARGUMENTS = frozenset(
+    "img_size patch_size embed_dim depth num_heads mlp_ratio qkv_bias num_classes in_chans global_pool".split()
+)
+PLAIN_TENSOR = re.compile(
+    r"cls_token|pos_embed|(patch_embed\.proj|norm|head|pre_logits\.fc|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12]))"
+    r"\.(weight|bias)"
+)
+
 # Tensors that make the file a video model's or a text-and-image model's, though it holds a ViT.
 FOREIGN = ("time_embed", "temporal_", "visual.", "text.")
 
@@ -31,6 +41,19 @@ def matches(raw: Raw) -> bool:
         and all(name in raw.tensors for name in FAMILY.needed)
         and raw.tensors["patch_embed.proj.weight"].ndim == 4
         and not any(part in name for name in raw.tensors for part in FOREIGN)
+        and (raw.kind != "timm" or _is_plain(raw))
+    )
+
+
+def _is_plain(raw: Raw) -> bool:
+    """Whether a folder holds a ViT as in the paper; of all others timm itself builds the model."""
+    config = raw.meta["config"]
+    arguments = model_args(raw)
+    return (
+        PLAIN_NAME.fullmatch(str(config.get("architecture", ""))) is not None
+        and arguments.keys() <= PLAIN_ARGUMENTS
+        and arguments.get("global_pool", "token") == "token"
+        and all(PLAIN_TENSOR.fullmatch(name) for name in raw.tensors)
     )
 
 
@@ -61,12 +84,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     given = {key: value for key, value in model_args(raw).items() if key == "num_heads"}
     head = tensors.get("head.weight")
     labels, notes = (None, ()) if head is None else class_names(raw, head.shape[0])
-    found = vit_checkpoint(
-        NAME,
-        ViTTensors(raw, tensors, "timm"),
-        architecture,
-        {**given, **config},
-        labels=labels,
-        input=input_fields(raw),
-    )
+    seen = input_fields(raw)
+    vit = ViTTensors(raw, tensors, "timm", seen["image_size"])
+    found = vit_checkpoint(NAME, vit, architecture, {**given, **config}, labels=labels, input=seen)
     return replace(found, notes=found.notes + notes)

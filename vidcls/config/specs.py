@@ -99,14 +99,20 @@ class InputSpec(Spec):
         return self
 
 
+WEIGHT_SOURCES = ("url", "hub", "path", "bundled", "package")
+
+
 class WeightsSpec(Spec):
-    """Where a model's weights are: exactly one of ``url``, ``hub``, ``path`` and ``bundled``.
+    """Where a model's weights are: exactly one of ``url``, ``hub``, ``path``, ``bundled`` and ``package``.
 
     Attributes:
         url: An http(s) address of one file.
         hub: A Hugging Face repository, ``owner/name`` or ``owner/name@revision``.
         path: A local file or folder; in a registry file it counts from that file's folder.
         bundled: Name of a file in ``vidcls/zoo/bundled``.
+        package: Name of an installed Python distribution that has them; it is never imported. Needs ``file`` and
+            ``sha256``.
+        file: Path of the file as the distribution's RECORD names it.
         sha256: Checksum in hexadecimal digits, where it is known.
         format: Name of the checkpoint format, where its content leaves a doubt.
     """
@@ -115,14 +121,20 @@ class WeightsSpec(Spec):
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$", max_length=256)
     path: str | None = None
     bundled: str | None = Field(None, pattern=r"^[\w-]+(\.[\w-]+)+$")
+    package: str | None = Field(None, pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=128)
+    file: str | None = Field(None, pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$", max_length=512)
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     format: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> WeightsSpec:
-        given = [key for key in ("url", "hub", "path", "bundled") if getattr(self, key) is not None]
+        given = [key for key in WEIGHT_SOURCES if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError("give exactly one of url, hub, path and bundled")
+            raise ValueError("give exactly one of url, hub, path, bundled and package")
+        if self.package is not None and (self.file is None or self.sha256 is None):
+            raise ValueError("package needs file and sha256 beside it")
+        if self.package is None and self.file is not None:
+            raise ValueError("file goes with package only")
         return self
 
 

