@@ -195,7 +195,7 @@ def _entry_and_weights(
     ):
         return None, text
     if text.startswith(PREFIX) and text not in known:
-        return timm_entry(text, _spec_for(TIMM_FRAMES, text, known).input), given
+        return timm_entry(text, spec_for(TIMM_FRAMES, text, known).input), given
     return known[text], given  # an unknown name raises with the nearest one
 
 
