@@ -30,7 +30,6 @@ __all__ = [
     "make_views",
     "normalize",
     "pixel_scale_shift",
-    "pixel_views",
     "plan_clips",
 ]
 
@@ -152,34 +151,6 @@ def _middle(length: int, crop: int, rounding: str) -> int:
     return (length - crop + (rounding == "ceil")) // 2
 
 
-def pixel_views(frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec) -> Frame:
-    """Cut the views before normalization, for engines that normalize on the device.
-
-    Args:
-        frames: (n, h', w', 3) frames as ``frame_transform`` made them, or resized but not cut.
-        frame_indices: (n,) their numbers in the file, sorted, each once.
-        plan: What ``plan_clips`` chose.
-        spec: What the checkpoint wants.
-
-    Returns:
-        (num_crops * num_views, t, h, w, 3), of the frames' type: uint8, or float32 in 0..255 under the resize rule
-        ``float``. Crop-major: all clips of the first crop, then those of the second; channels in ``spec``'s order.
-
-    Raises:
-        ValueError: The frames are not those of the plan, or too small.
-    """
-    places = _places(frames, frame_indices, plan)
-    corners = _corners(frames, spec)
-    height, width = spec.image_size
-    result = np.empty((len(corners), *places.shape, height, width, 3), frames.dtype)
-    for crop, (y, x) in enumerate(corners):
-        cut = frames[:, y : y + height, x : x + width, _channel_order(spec)]
-        for view, clip in enumerate(places):
-            for t, place in enumerate(clip):
-                result[crop, view, t] = cut[place]
-    return result.reshape(-1, *result.shape[2:])
-
-
 def clip_crop(frames: Frame, spec: InputSpec, crop: int) -> Frame:
     """Look at one crop of frames that ``frame_transform`` made, (n, h', w', 3) → (n, h, w, 3); nothing is copied."""
     y, x = _corners(frames, spec)[crop]
@@ -190,7 +161,7 @@ def clip_crop(frames: Frame, spec: InputSpec, crop: int) -> Frame:
 def make_views(
     frames: Frame, frame_indices: NDArray[np.int64], plan: ClipPlan, spec: InputSpec
 ) -> NDArray[np.float32]:
-    """Cut and normalize the views: ``normalize(pixel_views(...))``, with each frame normalized only once.
+    """Cut and normalize the views; each frame is normalized only once.
 
     Args:
         frames: (n, h', w', 3) frames as ``frame_transform`` made them, or resized but not cut.
@@ -218,7 +189,7 @@ def make_views(
 
 
 def normalize(pixels: Frame, spec: InputSpec) -> NDArray[np.float32]:
-    """Turn the pixels of ``pixel_views`` (v, t, h, w, 3) into numbers (v, 3, t, h, w) float32."""
+    """Normalize pixels (v, t, h, w, 3), in the spec's order of channels, to (v, 3, t, h, w) float32."""
     return np.stack([_scaled(view.transpose(3, 0, 1, 2), spec) for view in pixels])
 
 
