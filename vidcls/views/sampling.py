@@ -83,27 +83,7 @@ def plan_clips(
     target_fps: Literal["auto", "native"] | float = "auto",
     rules: Mapping[str, Rule] | None = None,
 ) -> ClipPlan:
-    """Choose the frames of each clip by the rule ``spec.sampling``.
-
-    ``vivit``: ``num_views`` clips of ``num_frames`` frames at ``stride``, spread from the first possible start to
-        the last; a single one is centered; frames past the end are taken from the beginning again (scenic,
-        DMVR's ``sample_sequence`` and ``sample_linspace_sequence``).
-    ``timesformer``: clips of ``num_frames * stride / fps`` seconds, clip i of n starting at i/n of the room
-        there is; past the end the last frame stays (TimeSformer's ``datasets/decoder.py``).
-    ``vtn``: the same length in time, spread over what there is when the file is shorter (bomri/SlowFast with
-        ``TEST.EVAL_FULL_VIDEO``).
-    ``segments``: the middle frame of each of ``num_frames`` equal segments of the file (TimeSformer's
-        ``datasets/ssv2.py``); further views divide each segment evenly.
-    ``uniform``: ``num_frames`` frames spread evenly over the whole file (ViViT, section 3.2, "uniform frame
-        sampling"): of each of ``num_frames`` equal parts the frame in its middle; further views divide each part.
-
-    ``videomae``: every ``stride``-th frame of the file, and of those ``num_views`` runs of ``num_frames`` from the
-        first to the last; where there are fewer, the last one stays (VideoMAE's ``kinetics.py``).
-    ``videomae-sparse``: one frame out of each of ``num_frames`` equal parts, the first one in view 0, and later ones
-        by equal steps in further views (VideoMAE's ``ssv2.py``).
-    ``vjepa2``: clips of ``num_frames * stride`` frames at the start of each of ``num_views`` equal parts of the file;
-        where the parts are shorter than that, spread over the file and overlapping (V-JEPA 2's
-        ``video_dataset.py``, which draws the starts by chance in longer parts).
+    """Choose the frames of each clip by the rule ``spec.sampling``: see the functions of this name below.
 
     Args:
         spec: What the checkpoint wants.
@@ -195,6 +175,11 @@ def _too_short(length: int, needed: int, how: str) -> str:
 
 
 def _vivit(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Spread clips of ``num_frames`` frames at ``stride`` from the first possible start to the last.
+
+    A single one is centered; frames past the end are taken from the beginning again (scenic, DMVR's
+    ``sample_sequence`` and ``sample_linspace_sequence``).
+    """
     room = max(0, length - spec.num_frames * spec.stride)
     starts = _linspace(0, room, spec.num_views) if spec.num_views > 1 else np.array([room // 2])
     moments = starts.astype(np.int64)[:, None] + np.arange(spec.num_frames, dtype=np.int64) * spec.stride
@@ -204,6 +189,10 @@ def _vivit(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
 
 
 def _timesformer(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Start clip i of n at i/n of the room there is, each ``num_frames * stride / fps`` seconds long.
+
+    Past the end the last frame stays (TimeSformer's ``datasets/decoder.py``).
+    """
     size = spec.num_frames * spec.stride * speed
     room = max(0.0, length - size)
     starts = room * np.arange(spec.num_views) / spec.num_views
@@ -216,6 +205,10 @@ def _timesformer(spec: InputSpec, length: int, speed: float) -> tuple[Indices, s
 
 
 def _vtn(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take the same length in time as ``_timesformer``, spread over what there is when the file is shorter.
+
+    As bomri/SlowFast with ``TEST.EVAL_FULL_VIDEO``.
+    """
     size = spec.num_frames * spec.stride * speed
     starts = max(0.0, length - size) * np.arange(spec.num_views) / spec.num_views
     # A clip shorter than the time of one frame must not run backwards.
@@ -226,6 +219,10 @@ def _vtn(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
 
 
 def _segments(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take the middle frame of each of ``num_frames`` equal segments of the file.
+
+    Further views divide each segment evenly (TimeSformer's ``datasets/ssv2.py``).
+    """
     # np.round goes to the even neighbor, as the reference's does.
     edges = np.round(np.arange(spec.num_frames + 1) * ((length - 1) / spec.num_frames)).astype(np.int64)
     part = np.arange(1, spec.num_views + 1)[:, None]
@@ -234,6 +231,10 @@ def _segments(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]
 
 
 def _uniform(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take the frame in the middle of each of ``num_frames`` equal parts of the file.
+
+    Further views divide each part (ViViT, section 3.2, "uniform frame sampling").
+    """
     # In whole numbers: floor((j + (i + 1/2) / v) * length / t) for frame j of view i.
     views, frames = spec.num_views, spec.num_frames
     place = 2 * (np.arange(frames, dtype=np.int64) * views + np.arange(views, dtype=np.int64)[:, None]) + 1
@@ -241,6 +242,10 @@ def _uniform(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
 
 
 def _videomae(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take every ``stride``-th frame, and of those runs of ``num_frames`` from the first to the last.
+
+    Where there are fewer, the last one stays (VideoMAE's ``kinetics.py``).
+    """
     kept = np.arange(0, length, spec.stride, dtype=np.int64)
     room = max(len(kept) - spec.num_frames, 0)
     steps = room / max(spec.num_views - 1, 1)
@@ -252,12 +257,21 @@ def _videomae(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]
 
 
 def _videomae_sparse(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take one frame out of each of ``num_frames`` equal parts, the first one in view 0.
+
+    Further views take later ones, by equal steps (VideoMAE's ``ssv2.py``).
+    """
     tick = length / spec.num_frames
     start = np.arange(spec.num_views)[:, None] * tick / spec.num_views
     return (start + tick * np.arange(spec.num_frames)).astype(np.int64), _repeats(spec, length)
 
 
 def _vjepa2(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+    """Take ``num_frames * stride`` frames at the start of each of ``num_views`` equal parts of the file.
+
+    Where the parts are shorter than that, clips spread over the file and overlap (V-JEPA 2's ``video_dataset.py``,
+    which draws the starts by chance in longer parts).
+    """
     size, views = spec.num_frames * spec.stride, spec.num_views
     if length // views > size:
         clip = np.minimum(np.linspace(0, size, spec.num_frames), size - 1)
