@@ -42,6 +42,16 @@ def test_the_same_seed_gives_the_same_lists(clips: Path, tmp_path: Path) -> None
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_a_column_says_which_clips_belong_together(clips: Path, tmp_path: Path) -> None:
+    rows = [f"{path},{path.parent.name},{int(path.stem[4]) % 5}" for path in sorted(clips.rglob("*.mp4"))]
+    (tmp_path / "list.csv").write_text("path,label,group\n" + "\n".join(rows) + "\n")
+    found = write_split(str(tmp_path / "list.csv"), tmp_path / "lists", 0.2)
+    assert found.groups == (4, 1)
+    samples = read_listing(str(found.val)).samples
+    assert len({int(Path(s.path).stem[4]) % 5 for s in samples}) == 1
+    assert all(s.group == str(int(Path(s.path).stem[4]) % 5) for s in samples)
+
+
 def test_by_clip_takes_no_heed_of_sources(clips: Path, tmp_path: Path) -> None:
     found = write_split(str(clips), tmp_path / "lists", 0.2, by="clip")
     train, val = (read_listing(str(path)).samples for path in (found.train, found.val))

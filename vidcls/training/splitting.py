@@ -58,7 +58,7 @@ def write_split(
         raise listing.report(clips, problems, missing, "fix the list")
     paths = [os.path.abspath(sample.path) for sample in found.samples]
     labels = [sample.labels[0] for sample in found.samples]
-    groups = number_groups(paths, [getattr(sample, "group", "") for sample in found.samples])
+    groups = number_groups(paths, [sample.group for sample in found.samples])
     if by == "clip":
         groups = np.arange(len(paths))
     chosen = split(labels, groups, share, seed)
@@ -73,7 +73,7 @@ def write_split(
                 str(target), "exists already", "name another output=FOLDER, or pass overwrite=True"
             )
     for target, side in zip(targets, (~chosen, chosen), strict=True):
-        _write(target, [(paths[i], labels[i]) for i in np.flatnonzero(side)])
+        _write(target, [(paths[i], labels[i], found.samples[i].group) for i in np.flatnonzero(side)])
     sides = [groups[~chosen], groups[chosen]]
     return Split(
         *targets,
@@ -82,13 +82,15 @@ def write_split(
     )
 
 
-def _write(path: Path, rows: list[tuple[str, str]]) -> None:
+def _write(path: Path, rows: list[tuple[str, str, str]]) -> None:
+    """Write a list; its column of groups only where there are some."""
+    columns = 3 if any(group for *_, group in rows) else 2
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("path", "label"))
-            writer.writerows(rows)
+            writer.writerow(("path", "label", "group")[:columns])
+            writer.writerows(row[:columns] for row in rows)
     except OSError as error:
         raise OutputError(
             str(path), f"cannot be written ({error.strerror})", "name another output=FOLDER"

@@ -31,6 +31,8 @@ MAX_LIST_BYTES = 256 * 1024**2
 
 PATH_NAMES = frozenset((*PATH_COLUMNS, "clip"))
 LABEL_NAMES = frozenset(("label", "class", "category", "action", "label_name", "class_name"))
+GROUP_NAMES = ("group", "source")
+"""Columns that name the source a clip was cut from, for splits that keep a source on one side."""
 YOUTUBE_NAMES = frozenset(("youtube_id", "time_start", "time_end"))
 _VIDEO = re.compile(
     r"(.*?\.(?:" + "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES)) + r"))\s+(\S.*)", re.IGNORECASE
@@ -50,6 +52,7 @@ class Table:
         header: Names of the columns, in lower case, where the list has such a line.
         problems: Lines that make no sense.
         notes: What was assumed.
+        groups: Line number → what the clip was cut from, where a column says so.
     """
 
     form: str
@@ -57,6 +60,7 @@ class Table:
     header: list[str] | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    groups: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,10 @@ def _with_header(path: Path, lines: list[Line], delimiter: str, header: list[str
     assert columns is not None
     table = _rows(path, lines[1:], delimiter, columns)
     table.header = header
+    group = next((i for i, name in enumerate(header) if name in GROUP_NAMES and i not in columns), None)
+    if group is not None:
+        cells = {number: _split(line, delimiter) for number, line in lines[1:]}
+        table.groups = {n: row[group].strip() for n, row in cells.items() if len(row) > group}
     table.notes.append(
         f"{path.name}: line {lines[0][0]} is read as column names: {', '.join(header[c] for c in columns)}"
     )

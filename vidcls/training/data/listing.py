@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidcls.errors import UsageError
@@ -45,11 +45,13 @@ class Sample:
         path: The video file.
         labels: Its label as it is written, one for each head.
         origin: Where the list says so, ``train.csv:12``.
+        group: What the clip was cut from, where a column says so.
     """
 
     path: str
     labels: tuple[str, ...]
     origin: str = ""
+    group: str = ""
 
 
 @dataclass
@@ -165,7 +167,9 @@ def _read_file(path: Path, videos: Path | None, wanted: Wanted) -> Listing:
         return listing
     for number, (name, *labels) in table.rows:
         place = str(_resolve(name, path, videos))
-        listing.samples.append(Sample(place, tuple(labels), f"{path.name}:{number}"))
+        listing.samples.append(
+            Sample(place, tuple(labels), f"{path.name}:{number}", table.groups.get(number, ""))
+        )
     if not listing.named and len(wanted.heads) == 1:
         _name_numbers(listing, path, [name for _, (name, *_) in table.rows])
     return listing
@@ -203,7 +207,7 @@ def _name_numbers(listing: Listing, path: Path, written: list[str]) -> None:
         listing.notes.append(f"{path.name}: labels count from 1; classes are called as their clips' folders")
     else:
         return
-    listing.samples = [Sample(s.path, (names[s.labels[0]],), s.origin) for s in listing.samples]
+    listing.samples = [replace(s, labels=(names[s.labels[0]],)) for s in listing.samples]
     listing.named = True
 
 

@@ -149,7 +149,7 @@ class _Embedding:
         views = np.stack(rows)
         own = views.shape[1] // 2 if self.mirrors else views.shape[1]
         paths = [samples[index].path for index in kept]
-        groups = number_groups(paths, [getattr(samples[index], "group", "") for index in kept])
+        groups = number_groups(paths, [samples[index].group for index in kept])
         return Embedded(views[:, :own], views[:, own:], np.array(ids)[kept], groups)
 
     def _one(self, path: str) -> NDArray[np.float32]:
