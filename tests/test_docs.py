@@ -60,3 +60,17 @@ def test_the_version_is_written_once() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(r'^dynamic = \["version"\]$', project, re.M)
     assert f'"{__version__}"' not in project
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/predict.md", "docs/reference/python.md"])
+def test_python_in_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = (ROOT / "examples" / "pan-left.mp4").read_bytes()
+    for name in ("clip.mp4", "other.mp4"):
+        (tmp_path / name).write_bytes(example)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    assert blocks
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert names["prediction"].label == "pan left"  # type: ignore[attr-defined]
