@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vidcls.errors import InputError
 from vidcls.video import exchange, http
@@ -273,3 +275,19 @@ def test_a_full_disk_is_said(
     assert "No space left on device" in str(found.error)
     assert "TMPDIR" in str(found.error)
     assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=60), scheme=st.sampled_from(["http://", "https://", "HTTP://", "", "s3://"]))
+def test_fuzz_addresses(text: str, scheme: str) -> None:
+    """Any text: an address of printable ASCII, or ValueError; what is shown holds no password."""
+    url = scheme + text
+    assert "@" not in shown_url(f"http://me:secret@{text}").partition("/")[0]
+    is_url(url)
+    try:
+        sent = ascii_url(url)
+    except ValueError:
+        return
+    assert sent.isascii()
+    assert not any(c.isspace() or ord(c) < 33 for c in sent)
+    assert ascii_url(sent) == sent

@@ -299,3 +299,18 @@ def test_b11_a_newline_never_gets_into_a_rows_message(tmp_path: Path) -> None:
     )
     error = InputError("a\nb", "c\rd\u202e", "e\x00")
     assert str(error) == r"a\nb: c\rd\u202e; e\x00"
+
+
+def test_c18_a_large_file_on_standard_input_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.mp4"
+    with path.open("wb") as file:
+        file.write(b"\0\0\0\x20ftypisom")
+        file.truncate(sources.MAX_STDIN_BYTES + 1)  # a hole: no bytes on the disk
+    with path.open() as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        (found,) = expand(["-"])
+        assert found.error is not None
+        assert found.error.kind == "too_large"
+        assert os.lseek(stream.fileno(), 0, os.SEEK_CUR) < 1 << 20

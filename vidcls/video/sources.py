@@ -327,6 +327,13 @@ def _standard_input() -> Iterator[bytes]:
     return iter(partial(stream.read1, BLOCK), b"")
 
 
+def _file_size() -> int:
+    try:
+        return os.fstat(sys.stdin.fileno()).st_size
+    except (OSError, ValueError, AttributeError):  # a stream that is no file of the system
+        return 0
+
+
 def _is_text(start: bytes) -> bool:
     """Whether bytes begin a list of paths rather than a clip, every container of which has control characters."""
     if start.startswith((b"YUV4MPEG2", b"\0")) or b"\0\0" in start:
@@ -336,9 +343,10 @@ def _is_text(start: bytes) -> bool:
 
 def _stdin_clip(blocks: Iterable[bytes]) -> Source:
     data = bytearray()
+    size = _file_size()  # known beforehand where it is a file
     for block in blocks:
         data += block
-        if len(data) > MAX_STDIN_BYTES:
+        if max(size, len(data)) > MAX_STDIN_BYTES:
             problem = f"more than {MAX_STDIN_BYTES / 2**30:.3g} GiB"
             return _failed("-", problem, "save it to a file and name that", "too_large")
     return Source("-", bytes(data))

@@ -6,6 +6,7 @@ import re
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 _RESERVED = "%/:=&?~#+!$,;'@()*[]"
 
 
@@ -40,9 +41,10 @@ def ascii_url(url: str) -> str:
     if any(ord(c) < 32 or ord(c) == 127 for c in url):
         raise ValueError("it holds a control character")
     parts = urlsplit(url)
-    if not parts.hostname or " " in parts.hostname:
+    host = parts.hostname or ""
+    host = host if host.isascii() else host.encode("idna").decode()
+    if not _HOST.fullmatch(host):
         raise ValueError("it names no host")
-    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
     host = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port is not None else ""
     path, query = (quote(p, safe=_RESERVED, errors="surrogateescape") for p in (parts.path, parts.query))

@@ -218,6 +218,34 @@ def test_d21_the_classes_are_shown_with_ids_and_counts(folder: Path, recipe: Any
     assert describe_classes([["a\x1b[31m"]], {"train": [(0,)]})[1] == "0\t1\ta\\x1b[31m"
 
 
+def test_d21_check_prints_the_classes_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from vidcls.cli.app import app
+
+    out = tmp_path / "run"
+    words = [
+        "train",
+        "--data",
+        str(folder),
+        "-o",
+        str(out),
+        "--model",
+        "vivit-fe-tiny",
+        "--init-from",
+        "none",
+    ]
+    done = CliRunner().invoke(app, [*words, "--check", "-q"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "id\ttrain\tlabel\n0\t4\tdown\n1\t4\tleft\n2\t4\tright\n"
+    assert not out.exists()
+    wrong = CliRunner().invoke(app, [*words, "--check", "--labels-format", "csf"])
+    assert wrong.exit_code == 2
+    assert "did you mean 'csv'" in wrong.stderr
+    wrong = CliRunner().invoke(app, [*words, "--check", "--delimiter", ";;"])
+    assert wrong.stderr.startswith("vidcls: --delimiter: ';;' is not one character")
+
+
 ALPHABET = st.sampled_from(
     [*"ab/\\.,;|\t \"'01²#-\r\u2028\x85é", ".mp4", "path", "label", "youtube_id", "\n"]
 )
