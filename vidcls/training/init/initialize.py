@@ -10,7 +10,7 @@ scenic. What each system copies, transforms and leaves fresh:
 - TimeSformer: every attention step starts as the image model's, but the linear layer behind each added step and
   the time embedding are zero, so that at first the steps add nothing; the classifier is kept if the classes
   agree.
-- VTN and the ViT by frame: the backbone is the image model.
+- VTN and the ViT by frame: the backbone is the image model. VTN's may also be a T2T-ViT, or a model of timm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ from vidcls.training.init.inflate import fit_positions, inflate_filters
 TEMPORAL = ("identity", "zero", "copy")
 """How Model 3's temporal attention starts, see `initialize`."""
 
-IMAGE_SIZED = ("vtn", "vit-frames")
+FRAME_BACKBONES = ("t2t-frames", "timm-frames")
+"""Architectures whose image model can stand below VTN as it is."""
+
+IMAGE_SIZED = ("vtn", "vit-frames", *FRAME_BACKBONES)
 """Architectures whose frames go through an unchanged image ViT, fitted to their image size by its own rule."""
 
 
@@ -162,6 +165,10 @@ def initialize(
     checkpoint, subject = _read(model, source, architecture)
     if checkpoint.architecture == architecture and architecture != "vit-frames":
         return _from_video(model, checkpoint, subject)
+    if architecture == "vtn" and checkpoint.architecture in FRAME_BACKBONES:
+        fill = _Fill(model, _image_tensors(checkpoint), subject)
+        _fill_frames(fill, architecture)
+        return fill.finish(model)
     if checkpoint.architecture != "vit-frames":
         raise CheckpointError(
             subject,
