@@ -44,6 +44,9 @@ class Stub:
     def labels(self) -> tuple[str, ...]:
         return ("wave",)
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def run(self, items: Iterable[Any]) -> Iterator[Any]:
         from vidcls.errors import InputError
         from vidcls.output.row import RankedLabel, Row

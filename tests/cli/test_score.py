@@ -143,3 +143,25 @@ def test_the_end_says_what_failed_and_how_to_try_again(tmp_path: Path) -> None:
     retried = vidcls(*command, "--retry-failed").stderr.decode()
     assert "1 failed: not_a_video, such as" in retried
     assert "with --retry-failed" not in retried
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_messages_that_nobody_can_take(tmp_path: Path) -> None:
+    """A log on a full disk changes neither the rows nor the exit code."""
+    import subprocess
+    import sys
+
+    make_tree(tmp_path / "clips")
+    code = (
+        "import sys; from tests.score.test_run import Stub; from vidcls.cli import app, print_message\n"
+        "from vidcls.score import run, multi_gpu\n"
+        "multi_gpu.local_scorer = lambda setup: Stub()\n"
+        "app.main()\n"
+    )
+    out = tmp_path / "out.jsonl"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "score", str(tmp_path / "clips"), "-o", str(out), "-v"], stderr=full
+        )
+    assert done.returncode == 1  # some clips failed
+    assert len(out.read_text().splitlines()) == 10

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import VidclsError, printable
+from vidcls.output.progress import print_line
 
 if TYPE_CHECKING:
     from vidcls.cli.groups import Flags
@@ -65,7 +66,7 @@ def print_message(text: str) -> None:
     """
     text = text if _flags is None else _flags.translate_text(text)
     shown = "\n".join(map(printable, text.split("\n")))
-    print(shown.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr, flush=True)
+    print_line(shown)
 
 
 def print_error(error: VidclsError) -> None:

@@ -1,7 +1,9 @@
-"""The one progress bar: on stderr where that is a terminal, nothing elsewhere. rich heeds NO_COLOR and TERM=dumb."""
+"""Lines on stderr, and the one progress bar: where that is a terminal, nothing elsewhere. rich heeds NO_COLOR."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
 BYTES = "bytes"
+
+
+def print_line(text: str) -> None:
+    """Print a line on stderr; where nobody can take it (a full disk, a closed pipe), go on without."""
+    try:
+        print(text.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # what is in its buffer goes nowhere too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class ProgressBar:

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidcls.doctor.machine import cores, memory
 from vidcls.engines import Floats
@@ -24,6 +24,9 @@ from vidcls.score.rows import Result, finish
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
+
+if TYPE_CHECKING:
+    from vidcls.score.setup import Setup
 
 CPU_BATCH, GPU_BATCH = (
     4,
@@ -41,41 +44,26 @@ class Pipeline:
 
     Args:
         classifier: Ready to run.
-        make_reader: Makes one decoder.
+        setup: How many decoders, what batch, which predictions. Where it leaves that open: as many decoders as the
+            model needs so as not to wait, and a batch by the device, on a GPU as large as pays.
         settings: What ``settings()`` returns.
-        top_k: Predictions of a row.
-        all_scores: Whether rows get the scores of all classes.
-        workers: Decoders; None: as many as the model needs so as not to wait, ``max_workers`` at most.
-        batch: Views that go through the model together; None: by the device, and on a GPU as large as pays.
-        max_bytes: Of decoded views that wait for the model; None: an eighth of the memory, 2 GiB at most.
-        max_workers: See ``workers``; None: as many as there are cores.
+        processes: How many of these share the machine.
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        make_reader: Callable[[], VideoReader],
-        settings: dict[str, Any],
-        *,
-        top_k: int = 5,
-        all_scores: bool = False,
-        workers: int | None = None,
-        batch: int | None = None,
-        max_bytes: int | None = None,
-        max_workers: int | None = None,
+        self, classifier: Classifier, setup: Setup, settings: dict[str, Any], processes: int = 1
     ) -> None:
         self._classifier = classifier
-        self._make_reader = make_reader
+        self._make_reader = setup.reader
         self._settings = settings
-        self._top_k = top_k
-        self._all_scores = all_scores
-        self._max_readers = workers or min(max_workers or cores(), MAX_READERS)
-        self._fixed_readers = workers is not None
+        self._top_k = setup.top_k
+        self._all_scores = setup.all_scores
+        self._max_readers = setup.workers or max(1, min(cores() // processes, MAX_READERS))
+        self._fixed_readers = setup.workers is not None
         on_cpu = classifier.engine.device.startswith("cpu")
-        self._batcher = Batcher(
-            batch or (VIEW_BATCH if on_cpu else GPU_BATCH), grows=batch is None and not on_cpu
-        )
-        self._max_bytes = max_bytes or min(2 << 30, (memory() or 8 << 30) // 8)
+        size = setup.batch or (VIEW_BATCH if on_cpu else GPU_BATCH)
+        self._batcher = Batcher(size, grows=setup.batch is None and not on_cpu)
+        self._max_bytes = setup.max_bytes or min(2 << 30, (memory() or 8 << 30) // 8) // processes
         self.measured = Stats()
         self._leftovers: list[Result] = []
 

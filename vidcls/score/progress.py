@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import printable
-from vidcls.output.progress import ProgressBar
+from vidcls.output.progress import ProgressBar, print_line
 from vidcls.score.listing import Inputs
 from vidcls.score.resume_log import in_shard
 
@@ -122,7 +121,7 @@ class Reporter:
         elif self._bar is not None and self._has_bar():
             self._bar.print(f"vidcls: {text}")
         else:
-            print(f"vidcls: {printable(text)}", file=sys.stderr, flush=True)
+            print_line(f"vidcls: {printable(text)}")
 
     def tick(self, wait_share: float | None = None) -> None:
         """Show the counts if it is time."""
@@ -162,10 +161,10 @@ class Reporter:
         """Say something now."""
         if self._json:
             line = json.dumps({"event": name, "time": round(time.time(), 3), **facts}, default=str)
-            print(line, file=sys.stderr, flush=True)
+            print_line(line)
         else:
             text = describe(facts) if name == "progress" else printable(facts["error"])
-            print(f"vidcls: {text}", file=sys.stderr, flush=True)
+            print_line(f"vidcls: {text}")
 
     def _count(self) -> None:
         from vidcls.errors import VidclsError

@@ -48,7 +48,7 @@ class Setup:
         Raises:
             VidclsError: The model cannot be loaded.
         """
-        from vidcls.doctor.machine import cores, memory
+        from vidcls.doctor.machine import cores
         from vidcls.inference.load import load
         from vidcls.score.pipeline import Pipeline
 
@@ -58,17 +58,7 @@ class Setup:
             torch.set_num_threads(max(1, cores() // processes))
         keywords = {**self.load, **({} if device is None else {"device": device})}
         classifier = load(**keywords)
-        return Pipeline(
-            classifier,
-            self.reader,
-            self.describe(classifier),
-            top_k=self.top_k,
-            all_scores=self.all_scores,
-            workers=self.workers,
-            batch=self.batch,
-            max_bytes=self.max_bytes or min(2 << 30, (memory() or 8 << 30) // 8) // processes,
-            max_workers=max(1, cores() // processes),
-        )
+        return Pipeline(classifier, self, self.describe(classifier), processes)
 
     def describe(self, classifier: Classifier) -> dict[str, Any]:
         """Return all that a row's content depends on beside the clip, ready for JSON."""
