@@ -1,1 +1,1 @@
-"""One row for each input, and its writers."""
+"""Rows → files, pipes and terminals: `row` has the columns, `formats` the formats, `writers` opens an output."""
