@@ -30,7 +30,9 @@ from vidcls.video.orientation import Orientation, orientation_of
 from vidcls.video.packets import MISSING, Packets, decode, payloads, scan
 from vidcls.video.timing import frame_times
 
-DECODE_BUDGET = 2  # pixels decoded to find the order of frames: 960 frames of 1080p, 20,000 of 340×256
+DECODE_BUDGET = (
+    2_000_000_000  # pixels decoded to find the order of frames: 960 frames of 1080p, 20,000 of 340×256
+)
 # Containers that tell when each frame is shown; the others have no such times, or not for all frames, or those of
 # decoding in their place, which is the same only where frames are not reordered.
 _TIMED = ("mov", "matroska", "mpegts", "flv", "nut", "ogg")
@@ -144,7 +146,7 @@ class _Order:
         count: Number of frames.
         known: Whether each frame's packet is known; else frames can only be counted as they come.
         guessed: There are no times of presentation.
-        sound: All packets have timestamps, and no two the same.
+        sound: All packets are whole and have timestamps, no two the same.
         sorted: The order is that of the timestamps.
         lost: Frames at the start of which nothing can be decoded.
     """
@@ -170,7 +172,7 @@ def _order(path: str, container: Any, stream: Any, packets: Packets) -> _Order:
     shown = np.flatnonzero(packets.shown)
     pts, dts = packets.pts[shown], packets.dts[shown]
     onward = bool((np.diff(dts[dts != MISSING]) >= 0).all())
-    sound = not missing and onward and len(np.unique(pts)) == len(pts)
+    sound = not (missing or packets.corrupt) and onward and len(np.unique(pts)) == len(pts)
     # MPEG-4's encoders often give B-frames in a wrong order, or pack them.
     if sound and (not reordering or (timed and codec != "mpeg4")):
         return _by_timestamps(shown, pts, packets.first)

@@ -40,6 +40,7 @@ class Packets:
         starts: Packets from which a decoder may start → (CRC-32, position in the file or -1).
         false_keys: Whether the container flags other packets as key frames.
         parameter_sets: How many different headers of sequences key frames carry: more than one may change the size.
+        corrupt: Whether some are known to be damaged or cut off.
         first: The first decoded frame.
         warnings: Sentences for a person.
     """
@@ -51,6 +52,7 @@ class Packets:
     starts: dict[int, tuple[int, int]]
     false_keys: bool
     parameter_sets: int
+    corrupt: bool
     first: Any
     warnings: list[str] = field(default_factory=list)
 
@@ -164,6 +166,7 @@ class _Columns:
         self.pts, self.dts, self.sizes, self.shown = array("q"), array("q"), array("q"), array("b")
         self.starts: dict[int, tuple[int, int]] = {}
         self.false_keys = False
+        self.corrupt = False
         self.headers: set[bytes] = set()
 
     def packets(self, first: Any, warnings: list[str]) -> Packets:
@@ -175,6 +178,7 @@ class _Columns:
             starts=self.starts,
             false_keys=self.false_keys,
             parameter_sets=len(self.headers),
+            corrupt=self.corrupt,
             first=first,
             warnings=warnings,
         )
@@ -185,6 +189,7 @@ class _Columns:
                 self.starts[len(self.sizes)] = zlib.crc32(packet), -1 if packet.pos is None else packet.pos
             else:
                 self.false_keys = True
+        self.corrupt |= packet.is_corrupt
         hidden = self._name == "vp8" and not memoryview(packet)[0] & 0x10  # a frame that only serves others
         self.pts.append(MISSING if packet.pts is None else packet.pts)
         self.dts.append(MISSING if packet.dts is None else packet.dts)

@@ -216,11 +216,12 @@ class PyAVDecoder:
     def _picture(self, frame: Any) -> Picture:
         index = self.index
         check_size(index.path, frame.width, frame.height)
+        size: dict[str, Any] = {"width": index.width, "height": index.height, "format": "rgb24"}
         if (frame.height, frame.width) != (index.height, index.width):
             self._warn("the size of its frames changes: all were scaled to that of the first")
+            size["interpolation"] = "BICUBIC"  # as ffmpeg does it
         if index.orientation.angle:
             frame = rotated(frame, index.orientation.angle)
-        size = {"width": index.width, "height": index.height, "format": "rgb24"}
         try:
             rgb = frame.reformat(**size, **_colors(frame))
         except OSError:
