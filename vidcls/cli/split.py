@@ -36,6 +36,10 @@ def split(
     """Split a labeled set into training and validation lists, stratified by class and reproducible.
 
     Prints the paths of the two lists, for `vidcls train lists/train.csv --val lists/val.csv`.
+
+    Examples:
+    - `vidcls split clips/ -o lists/`
+    - `vidcls split all.csv -o lists/ --val 0.1 --by clip`
     """
     from vidcls.training.splitting import write_split
 
