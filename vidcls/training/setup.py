@@ -79,7 +79,7 @@ def _overlaid(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     for key in ("image_size", "num_frames"):
         if key not in keys:
             continue
-        given = [key in recipe.input, key in recipe.config]
+        given = [recipe.input.get(key) is not None, recipe.config.get(key) is not None]
         if all(given) and _pair(config[key], key) != _pair(view[key], key):
             raise ConfigError(
                 "recipe", f"config.{key} is {config[key]}, input.{key} {view[key]}", "make them equal"

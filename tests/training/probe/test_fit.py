@@ -165,7 +165,14 @@ def test_figures_of_known_predictions() -> None:
 
 
 @pytest.mark.parametrize(
-    "curve", [[], [(4, 0.9), (8, 1.0), (16, 1.0)], [(4, 0.9), (8, 0.8), (16, 0.7)], [(4, 0.5), (8, 0.6)]]
+    "curve",
+    [
+        [],
+        [(4, 0.5), (8, 0.6)],
+        [(4, 0.9), (8, 1.0), (16, 1.0)],
+        [(4, 0.9), (8, 0.8), (16, 0.7)],
+        [(3, 0.2), (3, 0.3), (3, 0.5)],
+    ],
 )
 def test_a_curve_that_does_not_tell_is_not_extrapolated(curve: list[tuple[float, float]]) -> None:
     assert figures.extrapolated(curve) is None

@@ -102,7 +102,7 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
 def extrapolated(curve: Sequence[tuple[float, float]]) -> float | None:
     """Accuracy with twice as many clips as the last point: errors fall as a power of the number of clips."""
     points = [(clips, 1.0 - accuracy) for clips, accuracy in curve if accuracy < 1.0]
-    if len(points) < 3 or len(points) < len(curve):
+    if len({clips for clips, _ in points}) < 3 or len(points) < len(curve):
         return None
     slope, offset = np.polyfit(
         np.log([clips for clips, _ in points]), np.log([error for _, error in points]), 1
