@@ -11,6 +11,7 @@ import torch
 
 from vidcls.config import InputSpec, load_registry
 from vidcls.engines import Engine, check_names, choose_precision, lazy, make_engine, surely_cpu
+from vidcls.engines.select import EngineRequest, choose
 from vidcls.errors import DeviceError
 from vidcls.inference.clip import Clip
 from vidcls.inference.shared_units import batches, cut_clip, score_clip
@@ -195,6 +196,33 @@ def test_a_lazy_engine_is_made_once_and_when_needed() -> None:
     assert np.array_equal(engine(clip.views), engine.engine(clip.views))
     assert (engine.name, engine.device, engine.precision) == ("eager", "cpu", "fp32")
     assert len(made) == 1
+
+
+AUTO = EngineRequest()
+
+
+@pytest.mark.parametrize(
+    ("request_", "device", "macs", "exported", "expected"),
+    [
+        (AUTO, "cpu", None, False, "eager"),
+        (AUTO, "cpu", None, True, "openvino"),
+        (AUTO, "cpu", 1e9, True, "numpy"),
+        (AUTO, "cpu", 1e12, True, "openvino"),
+        (AUTO, "cpu", 1e12, False, "eager"),
+        (AUTO, "cuda:1", 1e9, True, "eager"),
+        (AUTO, "mps", 1e9, True, "eager"),
+        (EngineRequest(precision="bf16"), "cpu", 1e9, True, "openvino"),
+        (EngineRequest(precision="bf16"), "cpu", 1e9, False, "eager"),
+        (EngineRequest(precision="fp16"), "cpu", 1e9, True, "eager"),
+        (EngineRequest(precision="int8"), "cpu", 1e9, False, "openvino"),
+        (EngineRequest("compile"), "cpu", 1e9, True, "compile"),
+        (EngineRequest("openvino"), "cpu", 1e9, False, "openvino"),
+    ],
+)
+def test_the_rule_of_auto(
+    request_: EngineRequest, device: str, macs: float | None, exported: bool, expected: str
+) -> None:
+    assert choose(request_, device, numpy_macs=macs, exported=exported) == expected
 
 
 def test_names_are_checked() -> None:

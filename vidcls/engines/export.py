@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 CHECKED_UNITS = 4
 OPSET = 18
+ONNX_TORCH = "2.6"  # the first PyTorch whose exporter takes programs and optimizes what it writes
 ONNX_LIMIT = 1900 << 20  # bytes of weights that one file, which must be smaller than 2 GiB, can hold
 
 
@@ -197,6 +199,10 @@ def onnx_writer(program: ExportedProgram, pixels: str = "") -> Callable[[Path], 
     for package in ("onnx", "onnxscript"):
         if not is_installed(package):
             raise DependencyError("ONNX", f"{package} is not installed", "pip install 'vidcls[onnx]'")
+    if Version(torch.__version__) < Version(ONNX_TORCH):
+        raise DependencyError(
+            "ONNX", f"PyTorch {torch.__version__} cannot export it", f"install torch>={ONNX_TORCH}"
+        )
     inputs = ["pixels" if pixels else "views", "frame_indices"][: len(program.graph_signature.user_inputs)]
     with (
         contextlib.redirect_stdout(io.StringIO()),
