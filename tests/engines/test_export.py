@@ -273,6 +273,39 @@ def test_records_of_strangers_are_checked(tmp_path: Path) -> None:
         load(weights=folder)
 
 
+@formats
+def test_a_model_that_is_not_what_its_record_says_is_an_error_in_one_line(
+    format: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    export(toy(), folder, format)
+    record = json.loads((folder / RECORD).read_text())
+    record["facts"] |= {"num_classes": 7, "labels": None}
+    record["facts"]["spec"] |= {"labels": str(folder / RECORD), "weights": {"path": str(folder)}}
+    (folder / RECORD).write_text(json.dumps(record))
+    with load(weights=folder) as classifier:
+        assert classifier.labels == tuple(
+            f"class {i}" for i in range(7)
+        )  # no file that a stranger names is read
+        spec = classifier.spec.input
+        views = np.zeros((1, 3, spec.num_frames, *spec.image_size), np.float32)
+        with pytest.raises(CheckpointError, match="gives logits of shape"):
+            classifier.logits(views)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_in_an_exported_model_are_not_followed(tmp_path: Path) -> None:
+    folder, other = tmp_path / "model", tmp_path / "secret"
+    export(toy(), folder, "pt2")
+    record = json.loads((folder / RECORD).read_text())
+    (folder / "model.pt2").rename(other)
+    (folder / "model.pt2").symlink_to(other)
+    record["files"]["model.pt2"] = (folder / "model.pt2").lstat().st_size
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="incomplete"):
+        read_artifact(folder)
+
+
 def test_programs_of_strangers_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "model"
     export(toy(), folder, "pt2")

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -25,6 +26,7 @@ from vidcls.config import problems
 from vidcls.config.specs import Spec
 from vidcls.engines.base import Engine, lazy
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
+from vidcls.engines.whole_graph import GraphFacts
 from vidcls.errors import CheckpointError, DeviceError, OutputError, UsageError, printable
 from vidcls.paths import write_text
 from vidcls.zoo.facts import CheckpointFacts
@@ -164,14 +166,19 @@ class Artifact:
         if self.record.format == "onnx":
             from vidcls.engines.onnxruntime import OnnxRuntimeEngine
 
-            return OnnxRuntimeEngine(self.folder / "model.onnx", precision, self.record.pixels)
+            return OnnxRuntimeEngine(self.folder / "model.onnx", precision, self._graph)
         if self.record.format == "pt2":
             from vidcls.engines.pt2 import ProgramEngine
 
-            return ProgramEngine(self.folder / "model.pt2", precision, self.record.pixels)
+            return ProgramEngine(self.folder / "model.pt2", precision, self._graph)
         names = [name for name in (WHOLE, UNITS, HEAD) if f"{name}.xml" in self.record.files]
         parts = {name: self.folder / f"{name}.xml" for name in names}
-        return OpenVINOEngine(parts, precision, self.record.facts.unit_frames, self.record.precision)
+        facts = self.record.facts
+        return OpenVINOEngine(parts, precision, facts.unit_frames, self.record.precision, facts.num_classes)
+
+    @property
+    def _graph(self) -> GraphFacts:
+        return GraphFacts(self.record.facts.num_classes, self.record.pixels)
 
 
 Measure = Callable[[Artifact], float]
@@ -195,7 +202,8 @@ def read_artifact(folder: Path) -> Artifact:
                 str(path), f"is larger than {MAX_RECORD >> 20} MiB", "export the model again"
             )
         record = ArtifactRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        sizes = {name: (folder / name).lstat().st_size for name in record.files}
+        found = {name: (folder / name).lstat() for name in record.files}
+        sizes = {name: status.st_size for name, status in found.items() if S_ISREG(status.st_mode)}
     except ValidationError as error:
         text = "; ".join(problems(error, ArtifactRecord))
         raise CheckpointError(

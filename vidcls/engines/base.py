@@ -9,6 +9,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from vidcls.errors import CheckpointError
+
 Floats = NDArray[np.float32]
 # A pixel x becomes x * scale + shift, each (3,), one number for a channel.
 ScaleShift = tuple[Floats, Floats]
@@ -66,6 +68,18 @@ class Engine(Protocol):
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         """Score the features of the views' units (v, t', d) → logits (v, k)."""
         ...
+
+
+def check_logits(logits: Floats, views: int, num_classes: int, subject: object) -> Floats:
+    """Return logits (v, k) of an exported model if they are as many as its record says; 0 classes: any number.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    if num_classes and logits.shape != (views, num_classes):
+        problem = f"gives logits of shape {logits.shape}, but says that it has {num_classes} classes"
+        raise CheckpointError(str(subject), problem, "export the model again")
+    return logits
 
 
 class LazyEngine:

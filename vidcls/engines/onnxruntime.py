@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines.base import Floats
-from vidcls.engines.whole_graph import WholeGraphEngine
+from vidcls.engines.whole_graph import GraphFacts, WholeGraphEngine
 from vidcls.errors import DependencyError, DeviceError
 
 
@@ -20,7 +20,7 @@ class OnnxRuntimeEngine(WholeGraphEngine):
     Args:
         path: The ``.onnx`` file.
         precision: See `WholeGraphEngine`, like the next.
-        pixels: See `WholeGraphEngine`.
+        facts: See `WholeGraphEngine`.
 
     Raises:
         DependencyError: ONNX Runtime is not installed.
@@ -29,8 +29,8 @@ class OnnxRuntimeEngine(WholeGraphEngine):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, precision: str, pixels: str = "") -> None:
-        super().__init__(precision, pixels)
+    def __init__(self, path: Path, precision: str, facts: GraphFacts) -> None:
+        super().__init__(path, precision, facts)
         try:
             import onnxruntime
         except ImportError:
@@ -40,7 +40,6 @@ class OnnxRuntimeEngine(WholeGraphEngine):
         threads = os.environ.get("OMP_NUM_THREADS", "")
         if threads.isdecimal() and int(threads) > 0:
             options.intra_op_num_threads = int(threads)
-        self._path = path
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Floats, ScaleShift
+from vidcls.engines.base import Floats, ScaleShift, check_logits
 from vidcls.errors import DependencyError, DeviceError
 
 # Parts of a converted model. A model whose spatial encoder sees few frames at a time is kept as two.
@@ -27,6 +27,7 @@ class OpenVINOEngine:
         precision: ``fp32`` is exact; ``bf16`` needs a CPU that has it; ``int8`` needs parts that were quantized.
         unit_frames: See `vidcls.engines.Engine`.
         stored: Number format of the parts' weights; what is stored as ``fp16`` is computed in fp32.
+        num_classes: Length of the logits, to be checked; 0 for any.
 
     Raises:
         DependencyError: OpenVINO is not installed.
@@ -37,8 +38,14 @@ class OpenVINOEngine:
     device = "cpu"
 
     def __init__(
-        self, parts: Mapping[str, Path | Any], precision: str, unit_frames: int = 0, stored: str = "fp32"
+        self,
+        parts: Mapping[str, Path | Any],
+        precision: str,
+        unit_frames: int = 0,
+        stored: str = "fp32",
+        num_classes: int = 0,
     ) -> None:
+        self._num_classes = num_classes
         self.precision = precision
         self.unit_frames = unit_frames
         self._parts = dict(parts)
@@ -61,7 +68,7 @@ class OpenVINOEngine:
         scale_shift: ScaleShift | None = None,
     ) -> Floats:
         if not self.unit_frames:
-            return self._run(WHOLE, [views], scale_shift)
+            return self._checked(WHOLE, self._run(WHOLE, [views], scale_shift), len(views))
         features = self.encode(split_units(views, self.unit_frames, scale_shift is not None), scale_shift)
         return self.classify(features.reshape(len(views), -1, features.shape[-1]), frame_indices)
 
@@ -71,7 +78,11 @@ class OpenVINOEngine:
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         inputs: list[NDArray[Any]] = [features]
-        return self._run(HEAD, inputs if frame_indices is None else [features, frame_indices], None)
+        inputs += [] if frame_indices is None else [frame_indices]
+        return self._checked(HEAD, self._run(HEAD, inputs, None), len(features))
+
+    def _checked(self, part: str, logits: Floats, views: int) -> Floats:
+        return check_logits(logits, views, self._num_classes, self._parts[part])
 
     def _run(self, part: str, inputs: list[NDArray[Any]], scale_shift: ScaleShift | None) -> Floats:
         if scale_shift is not None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidcls.engines.base import Floats
-from vidcls.engines.whole_graph import WholeGraphEngine
+from vidcls.engines.whole_graph import GraphFacts, WholeGraphEngine
 from vidcls.errors import CheckpointError, DeviceError
 from vidcls.paths import cache_dir, write_text
 from vidcls.zoo.weights import sha256_of
@@ -30,7 +30,7 @@ class ProgramEngine(WholeGraphEngine):
     Args:
         path: The ``.pt2`` file.
         precision: See `WholeGraphEngine`, like the next.
-        pixels: See `WholeGraphEngine`.
+        facts: See `WholeGraphEngine`.
 
     Raises:
         CheckpointError: The file is not trusted.
@@ -39,8 +39,8 @@ class ProgramEngine(WholeGraphEngine):
 
     name = "pt2"
 
-    def __init__(self, path: Path, precision: str, pixels: str = "") -> None:
-        super().__init__(precision, pixels)
+    def __init__(self, path: Path, precision: str, facts: GraphFacts) -> None:
+        super().__init__(path, precision, facts)
         check_trust(path)
         try:
             with warnings.catch_warnings():

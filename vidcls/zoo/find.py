@@ -218,8 +218,9 @@ def _find_artifact(path: Path, source: str, entry: ModelSpec | None, keywords: C
     frames = facts.spec.input.num_frames
     if keywords.num_frames not in (None, frames):
         raise UsageError("num_frames", f"{source} was exported for {frames}", "export it again")
-    if entry is not None:
-        facts = _renamed(facts, entry.name)
+    # Whoever wrote it has no say in which files of this machine are read.
+    mine = {"weights": None, "labels": None, "hint": None, **({} if entry is None else {"name": entry.name})}
+    facts = facts.model_copy(update={"spec": facts.spec.model_copy(update=mine)})
     return Found(facts, source, path, artifact=artifact)
 
 
