@@ -12,10 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidcls.checkpoints.resnet import load_resnet_weights
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
-from vidcls.models.resnet import RESNETS, ResNet
+from vidcls.models.resnet import ResNet
 from vidcls.models.visual_transformer import (
     VTFPN,
     FilterTokenizer,
@@ -27,6 +26,8 @@ from vidcls.models.visual_transformer import (
     VTResNet,
     build_backbone,
 )
+from vidcls.models.visual_transformer_config import RESNETS
+from vidcls.training.init.initialize import initialize
 
 # Millions of parameters and giga-multiply-adds: Tables 2 and 8 of the paper.
 PUBLISHED = {
@@ -350,7 +351,7 @@ def test_resnet_equals_timm(name: str, tmp_path: Path) -> None:
     theirs = randomized(timm.create_model(name, num_classes=3))
     torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
     ours = ResNet(name).eval()
-    assert load_resnet_weights(ours, tmp_path / "resnet.pth") == ("fc.weight", "fc.bias")
+    assert initialize(ours, tmp_path / "resnet.pth").unused == ("fc.weight", "fc.bias")
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(ours(images)[-1], theirs.forward_features(images), rtol=1e-5, atol=1e-5)
@@ -378,13 +379,13 @@ def test_stages_1_to_4_start_from_a_file(file: str, tmp_path: Path) -> None:
         torch.save(state, tmp_path / file)
     model = tiny()
     stage5 = {key: value.clone() for key, value in model.backbone.stage5.state_dict().items()}
-    left_out = load_resnet_weights(model, tmp_path / file)
+    left_out = initialize(model, tmp_path / file).unused
     assert {key.split(".")[0] for key in left_out} == {"layer4", "fc"}
     for key, value in model.backbone.resnet.state_dict().items():
         torch.testing.assert_close(value, state[key], rtol=0, atol=0)
     for key, value in model.backbone.stage5.state_dict().items():
         torch.testing.assert_close(value, stage5[key], rtol=0, atol=0)
-    assert set(load_resnet_weights(tiny("vt-fpn-resnet18"), tmp_path / file)) == {"fc.weight", "fc.bias"}
+    assert set(initialize(tiny("vt-fpn-resnet18"), tmp_path / file).unused) == {"fc.weight", "fc.bias"}
 
 
 @pytest.mark.parametrize(
@@ -404,15 +405,15 @@ def test_another_network_is_refused_and_changes_nothing(
     model = tiny(variant)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=words):
-        load_resnet_weights(model, tmp_path / "other.pth")
+        initialize(model, tmp_path / "other.pth")
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
 
 def test_a_model_without_resnet_is_refused(tmp_path: Path) -> None:
     torch.save(plain_state("resnet18", width=8), tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match="no ResNet"):
-        load_resnet_weights(nn.Linear(2, 2), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="a ResNet"):
+        initialize(nn.Linear(2, 2), tmp_path / "weights.pth")
 
 
 def test_unknown_resnets_are_named() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from vidcls.checkpoints import (
     efficientnet_lite,
-    google_npz,
+    flax_vit,
     hf_config,
     hf_timesformer,
     hf_videomae,
@@ -26,7 +26,6 @@ from vidcls.checkpoints import (
     hf_vjepa2,
     native,
     scenic,
-    scenic_vit,
     t2t,
     timesformer_fb,
     timm_any,
@@ -67,8 +66,8 @@ FORMATS: dict[str, Format] = {
     t2t.NAME: t2t,
     timesformer_fb.NAME: timesformer_fb,
     hf_vit.NAME: hf_vit,
-    google_npz.NAME: google_npz,
-    scenic_vit.NAME: scenic_vit,
+    flax_vit.GOOGLE.NAME: flax_vit.GOOGLE,
+    flax_vit.SCENIC.NAME: flax_vit.SCENIC,
     timm_vit.NAME: timm_vit,
     timm_any.NAME: timm_any,
     efficientnet_lite.NAME: efficientnet_lite,
