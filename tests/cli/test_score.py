@@ -30,7 +30,7 @@ def test_usage_errors(tmp_path: Path) -> None:
         (("score", str(tmp_path), "-o", out, "--ray-actors", "2"), 2, "--runner ray"),
         (("score", str(tmp_path)), 2, "--output"),
         (("merge", str(tmp_path / "none.jsonl"), "-o", out), 2, "no such file"),
-        (("merge", out, "-o", str(tmp_path / "there.jsonl")), 2, "is there already"),
+        (("merge", out, "-o", str(tmp_path / "there.jsonl")), 2, "already exists"),
     ]:
         done = vidcls(*arguments, env={"NO_COLOR": "1", "TERM": "dumb"})
         text = done.stderr.decode()

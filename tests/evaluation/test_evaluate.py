@@ -173,7 +173,7 @@ def test_evaluation_goes_on_where_it_was_broken_off(weights: Path, folder: Path,
         scorer_of(weights), samples, [(i + 1) % 3 for i in ids], folder=tmp_path, reporter_options=QUIET
     )
     assert other.loss != whole.loss
-    with pytest.raises(UsageError, match=r"other settings \(num_views was 2, is 1\)"):
+    with pytest.raises(UsageError, match=r"different settings \(num_views was 2, is 1\)"):
         evaluate(scorer_of(weights, num_views=1), samples, ids, folder=tmp_path, reporter_options=QUIET)
 
 

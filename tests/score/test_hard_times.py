@@ -390,7 +390,7 @@ def test_an_empty_journal_is_none(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     run(out, tmp_path / "clips")
     Path(f"{out}.journal").write_bytes(b"")
-    with pytest.raises(UsageError, match="without a journal"):
+    with pytest.raises(UsageError, match="without a vidcls journal"):
         run(out, tmp_path / "clips")
     assert run(out, tmp_path / "clips", overwrite=True)[0].rows == 10
 

@@ -174,7 +174,7 @@ def test_merge(tmp_path: Path, form: str) -> None:
     if form == "parquet":
         assert merge(str(tmp_path / "all.parquet"), names) == 30
         assert merge(str(tmp_path / "one.jsonl"), [str(tmp_path / "all.parquet")]) == 30
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge(str(tmp_path / "all.csv"), names)
     with pytest.raises(UsageError, match="some are missing: 2/3"):
         merge(str(tmp_path / "some.jsonl"), [names[0], names[2]])
@@ -188,7 +188,9 @@ def test_merge_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
     names = [str(tmp_path / f"{name}.jsonl") for name in ("a", "b", "c")]
     run(Path(names[0]), tmp_path / "clips", shard=(1, 2))
     run(Path(names[1]), tmp_path / "clips", shard=(2, 2), stub=Stub(top_k=2))
-    with pytest.raises(UsageError, match=r"was scored with other settings than .*a\.jsonl \(top_k 2 not 5\)"):
+    with pytest.raises(
+        UsageError, match=r"was scored with different settings than .*a\.jsonl \(top_k 2 not 5\)"
+    ):
         merge(str(tmp_path / "out.jsonl"), names[:2])
     error = RuntimeError("stopped")
     with pytest.raises(RuntimeError):

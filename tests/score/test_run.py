@@ -187,7 +187,7 @@ def test_settings_must_be_the_same(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     run(out, tmp_path / "clips")
     with pytest.raises(
-        UsageError, match=r"out.jsonl: holds results of other settings \(top_k was 5, is 3\)"
+        UsageError, match=r"out.jsonl: was written with different settings \(top_k was 5, is 3\)"
     ) as caught:
         run(out, tmp_path / "clips", stub=Stub(top_k=3))
     assert "overwrite=True" in str(caught.value)
@@ -215,7 +215,7 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     make_tree(tmp_path / "clips")
     for name in ("mine.jsonl", "mine.csv", "mine.parquet"):
         (tmp_path / name).write_text("precious")
-        with pytest.raises(UsageError, match="is there already, without a journal"):
+        with pytest.raises(UsageError, match="already exists, without a vidcls journal"):
             run(tmp_path / name, tmp_path / "clips")
         assert (tmp_path / name).read_text() == "precious"
     run(tmp_path / "mine.jsonl", tmp_path / "clips", overwrite=True)
@@ -224,13 +224,13 @@ def test_files_of_others_are_not_touched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is shorter than its journal says"):
         run(tmp_path / "mine.jsonl", tmp_path / "clips")
     (tmp_path / "mine.jsonl").unlink()
-    with pytest.raises(UsageError, match="is gone, but its journal is there"):
+    with pytest.raises(UsageError, match="is missing, but its journal exists"):
         run(tmp_path / "mine.jsonl", tmp_path / "clips")
     (tmp_path / "other.jsonl.journal").write_text("no database " * 50)
     with pytest.raises(OutputError, match="is not a journal of vidcls"):
         run(tmp_path / "other.jsonl", tmp_path / "clips")
     run(tmp_path / "other.jsonl", tmp_path / "clips", overwrite=True)
-    for name, problem in (("scores.txt", "format is not clear"), ("scores", "format is not clear")):
+    for name, problem in (("scores.txt", "format is unclear"), ("scores", "format is unclear")):
         with pytest.raises(UsageError, match=problem):
             run(tmp_path / name, tmp_path / "clips")
     with pytest.raises(OutputError, match="does not exist"):

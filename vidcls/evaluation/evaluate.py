@@ -63,11 +63,11 @@ def evaluate(
         labels: Their class ids.
         folder: Keeps the rows, so that the next call goes on with them; clips that failed are tried again.
         overwrite: Begin anew, whatever rows are there.
-        worst: How many of the most wrong clips to keep.
+        worst: How many of the worst errors to keep.
         reporter_options: See `vidcls.score.progress.Reporter`.
 
     Raises:
-        UsageError: The folder holds rows of other settings, or no clip could be scored.
+        UsageError: The folder holds rows of different settings, or no clip could be scored.
         OutputError: The rows cannot be written.
         KeyboardInterrupt: It was interrupted; the rows so far are kept.
     """

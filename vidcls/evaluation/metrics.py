@@ -24,7 +24,7 @@ class Scored:
         label: Its class id.
         top: Class ids of the best scores, best first, at most five.
         scores: Those scores.
-        p_true: Score of the right class.
+        p_true: Score of the true class.
         error: Why it could not be scored; then the rest says nothing.
     """
 
@@ -38,7 +38,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: its clips, how many were found (recall), and how often the answer was right (precision)."""
+    """One class: its clips, recall, precision, and what its clips are mostly mistaken for."""
 
     label: str
     clips: int
@@ -54,16 +54,16 @@ class Report:
     Attributes:
         clips: Clips scored.
         failed: Clips that could not be scored; they count neither way.
-        top1: Share whose best score is right.
-        top5: Share whose right class is among the best five.
+        top1: Share whose best score is the true class's.
+        top5: Share whose true class is among the best five.
         mean_class: Mean recall over the classes that have clips.
         calibration_error: Mean gap between confidence and accuracy, over 15 bins of confidence.
         confidence: Mean best score.
-        loss: Mean −ln of the right class's score.
+        loss: Mean −ln of the true class's score.
         classes: Figures of each class.
-        confusion: (k, k) counts, rows the right class, columns the answer.
+        confusion: (k, k) counts, rows the true class, columns the predicted one.
         bins: For each bin its clips, mean confidence and accuracy.
-        worst: The wrong clips whose right class had the least score, worst first.
+        worst: The misclassified clips whose true class had the lowest score, worst first.
         failures: The clips that could not be scored.
     """
 
@@ -93,7 +93,7 @@ def make_report(results: Sequence[Scored], labels: Sequence[str], worst: int = 2
     Args:
         results: The clips.
         labels: Class names.
-        worst: How many of the most wrong clips to keep.
+        worst: How many of the worst errors to keep.
     """
     good = [scored for scored in results if scored.error is None]
     failures = [scored for scored in results if scored.error is not None]

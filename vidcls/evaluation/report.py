@@ -1,4 +1,4 @@
-"""An evaluation's report on disk: JSON, tables, pictures, and contact sheets of the clips it got most wrong."""
+"""An evaluation's report on disk: JSON, tables, pictures, and contact sheets of the worst errors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from vidcls.errors import DependencyError, InputError, OutputError, printable
 from vidcls.evaluation.metrics import BINS, Report, Scored
+from vidcls.paths import write_text
 from vidcls.video.reader import VideoReader
 
 SHEET = (2, 4)
@@ -50,8 +51,8 @@ def write_report(
         _write_classes(report, folder / "classes.csv")
         _write_confusion(report, labels, folder / "confusion.csv")
         text = json.dumps(as_json(report, labels, about), indent=1, ensure_ascii=False)
-        _write(folder / "report.json", text + "\n")
-        _write(folder / "report.md", as_markdown(report, labels, about, sheets))
+        write_text(folder / "report.json", text + "\n")
+        write_text(folder / "report.md", as_markdown(report, labels, about, sheets))
     except OSError as error:
         raise OutputError(
             str(folder), f"cannot be written ({error.strerror or error})", "name another folder"
@@ -84,9 +85,9 @@ def _number(value: float) -> float | None:
 def _clip(scored: Scored, labels: Sequence[str]) -> dict[str, Any]:
     return {
         "path": scored.path,
-        "label": labels[scored.label],
-        "p_label": scored.p_true,
-        "answer": labels[scored.top[0]],
+        "true_label": labels[scored.label],
+        "p_true": scored.p_true,
+        "predicted_label": labels[scored.top[0]],
         "score": scored.scores[0],
     }
 
@@ -105,34 +106,12 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
 
 def as_markdown(report: Report, labels: Sequence[str], about: dict[str, Any], sheets: dict[str, str]) -> str:
     """The report as a page for people."""
-    lines = [f"# {_cell(str(about.get('model', 'model')))} on {_cell(str(about.get('data', 'data')))}", ""]
-    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in summary_lines(report)), ""]
-    lines += [
-        "## Classes",
-        "",
-        "| class | clips | found | right answers | mostly taken for |",
-        "|---|--:|--:|--:|---|",
-    ]
-    for c in sorted(report.classes, key=lambda c: (c.recall is None, c.recall)):
-        cells = (
-            _cell(c.label),
-            str(c.clips),
-            _share(c.recall),
-            _share(c.precision),
-            _cell(c.mistaken_for or ""),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    head = f"# {_cell(str(about.get('model', 'model')))} on {_cell(str(about.get('data', 'data')))}"
+    figures = [f"| {name} | {value} |" for name, value in summary_lines(report)]
+    lines = [head, "", "| | |", "|---|---|", *figures, "", *_class_lines(report)]
     lines += ["", "![confusion matrix](confusion.png)", "", "![calibration](calibration.png)", ""]
     if report.worst:
-        lines += ["## Most wrong", ""]
-    for scored in report.worst:
-        clip = _clip(scored, labels)
-        lines.append(
-            f"- `{printable(scored.path)}`: {_cell(clip['label'])} ({scored.p_true:.1%}), "
-            f"answered {_cell(clip['answer'])} ({clip['score']:.1%})"
-        )
-        if scored.path in sheets:
-            lines += ["", f"  ![{_cell(clip['label'])}](worst/{sheets[scored.path]})", ""]
+        lines += ["## Worst errors", "", *_worst_lines(report, labels, sheets)]
     if report.failures:
         lines += [
             "",
@@ -143,16 +122,38 @@ def as_markdown(report: Report, labels: Sequence[str], about: dict[str, Any], sh
     return "\n".join(lines) + "\n"
 
 
+def _class_lines(report: Report) -> list[str]:
+    lines = [
+        "## Classes",
+        "",
+        "| class | clips | recall | precision | mostly predicted as |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for c in sorted(report.classes, key=lambda c: (c.recall is None, c.recall)):
+        figures = str(c.clips), _share(c.recall), _share(c.precision)
+        lines.append(f"| {' | '.join((_cell(c.label), *figures, _cell(c.mistaken_for or '')))} |")
+    return lines
+
+
+def _worst_lines(report: Report, labels: Sequence[str], sheets: dict[str, str]) -> list[str]:
+    lines = []
+    for scored in report.worst:
+        clip = _clip(scored, labels)
+        lines.append(
+            f"- `{printable(scored.path)}`: {_cell(clip['true_label'])} ({scored.p_true:.1%}), "
+            f"predicted {_cell(clip['predicted_label'])} ({clip['score']:.1%})"
+        )
+        if scored.path in sheets:
+            lines += ["", f"  ![{_cell(clip['true_label'])}](worst/{sheets[scored.path]})", ""]
+    return lines
+
+
 def _cell(text: str) -> str:
     return printable(text).replace("|", "\\|")
 
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_classes(report: Report, path: Path) -> None:
@@ -188,8 +189,8 @@ def draw_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
     figure = _figure(side, side)
     axes = figure.subplots()
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
-    axes.set_xlabel("answer")
-    axes.set_ylabel("right class")
+    axes.set_xlabel("predicted label")
+    axes.set_ylabel("true label")
     if small:
         names = [printable(name)[:30].replace("$", r"\$") for name in labels]
         axes.set_xticks(range(len(labels)), names, rotation=45, ha="right", rotation_mode="anchor")
@@ -250,7 +251,7 @@ def contact_sheets(
         picture = _sheet([frames.frames[i] for i in np.searchsorted(frames.indices, wanted)])
         caption = (
             f"{Path(scored.path).name}\n{labels[scored.label]} ({scored.p_true:.1%}), "
-            f"answered {labels[scored.top[0]]} ({scored.scores[0]:.1%})"
+            f"predicted {labels[scored.top[0]]} ({scored.scores[0]:.1%})"
         )
         text = "\n".join(printable(line)[:100] for line in caption.splitlines())
         # The built-in font knows Latin letters only.

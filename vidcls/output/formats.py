@@ -60,7 +60,7 @@ def complete_format(path: str) -> str:
     found = BY_SUFFIX.get(os.path.splitext(path)[1].lower())
     if found is None or not FORMATS[found].complete:
         wanted = [suffix for suffix, name in BY_SUFFIX.items() if FORMATS[name].complete]
-        raise UsageError(printable(path), "its format is not clear", f"end its name in {_or(wanted)}")
+        raise UsageError(printable(path), "its format is unclear", f"end its name in {_or(wanted)}")
     return found
 
 

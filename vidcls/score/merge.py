@@ -64,9 +64,7 @@ def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite
     format = _format(target)
     format()  # what it needs is installed, or this says so
     if target.exists() and not overwrite:
-        raise UsageError(
-            printable(output), "is there already", "choose another output, or pass overwrite=True"
-        )
+        raise UsageError(printable(output), "already exists", "choose another output, or pass overwrite=True")
     if target.resolve() in {Path(path).resolve() for path in paths}:
         raise UsageError(printable(output), "is one of the parts", "choose another output")
     parts = [open_part(path) for path in paths]
@@ -157,7 +155,7 @@ def _common(parts: list[Part]) -> dict[str, Any]:
             shown = ", ".join(f"{n} {part.settings.get(n)} not {first.settings.get(n)}" for n in wrong)
             raise UsageError(
                 printable(str(part.path)),
-                f"was scored with other settings than {printable(str(first.path))} ({shown})",
+                f"was scored with different settings than {printable(str(first.path))} ({shown})",
                 "score all parts alike",
             )
     return {**first.settings, SHARD: "1/1"}

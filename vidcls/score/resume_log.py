@@ -158,7 +158,7 @@ class Journal:
             )
             raise UsageError(
                 self._output,
-                f"holds results of other settings ({shown})",
+                f"was written with different settings ({shown})",
                 "choose another output, or pass overwrite=True",
             )
 
@@ -223,7 +223,7 @@ class Journal:
             for row in rows:
                 del self._taken[row[0]]
 
-    def take(self, path: str) -> bool:
+    def accepts(self, path: str) -> bool:
         """Whether a result is welcome: its clip was claimed in this run and has none yet. It is asked only once."""
         key = key_of(path)
         with self._lock:

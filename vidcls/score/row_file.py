@@ -81,7 +81,7 @@ class RowFile:
         if size is not None and str(size) == self._journal.get("packing"):
             self._journal.packed(len(self._header), size)
             return size
-        problem = "is gone, but its journal is there" if size is None else "is shorter than its journal says"
+        problem = "is missing, but its journal exists" if size is None else "is shorter than its journal says"
         remedy = "put it back, or pass overwrite=True to start again"
         raise UsageError(printable(str(self.path)), problem, remedy)
 
@@ -207,13 +207,13 @@ class RowFile:
         try:
             yield
         except OSError as error:
-            again = ", then start the same command again: it goes on where it was"
+            again = ", then start the same command again: it resumes where it stopped"
             raise write_error(printable(str(self.path)), error, again) from None
 
 
 def foreign(path: Path) -> UsageError:
     """The error of an output that something else has written."""
-    problem = "is there already, without a journal of vidcls"
+    problem = "already exists, without a vidcls journal"
     return UsageError(printable(str(path)), problem, "choose another output, or pass overwrite=True")
 
 

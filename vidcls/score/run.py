@@ -132,20 +132,7 @@ def _score(
     settings: dict[str, Any],
     reporter_options: dict[str, Any],
 ) -> Summary:
-    for path in {places.rows, places.target}:
-        # What a killed process left: nobody else writes here while the journal is locked.
-        remove_output([temporary_path(path, alone=True)])
-    # The same command goes on where it was when it was killed, with ``overwrite`` too.
-    if job.overwrite and not journal.is_replacement_under_way(settings):
-        journal.reset()
-        remove_output([places.rows, *([] if places.remote else [places.target])])
-    elif (
-        places.rows != places.target
-        and not places.remote
-        and journal.settings() is None
-        and places.target.exists()
-    ):
-        raise foreign(places.target)
+    _make_ready(job, places, journal, settings)
     journal.check(settings)
     layout = Layout.of(settings)
     store = RowFile(places.rows, journal, places.row_format(layout))
@@ -169,6 +156,24 @@ def _score(
     return summary
 
 
+def _make_ready(job: Job, places: OutputPaths, journal: Journal, settings: dict[str, Any]) -> None:
+    """Sweep what a killed process left, and take away what is to be overwritten."""
+    for path in {places.rows, places.target}:
+        # What a killed process left: nobody else writes here while the journal is locked.
+        remove_output([temporary_path(path, alone=True)])
+    # The same command goes on where it was when it was killed, with ``overwrite`` too.
+    if job.overwrite and not journal.is_replacement_under_way(settings):
+        journal.reset()
+        remove_output([places.rows, *([] if places.remote else [places.target])])
+    elif (
+        places.rows != places.target
+        and not places.remote
+        and journal.settings() is None
+        and places.target.exists()
+    ):
+        raise foreign(places.target)
+
+
 def _consume(
     job: Job,
     journal: Journal,
@@ -183,7 +188,7 @@ def _consume(
     try:
         with contextlib.closing(results):  # type: ignore[type-var]
             for result in results:
-                if result is not None and journal.take(result.item.path):
+                if result is not None and journal.accepts(result.item.path):
                     _note(store, result, summary)
                     if result.kind is not None:
                         reporter.failed(result)
@@ -195,7 +200,7 @@ def _consume(
     finally:
         # Whatever ended it, what was computed is kept; a full disk has said so already.
         for result in scorer.leftovers():
-            if journal.take(result.item.path):
+            if journal.accepts(result.item.path):
                 _note(store, result, summary)
         store.commit()
 
