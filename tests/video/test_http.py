@@ -112,7 +112,7 @@ def test_c18_a_head_that_never_ends(
             time.sleep(0.02)
 
     monkeypatch.setattr(exchange, "HEAD_TIMEOUT", 0.2)
-    with pytest.raises(FetchError, match="does not come to an answer"):
+    with pytest.raises(FetchError, match="the server does not answer"):
         download(f"{serve(talk)}/a.mp4", tmp_path / "part", ROOMY)
 
 

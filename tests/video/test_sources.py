@@ -255,7 +255,7 @@ def test_b11_paths_of_windows_are_understood_or_said_to_be_that(folder: Path) ->
     first, second, third = expand(["@list.txt"])
     assert (first.path, first.clip) == ("sub\\c.webm", "sub/c.webm")
     assert second.error is not None
-    assert str(second.error).startswith("C:\\clips\\a.mp4: no such file; this is a path of Windows")
+    assert str(second.error).startswith("C:\\clips\\a.mp4: no such file; this is a Windows path")
     assert third.clip == "b.mp4"
     Path("back\\slash.mp4").write_bytes(b"x")
     assert [s.clip for s in expand(["back\\slash.mp4"])] == ["back\\slash.mp4"]

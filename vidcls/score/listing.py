@@ -1,4 +1,4 @@
-"""What `vidcls score` is to score: sources that can be listed anew, the columns they bring along, and shards."""
+"""The inputs of `vidcls score`: sources that can be listed repeatedly, their extra columns, and shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidcls.video.sources import STDIN, Source, expand, is_manifest
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a person named to be scored; iterating lists it anew each time.
+    """What the user named; each iteration lists it again.
 
     Args:
         sources: See `vidcls.video.sources`.
@@ -76,7 +76,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def sources_of(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Check what a person named; standard input can be read only once.
+    """Check the sources; standard input can be read only once.
 
     Raises:
         UsageError: It is named twice.

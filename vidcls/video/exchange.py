@@ -82,7 +82,7 @@ class Patience:
 
 
 class Exchange(threading.Thread):
-    """Sends a request and hands over the answer's head, then its body in blocks, the last one empty.
+    """Sends a request and passes on the response's head, then its body in blocks, the last one empty.
 
     Closing it shuts the socket, so that the thread ends too; nobody waits for that.
     """
@@ -126,7 +126,7 @@ class Exchange(threading.Thread):
             self._patience.check()
             with contextlib.suppress(queue.Empty):
                 return self._found.get(timeout=_TICK)
-        raise RetryError("the server does not come to an answer")
+        raise RetryError("the server does not answer")
 
     def close(self) -> None:
         """End it, wherever it is."""
@@ -180,7 +180,7 @@ def _open(request: Request, connected: Callable[[socket.socket], None]) -> http.
 
 
 def _refusal(shown: str, code: int, reason: str) -> FetchError | RetryError:
-    if code == 416:  # what we have is longer than the file: it is of another version
+    if code == 416:  # the partial file is longer than the file: another version
         return ChangedError("the file changed on the server")
     problem = f"the server answered {code} {reason}"
     if code in _AGAIN:

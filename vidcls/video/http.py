@@ -64,14 +64,14 @@ def download(
     progress: Progress = lambda done, total: None,
     stop: threading.Event | None = None,
 ) -> dict[str, str]:
-    """Fetch a file, going on from what is in ``part`` where that is certain to be the same file's beginning.
+    """Fetch a file, resuming from ``part`` where that is certain to be the start of the same file.
 
     Args:
         url: An http or https address.
         part: Where the bytes go; its folder exists, and nobody else writes there.
         bounds: Of size and time.
-        pinned: The caller knows the checksum, so that it may be gone on with in any case.
-        keep: Write ``PART.json`` beside it, with which another run can go on.
+        pinned: The caller knows the checksum, so that a partial file is always resumed.
+        keep: Write ``PART.json`` beside it, from which another run can resume.
         progress: Called now and then.
         stop: Ends it when set, from any thread.
 
@@ -133,7 +133,7 @@ class _Part:
 
     @property
     def usable(self) -> int:
-        """Bytes that the next attempt may go on from."""
+        """Bytes that the next attempt may resume from."""
         return self.size if self.validator or self._pinned else 0
 
     def open(self, version: dict[str, str], have: int) -> IO[bytes]:
@@ -180,7 +180,7 @@ class _Download:
         raise FetchError(self.request.shown, f"cannot be fetched ({reason})", remedy)
 
     def _attempt(self) -> dict[str, str]:
-        """Append what is missing, or write it anew → what names the file's version."""
+        """Append what is missing, or start over → the headers that identify the file's version."""
         have, validator = self.part.usable, self.part.validator
         with contextlib.closing(Exchange(self._request(have, validator), self.patience)) as exchange:
             answer = exchange.head()

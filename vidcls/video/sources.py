@@ -1,4 +1,4 @@
-"""What a person names on the command line → clips, one after the other, the same way for every command.
+"""What a user names on the command line → clips, one by one, the same way for every command.
 
 =====================  =============================================================================================
 ``a.mp4``, an address  one clip
@@ -50,7 +50,7 @@ class Source:
     """One clip to be read.
 
     Attributes:
-        path: What the clip is called in results: the path or address as the person gave it, or ``-``.
+        path: What the clip is called in results: the path or URL as the user gave it, or ``-``.
         clip: Where its bytes are: a path, or the bytes themselves; None when ``error`` is set or not fetched yet.
         error: Why there is nothing to read.
         columns: What else its manifest says of it.
@@ -90,13 +90,13 @@ def expand(
     path_column: str | None = None,
     strict: bool = False,
 ) -> Iterator[Source]:
-    """List the clips that a person named, lazily and in order; see the module's table.
+    """List the clips that a user named, lazily and in order; see the module's table.
 
     A path that exists is taken as it is, so that a clip may be called ``a[1].mp4`` or ``@b.mp4``. No clip is opened
-    here: one that leads nowhere is yielded all the same, with its ``error`` set where that is known.
+    here: one that does not exist is yielded too, with its ``error`` set where that is known.
 
     Args:
-        arguments: What the person gave.
+        arguments: Paths, URLs, patterns, lists, manifests or ``-``.
         recursive: Walk folders down to their leaves; otherwise take a folder's own files. Links to folders are not
             followed.
         root: Folder from which relative paths in lists and manifests count; by default the current one.
@@ -244,8 +244,8 @@ def _clip(name: str, place: str, columns: dict[str, Any] | None = None) -> Sourc
     if "\\" in place and os.sep == "/" and not os.path.lexists(place):
         place = place.replace("\\", "/")
         if not os.path.lexists(place):
-            remedy = "write its path as it is on this machine, with /"
-            error = InputError(name, "no such file; this is a path of Windows", remedy, kind="not_found")
+            remedy = "use its path on this machine, with /"
+            error = InputError(name, "no such file; this is a Windows path", remedy, kind="not_found")
             return Source(name, None, error, columns or {})
     return Source(name, place, None, columns or {})
 
@@ -330,7 +330,7 @@ def _standard_input() -> Iterator[bytes]:
 def _file_size() -> int:
     try:
         return os.fstat(sys.stdin.fileno()).st_size
-    except (OSError, ValueError, AttributeError):  # a stream that is no file of the system
+    except (OSError, ValueError, AttributeError):  # a stream without a descriptor
         return 0
 
 
@@ -343,7 +343,7 @@ def _is_text(start: bytes) -> bool:
 
 def _stdin_clip(blocks: Iterable[bytes]) -> Source:
     data = bytearray()
-    size = _file_size()  # known beforehand where it is a file
+    size = _file_size()  # known in advance for a regular file
     for block in blocks:
         data += block
         if max(size, len(data)) > MAX_STDIN_BYTES:

@@ -55,7 +55,7 @@ def _check_dense(listing: Listing, numbers: set[int]) -> None:
 
 
 def class_ids(listing: Listing, classes: Classes) -> list[tuple[int | None, ...]]:
-    """Return the ids of each clip's labels: by name, or the number itself; None for one that is no class."""
+    """Return the ids of each clip's labels: by name, or the number itself; None for an unknown label."""
     lookup = [_lookup(listing, names) for names in classes]
     return [
         tuple(index.get(label) for label, index in zip(sample.labels, lookup, strict=True))

@@ -40,7 +40,7 @@ def load_labels(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
     path = _FOLDER / f"{name}.txt"
     if name not in known_lists():
         path = Path(name)
-        # A bare word that is no file was meant as the name of a list.
+        # A bare word that is not a file was meant as the name of a list.
         if not path.exists() and path.name == name and not path.suffix:
             lists = ", ".join(known_lists())
             raise ConfigError(
