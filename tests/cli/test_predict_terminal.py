@@ -85,14 +85,21 @@ def test_the_default_says_what_it_is(place: Path) -> None:
         assert vidcls("predict", clip, *arguments).stderr == b""
 
 
-@pytest.mark.parametrize("first", ["good.mp4", "@list.txt", "-", "./"])
+@pytest.mark.parametrize("first", ["good.mp4", "@list.txt", "-", "./", "g*.mp4", "good"])
 def test_a_clip_in_place_of_a_command_is_classified(first: str, place: Path) -> None:
     (place / "list.txt").write_text("good.mp4\n")
+    (place / "good").write_bytes(EXAMPLE.read_bytes())
     stdin = EXAMPLE.read_bytes() if first == "-" else None
     done = vidcls(first, "-f", "jsonl", "-q", cwd=place, stdin=stdin)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows, done.stderr
     assert rows[0]["predictions"][0]["label"] == "pan left"
+
+
+def test_a_clip_that_is_not_there_is_no_unknown_command(place: Path) -> None:
+    done = vidcls("nowhere.mp4", cwd=place)
+    assert done.returncode == 1
+    assert b"nowhere.mp4: no such file" in done.stderr
 
 
 def test_a_word_that_is_neither_a_command_nor_a_clip(place: Path) -> None:

@@ -24,6 +24,7 @@ from vidcls.cli.synthesize import synthesize
 from vidcls.cli.train import train
 
 COMMANDS = (predict, score, merge, models, train, split, evaluate, synthesize, export, doctor)
+LIKE_A_SOURCE = frozenset("./\\*?[@:")  # in a path, a glob, a list or a URL, and in no command's name
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -37,7 +38,9 @@ class Commands(Group):
         if not args or args[0] in self.commands:
             return False
         first = args[0]
-        return first == "-" or first.startswith("@") or "://" in first or os.path.exists(first)
+        return first == "-" or (
+            first[:1] != "-" and (bool(LIKE_A_SOURCE & set(first)) or os.path.exists(first))
+        )
 
 
 class BenchCommands(Group):

@@ -148,7 +148,7 @@ class Comments:
 
 
 def _how(classifier: Classifier, prediction: Prediction) -> str:
-    """Say what ran the model, for how long, and what the views shared."""
+    """Describe what ran the model, for how long, and what the views shared."""
     engine = classifier.engine
     text = f"{engine.name} {engine.precision} on {engine.device}, {prediction.seconds:.2f} s"
     if prediction.units is None:

@@ -24,7 +24,7 @@ def complete_recipes(incomplete: str) -> list[str]:
 
 @dataclass(frozen=True)
 class DataOptions(o.LabeledOptions):
-    """What is learned from; keys of a recipe."""
+    """Training and validation data; keys of a recipe."""
 
     data: Annotated[
         str | None,
@@ -75,7 +75,7 @@ class DataOptions(o.LabeledOptions):
 
 @dataclass(frozen=True)
 class OptimizationOptions(Options):
-    """How it is learned; keys of a recipe."""
+    """Optimizer, schedule and initial weights; keys of a recipe."""
 
     epochs: Annotated[int | None, Option(min=1, help="Number of epochs.")] = None
     lr: Annotated[float | None, Option(help="Base learning rate.")] = None
@@ -201,7 +201,7 @@ class ProbeOptions(Options):
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """By which recipe, and how this run of it goes."""
+    """The recipe, and how this run of it goes."""
 
     config: Annotated[
         str | None,

@@ -87,7 +87,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def run_probe(name: str) -> None:
-    """Try one package in this process and print what it says of itself, as a line that begins with ``MARK``."""
+    """Import one package in this process and print what it reports, as a line that begins with ``MARK``."""
     try:
         answer = PROBES[name]()
     except Exception as error:  # whatever a broken package raises is the answer
@@ -113,7 +113,7 @@ def start(name: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for what `start` began; return what the package says of itself, or ``{"error": why not}``."""
+    """Wait for what `start` began; return what the package reports, or ``{"error": why not}``."""
     try:
         out, err = process.communicate(timeout=PROBE_TIMEOUT)
     except subprocess.TimeoutExpired:

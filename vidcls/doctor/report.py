@@ -96,7 +96,7 @@ class Report:
 
 
 def report(options: Iterable[str] = ()) -> Report:
-    """Look at packages, decoders, devices, registry, caches and environment variables; takes a few seconds.
+    """Check packages, decoders, devices, registry, caches and environment variables; takes a few seconds.
 
     Args:
         options: Names of the environment variables that the command line reads, so that a misspelled one is found.

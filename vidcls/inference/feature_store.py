@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Features:
-    """What is known of a clip's frames.
+    """Features of a clip's frames.
 
     Attributes:
         indices: (n,) int64 their numbers in the file, sorted, each once.
@@ -60,7 +60,7 @@ class Features:
 
 
 def clip_identity(clip: str | os.PathLike[str] | bytes, temporary: bool = False) -> dict[str, Any]:
-    """Say which clip it is: path, size in bytes and time of change in ns; or the checksum of what has no path.
+    """Return what identifies a clip: path, size in bytes and time of change in ns; or the checksum of what has no path.
 
     Args:
         clip: A file, or a clip's bytes.

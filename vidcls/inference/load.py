@@ -42,7 +42,7 @@ def load(
     offline: bool = False,
     reader: VideoReader | None = None,
 ) -> Classifier:
-    """Make a model ready.
+    """Load a model, ready to classify clips.
 
     Args:
         model: Name in the registry, or a checkpoint: path, URL, or ``hub:owner/name``. The registry's default if None.

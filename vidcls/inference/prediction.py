@@ -1,4 +1,4 @@
-"""What a model says of one clip."""
+"""What a model predicts for one clip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ScoredLabel(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """What a model says of one clip; ``row`` is the form in which it is written.
+    """What a model predicts for one clip; ``row`` is the form in which it is written.
 
     Attributes:
         row: The fields of one result; see ``vidcls.output``.

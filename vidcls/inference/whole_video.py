@@ -49,7 +49,7 @@ MAX_FRAMES = 2_000_000  # of one clip: 22 hours at 25 frames/s, whose features t
 
 
 class WholeVideo:
-    """Scores clips by the features of their frames.
+    """Classifies clips by the features of their frames.
 
     Args:
         classifier: The model made ready.
@@ -96,7 +96,7 @@ class WholeVideo:
             self._store = FeatureStore(features, feature_settings(classifier, weights))
 
     def predict(self, path: str | os.PathLike[str] | bytes, top_k: int = 5) -> Prediction:
-        """Say what is in one clip; see `Classifier.predict`.
+        """Classify one clip; see `Classifier.predict`.
 
         Raises:
             VideoError: The clip cannot be read.
@@ -109,7 +109,7 @@ class WholeVideo:
     def predict_many(
         self, clips: Iterable[Source | str | os.PathLike[str]], top_k: int = 5
     ) -> Iterator[Prediction]:
-        """Say what is in each clip, in order; a clip that cannot be read gets a prediction with ``error`` set."""
+        """Classify clips, in order; one that cannot be read gets a prediction with ``error`` set."""
         for clip in clips:
             source = clip if isinstance(clip, Source) else Source(str(clip), os.fspath(clip))
             try:
@@ -288,7 +288,7 @@ class WholeVideo:
 
 
 def feature_settings(classifier: Classifier, weights: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Say all but the clip that features depend on: weights, way from frame to pixels, and what runs the model.
+    """Return all but the clip that features depend on: weights, preprocessing, and what runs the model.
 
     Raises:
         WeightsError: The weights cannot be read.
