@@ -70,6 +70,17 @@ def _frames(state: State, old: Any, new: Any) -> State:
     return {**state, name: resize_positions(state[name], prefix, before.grid, after.grid, "timm")}
 
 
+def _timm(state: State, old: Any, new: Any) -> State:
+    """The position table of a ViT of timm, as timm's own loader resizes it; its other models take any size."""
+    name, patches = "backbone.pos_embed", state.get("backbone.patch_embed.proj.weight")
+    if name not in state or state[name].ndim != 3 or patches is None:
+        return state
+    height, width = patches.shape[-2:]
+    before, after = ((h // height, w // width) for h, w in (pair(old.image_size), pair(new.image_size)))
+    prefix = state[name].shape[1] - before[0] * before[1]
+    return {**state, name: resize_positions(state[name], prefix, before, after, "timm")}
+
+
 def _vit_of(config: Any) -> ViTConfig | None:
     """The image ViT inside ``vit-frames`` or a VTN; None for another backbone."""
     if isinstance(config, ViTConfig):
@@ -104,6 +115,7 @@ def _videoprism(state: State, old: Any, new: Any) -> State:
 
 RULES: dict[str, Callable[[State, Any, Any], State]] = {
     "timesformer-": _timesformer,
+    "timm-frames": _timm,
     "vit-frames": _frames,
     "t2t-frames": _t2t,
     "vtn": _frames,

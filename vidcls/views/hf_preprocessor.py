@@ -100,6 +100,8 @@ def assumed_preprocessor(config: dict[str, Any]) -> dict[str, Any]:
             "crop_size": crop,
             "do_normalize": False,
         }
+    if family == "videoprism":
+        return {"image_processor_type": "VideoPrismVideoProcessor", "size": crop}
     if family == "videomae":
         is_timesformer = config.get("model_type") == "timesformer"
         mean, std = ((0.45,) * 3, (0.225,) * 3) if is_timesformer else (_IMAGENET_MEAN, _IMAGENET_STD)
