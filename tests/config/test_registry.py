@@ -10,6 +10,7 @@ import yaml
 import vidcls.config.yaml as vidcls_yaml
 from vidcls.config import InputSpec, load_registry, read_yaml, registry_paths
 from vidcls.errors import ConfigError, UsageError
+from vidcls.models import config_keys
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,8 @@ def write(path: Path, text: str) -> Path:
 
 def test_the_registry_that_ships_is_valid() -> None:
     registry = load_registry()
+    for spec in registry.values():
+        assert spec.config.keys() <= config_keys(spec.architecture), spec.name
     assert len(registry) >= 12
     assert registry["vivit-l-16x2-fe-k600"].config["temporal_depth"] == 24
     assert registry["vivit-l-16x2-fe-k600"].config["num_classes"] == 600

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vidcls.config.specs import MAX_SHOWN, ModelSpec, problems
+from vidcls.config.specs import MAX_SHOWN, SHIPPED, ModelSpec, problems
 from vidcls.config.yaml import read_yaml
 from vidcls.errors import ConfigError, UsageError, nearest
 from vidcls.paths import user_config_dir
@@ -110,12 +110,17 @@ def load_registry(extra: str | os.PathLike[str] | None = None) -> Registry:
     raw: dict[str, dict[str, Any]] = {}
     default: str | None = None
     found = _Problems()
+    shipped: dict[str, dict[str, Any]] = {}
     for path in registry_paths(extra):
         default = _add_file(path, raw, found) or default
+        shipped = shipped or dict(raw)  # the first file
     specs: dict[str, ModelSpec] = {}
     for name, entry in raw.items():
         try:
-            specs[name] = ModelSpec(name=name, **{str(k): v for k, v in entry.items() if k != "name"})
+            fields = {**{str(key): value for key, value in entry.items()}, "name": name}
+            specs[name] = ModelSpec.model_validate(
+                fields, context=SHIPPED if entry is shipped.get(name) else None
+            )
         except ValidationError as error:
             found.add(*problems(error, ModelSpec, f"models.{name}."))
     if default is not None and default not in raw:

@@ -5,25 +5,12 @@ To add a backbone: one file with its modules, one beside it with its configurati
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import ConfigError
-from vidcls.models import (
-    t2t_config,
-    timesformer_config,
-    timm_frames_config,
-    videomae_config,
-    videoprism_config,
-    visual_transformer_config,
-    vit_config,
-    vivit_config,
-    vjepa2_config,
-    vtn_config,
-)
 from vidcls.models.limits import check_numbers, check_sizes
 
 if TYPE_CHECKING:
@@ -31,38 +18,44 @@ if TYPE_CHECKING:
 
 __all__ = ["ARCHITECTURES", "CONFIGS", "build", "config_keys"]
 
-# name → (its config dataclass, where its module is, which takes that config as its one argument)
-TABLE: dict[str, tuple[type[Any], str]] = {
-    "vivit-st": (vivit_config.SpaceTimeConfig, "vivit.SpaceTimeViViT"),
-    "vivit-fe": (vivit_config.FactorizedEncoderConfig, "vivit.FactorizedEncoderViViT"),
-    "vivit-fsa": (vivit_config.FactorizedSelfConfig, "vivit.FactorizedSelfViViT"),
-    "vivit-fdp": (vivit_config.FactorizedDotConfig, "vivit.FactorizedDotViViT"),
-    "timesformer-divided": (timesformer_config.TimeSformerConfig, "timesformer.DividedTimeSformer"),
-    "timesformer-joint": (timesformer_config.TimeSformerConfig, "timesformer.JointTimeSformer"),
-    "timesformer-space": (timesformer_config.TimeSformerConfig, "timesformer.SpaceTimeSformer"),
-    "timesformer-local-global": (timesformer_config.TimeSformerConfig, "timesformer.LocalGlobalTimeSformer"),
-    "timesformer-axial": (timesformer_config.TimeSformerConfig, "timesformer.AxialTimeSformer"),
-    "videomae": (videomae_config.VideoMAEConfig, "videomae.VideoMAE"),
-    "vjepa2": (vjepa2_config.VJEPA2Config, "vjepa2.VJEPA2"),
-    "videoprism": (videoprism_config.VideoPrismConfig, "videoprism.VideoPrism"),
-    "vtn": (vtn_config.VTNConfig, "vtn.VTN"),
-    "vit-frames": (vit_config.ViTFramesConfig, "vit.ViTFrames"),
-    "t2t-frames": (t2t_config.T2TConfig, "t2t.T2TFrames"),
-    "timm-frames": (timm_frames_config.TimmFramesConfig, "timm_frames.TimmFrames"),
-    "vt-frames": (visual_transformer_config.VTConfig, "visual_transformer.VTFrames"),
+# name → (where its config dataclass is, where its module is, which takes that config as its one argument)
+TABLE: dict[str, tuple[str, str]] = {
+    "vivit-st": ("vivit_config.SpaceTimeConfig", "vivit.SpaceTimeViViT"),
+    "vivit-fe": ("vivit_config.FactorizedEncoderConfig", "vivit.FactorizedEncoderViViT"),
+    "vivit-fsa": ("vivit_config.FactorizedSelfConfig", "vivit.FactorizedSelfViViT"),
+    "vivit-fdp": ("vivit_config.FactorizedDotConfig", "vivit.FactorizedDotViViT"),
+    "timesformer-divided": ("timesformer_config.TimeSformerConfig", "timesformer.DividedTimeSformer"),
+    "timesformer-joint": ("timesformer_config.TimeSformerConfig", "timesformer.JointTimeSformer"),
+    "timesformer-space": ("timesformer_config.TimeSformerConfig", "timesformer.SpaceTimeSformer"),
+    "timesformer-local-global": (
+        "timesformer_config.TimeSformerConfig",
+        "timesformer.LocalGlobalTimeSformer",
+    ),
+    "timesformer-axial": ("timesformer_config.TimeSformerConfig", "timesformer.AxialTimeSformer"),
+    "videomae": ("videomae_config.VideoMAEConfig", "videomae.VideoMAE"),
+    "vjepa2": ("vjepa2_config.VJEPA2Config", "vjepa2.VJEPA2"),
+    "videoprism": ("videoprism_config.VideoPrismConfig", "videoprism.VideoPrism"),
+    "vtn": ("vtn_config.VTNConfig", "vtn.VTN"),
+    "vit-frames": ("vit_config.ViTFramesConfig", "vit.ViTFrames"),
+    "t2t-frames": ("t2t_config.T2TConfig", "t2t.T2TFrames"),
+    "timm-frames": ("timm_frames_config.TimmFramesConfig", "timm_frames.TimmFrames"),
+    "vt-frames": ("visual_transformer_config.VTConfig", "visual_transformer.VTFrames"),
 }
 
-CONFIGS: dict[str, type[Any]] = {name: config for name, (config, _) in TABLE.items()}
-"""Architecture → its config dataclass."""
+
+def _import(where: str) -> Any:
+    module, _, name = where.partition(".")
+    return getattr(import_module(f"{__name__}.{module}"), name)
 
 
-class _Architectures(Mapping[str, "tuple[type[Any], type[nn.Module]]"]):
-    """The table with the modules' classes in it; looking one up imports torch."""
+class _Lazy(Mapping[str, Any]):
+    """The architectures' names, with what is imported when it is looked up."""
 
-    def __getitem__(self, name: str) -> tuple[type[Any], type[nn.Module]]:
-        config, where = TABLE[name]
-        module, _, class_name = where.partition(".")
-        return config, getattr(import_module(f"{__name__}.{module}"), class_name)
+    def __init__(self, load: Callable[[str, str], Any]) -> None:
+        self._load = load
+
+    def __getitem__(self, name: str) -> Any:
+        return self._load(*TABLE[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(TABLE)
@@ -71,11 +64,16 @@ class _Architectures(Mapping[str, "tuple[type[Any], type[nn.Module]]"]):
         return len(TABLE)
 
     def __contains__(self, name: object) -> bool:
-        return name in TABLE
+        return isinstance(name, str) and name in TABLE
 
 
-ARCHITECTURES: Mapping[str, tuple[type[Any], type[nn.Module]]] = _Architectures()
-"""Architecture → (its config dataclass, its module's class)."""
+CONFIGS: Mapping[str, type[Any]] = _Lazy(lambda config, module: _import(config))
+"""Architecture → its config dataclass; imports no torch."""
+
+ARCHITECTURES: Mapping[str, tuple[type[Any], type[nn.Module]]] = _Lazy(
+    lambda config, module: (_import(config), _import(module))
+)
+"""Architecture → (its config dataclass, its module's class); looking one up imports torch."""
 
 
 def config_keys(architecture: str) -> frozenset[str]:
@@ -118,5 +116,7 @@ def _on_meta() -> bool:
 
 
 def _nearest(word: str, known: list[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
