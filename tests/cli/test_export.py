@@ -131,6 +131,10 @@ def test_what_the_file_leaves_open_can_be_said(tmp_path: Path) -> None:
             "does not exist in safetensors; it has fp32, bf16, fp16",
         ),
         (["source", "out", "--calibrate", "clips"], 2, "goes with int8"),
+        (["source", "out", "--truth", "truth.csv"], 2, "--calibrate"),
+        (["source", "out", "--fps", "25"], 2, "is not kept in a model"),
+        (["source", "out", "--random-weights"], 2, "marks every result"),
+        (["source", "out", "--average", "mean"], 2, "logits"),
     ],
 )
 def test_bad_calls(

@@ -85,6 +85,9 @@ class CalibrationOptions(Options):
     limit: Annotated[int, Option(min=1, max=10000, rich_help_panel=INT8, help="Clips to use at most.")] = 32
 
 
+VIEW = ("num_views", "num_crops", "num_frames", "stride", "average")
+
+
 def export(
     model: o.ModelOptions,
     views: o.ViewOptions,
@@ -125,13 +128,14 @@ def export(
     from vidcls.video.sources import expand
     from vidcls.zoo.find import CheckpointKeywords, find_model
 
+    _refuse(model, views, calibration)
     request = ExportRequest(
         format,
         precision,
         output,
         overwrite,
         model.labels,
-        {name: getattr(views, name) for name in ("num_views", "num_crops", "num_frames", "stride")},
+        {name: getattr(views, name) for name in VIEW},
         pixels,
     )
     request.check()
@@ -158,6 +162,22 @@ def export(
 _SHOWN = (
     "model architecture source source_format format precision classes labels path bytes error seconds parameters"
 ).split()
+
+
+def _refuse(model: o.ModelOptions, views: o.ViewOptions, calibration: CalibrationOptions) -> None:
+    """Refuse options that an exported model cannot keep.
+
+    Raises:
+        UsageError: One was given.
+    """
+    if model.random_weights:
+        raise UsageError(
+            "random_weights", "marks every result, which an exported model cannot", "pass weights=PATH"
+        )
+    if views.fps != "auto":
+        raise UsageError("fps", "is not kept in a model", "pass it to the command that reads clips")
+    if calibration.truth is not None and not calibration.calibrate:
+        raise UsageError("truth", "is for clips that int8 is calibrated on", "pass calibrate=CLIPS")
 
 
 def _summary(report: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ class ExportRequest:
     output: Path | None = None
     overwrite: bool = False
     labels: str | None = None
-    view: dict[str, int | None] = field(default_factory=dict)
+    view: dict[str, Any] = field(default_factory=dict)
     pixels: bool = False
 
     def check(self) -> None:
