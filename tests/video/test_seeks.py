@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip, number_frame, read_numbers
+from vidcls.video import index as decode_index
 from vidcls.video.decoders import DecodeError, choose, decoder_class
 from vidcls.video.index import build_index
 from vidcls.video.packets import _recovers_at_once
@@ -216,3 +218,63 @@ def test_a3_palettes(tmp_path):
         index = build_index(str(path))
         assert index.keyframes.tolist() == [0]
         assert read_numbers(picture for _, picture in PyAVDecoder(index).read([38])) == [38]
+
+
+@pytest.mark.parametrize(
+    "name", ["mpeg4-b-frames.mp4", "mpeg4-b-frames.mkv", "wmv2.wmv", "mpeg2video-b-frames.mpg"]
+)
+def test_a3_the_order_is_seen_by_decoding_where_timestamps_do_not_tell_it(tmp_path, monkeypatch, name):
+    """Once, and not for files too large for that."""
+    codec, suffix = name.split(".")
+    path = str(make_clip(tmp_path / f"clip.{suffix}", FRAMES, **{"gop": 6, **CODECS[codec]}))
+    seen = []
+    by_decoding = decode_index._by_decoding
+    monkeypatch.setattr(decode_index, "_by_decoding", lambda *a: seen.append(a) or by_decoding(*a))
+    index = build_index(path)
+    assert len(seen) == (codec != "wmv2")
+    assert index.num_frames == FRAMES
+    assert read_numbers(picture for _, picture in PyAVDecoder(index).read([3, 4, 20])) == [3, 4, 20]
+    monkeypatch.setattr(decode_index, "DECODE_BUDGET", 0)
+    assert build_index(path).num_frames == FRAMES
+    assert len(seen) == (codec != "wmv2")
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".ts"])
+@pytest.mark.parametrize("share", [0.6, 0.83])
+def test_a3_files_cut_in_a_packet_hold_what_decodes(tmp_path, suffix, share):
+    """As many frames as FFmpeg decodes, each to be had alone."""
+    path = make_clip(tmp_path / f"cut{suffix}", 40, bframes=2, options=FAST)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    expected = by_ffmpeg(path)
+    index = build_index(str(path))
+    got = dict(PyAVDecoder(index).read(range(index.num_frames)))
+    assert read_numbers(got.values()) == read_numbers(expected)
+    for number in (0, 7, index.num_frames - 1):
+        ((_, picture),) = PyAVDecoder(index).read([number])
+        np.testing.assert_array_equal(picture, got[number])
+
+
+def by_ffmpeg(path):
+    """All frames that FFmpeg decodes, damaged packets or not."""
+    frames = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "SLICE"
+        for packet in container.demux(stream):
+            with contextlib.suppress(av.FFmpegError):
+                frames += packet.decode()
+    return [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+def test_a3_streams_that_begin_in_a_group(tmp_path):
+    """A recording that starts anywhere: what cannot be decoded is left out, and said so."""
+    path = make_clip(tmp_path / "head.ts", 40, bframes=2, gop=12, options=FAST)
+    data = path.read_bytes()
+    path.write_bytes(data[len(data) // 188 // 6 * 188 :])
+    with av.open(str(path)) as container:
+        expected = read_numbers(frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
+    index = build_index(str(path))
+    assert expected[-1] == 39
+    assert index.num_frames == len(expected)
+    assert read_numbers(dict(PyAVDecoder(index).read(range(index.num_frames))).values()) == expected
+    assert any("at the start cannot be decoded" in text for text in index.warnings)

@@ -60,6 +60,7 @@ class Index:
         open_gop: Some frames shown before a key frame are decoded after it.
         false_keys: Some frames that the file calls key frames do not stand alone.
         resized: Frames may change their size on the way.
+        corrupt: Some packets are known to be damaged or cut off.
         plain: The file's first bytes leave no doubt which container it is.
         height, width: Pixels, as stored.
     """
@@ -79,6 +80,7 @@ class Index:
     open_gop: bool
     false_keys: bool
     resized: bool
+    corrupt: bool
     plain: bool
     height: int
     width: int
@@ -178,7 +180,7 @@ def _order(path: str, container: Any, stream: Any, packets: Packets) -> _Order:
         return _by_timestamps(shown, pts, packets.first)
     found = None
     cheap = len(shown) * packets.first.width * packets.first.height <= DECODE_BUDGET
-    if cheap and (name != "avi" or short):
+    if cheap and (name != "avi" or short or packets.corrupt):
         found = _by_decoding(path, stream.index, shown)
     found = found or _by_parts(shown, pts, dts, timed and not missing)
     found.guessed, found.sound = not timed, sound
@@ -240,6 +242,7 @@ def _make_index(path: str, container: Any, stream: Any, packets: Packets, order:
         open_gop=place is not None and _has_leading_pictures(place, packets.starts),
         false_keys=packets.false_keys,
         resized=packets.parameter_sets > 1,
+        corrupt=packets.corrupt,
         plain=safe_for_decord(path, read_head(path)),
         height=first.height,
         width=first.width,

@@ -262,4 +262,5 @@ def _set_threads(stream: Any, index: Index) -> None:
     # Each thread holds whole frames: few for large ones, so that memory stays bounded.
     count = min(4, os.cpu_count() or 1)
     stream.codec_context.thread_count = count if index.width * index.height <= _LARGE_AREA else min(count, 2)
-    stream.codec_context.thread_type = "AUTO"
+    # Where frames are decoded side by side, those beside a damaged one are lost with it.
+    stream.codec_context.thread_type = "SLICE" if index.corrupt else "AUTO"
