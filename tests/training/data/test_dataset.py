@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -194,6 +194,23 @@ def test_segments_are_drawn_one_frame_each() -> None:
     assert (indices >= edges[:-1]).all()
     assert (indices <= edges[1:]).all()
     assert all(set(indices[:, j]) == set(range(edges[j], edges[j + 1] + 1)) for j in range(8))
+
+
+@pytest.mark.parametrize("sampling", get_args(InputSpec.model_fields["sampling"].annotation))
+@pytest.mark.parametrize("length", [1, 3, 40, 300])
+def test_every_rule_has_its_random_form(sampling: Any, length: int) -> None:
+    spec = InputSpec(num_frames=8, stride=4, sampling=sampling)
+    drawn = {tuple(random_clip(spec, np.random.default_rng(i), num_frames=length, fps=25)) for i in range(20)}
+    assert all(len(clip) == 8 and min(clip) >= 0 and max(clip) < length for clip in drawn)
+    assert length < 300 or len(drawn) > 5
+
+
+def test_a_window_is_spread_as_videomae_does() -> None:
+    spec = InputSpec(num_frames=16, stride=4, sampling="videomae")
+    clip = random_clip(spec, np.random.default_rng(0), num_frames=300, fps=30)
+    assert (clip - clip[0]).tolist() == [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]
+    short = random_clip(spec, np.random.default_rng(0), num_frames=40, fps=30)
+    assert short.tolist() == [0, 4, 8, 13, 17, 22, 26, 31, 35, 39, 39, 39, 39, 39, 39, 39]
 
 
 def test_uniform_clips_cover_the_file() -> None:

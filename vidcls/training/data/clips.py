@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vidcls.config import InputSpec
 from vidcls.views.resize import Frame, check_kernel, resize_frame, resized_size
-from vidcls.views.sampling import Indices, plan_clips
+from vidcls.views.sampling import Indices, Rule, plan_clips
 
 Generator = np.random.Generator
 
@@ -59,7 +59,9 @@ def random_clip(
     ``timesformer``, ``vtn``: the start is drawn from the room that a clip of ``num_frames·stride / fps`` seconds
         leaves (SlowFast's ``get_start_end_idx`` with clip index −1).
     ``segments``: one frame of each of ``num_frames`` equal segments is drawn (TimeSformer's ``ssv2.py``).
-    ``uniform``: like ``segments``, with the segments of `vidcls.views.sampling`.
+    ``uniform``, ``videomae-sparse``: like ``segments``, with the segments of `vidcls.views.sampling`.
+    ``videomae``, ``vjepa2``: the start of a window of ``num_frames·stride`` frames is drawn; in a shorter file the
+        window is the whole of it, and the last frame stays (both authors' data sets).
 
     Args:
         spec: What the model takes; ``num_views`` does not matter.
@@ -89,7 +91,22 @@ def random_clip(
         moments = edges[:-1] + rng.random(spec.num_frames) * (edges[1:] - edges[:-1])
         return np.minimum(moments.astype(np.int64), length - 1)[None], ""
 
-    rules = {"vivit": vivit, "timesformer": seconds, "vtn": seconds, "segments": segments, "uniform": uniform}
+    def window(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
+        size = spec.num_frames * spec.stride
+        span = min(size, length)
+        count = spec.num_frames if length > size else max(span // spec.stride, 1)
+        clip = np.full(spec.num_frames, float(span))
+        clip[:count] = np.linspace(0, span, count)
+        start = int(rng.integers(length - size)) if length > size else 0
+        return (start + np.minimum(clip, span - 1).astype(np.int64))[None], ""
+
+    rules: dict[str, Rule] = {
+        "vivit": vivit,
+        **dict.fromkeys(("timesformer", "vtn"), seconds),
+        "segments": segments,
+        **dict.fromkeys(("uniform", "videomae-sparse"), uniform),
+        **dict.fromkeys(("videomae", "vjepa2"), window),
+    }
     plan = plan_clips(spec, num_frames=num_frames, fps=fps, timestamps=timestamps, rules=rules)
     indices: Indices = plan.indices[0]
     return indices
