@@ -22,6 +22,7 @@ from vidcls.checkpoints import load_checkpoint, read_checkpoint
 from vidcls.errors import DeviceError, OutputError, UsageError
 from vidcls.training import checkpointing
 from vidcls.training.logs import read_metrics
+from vidcls.training.prepare import Prepared
 from vidcls.training.recipe_file import plan_run, recipe_text
 from vidcls.training.runtime import TrainingError
 from vidcls.training.trainer import Trainer, train
@@ -81,6 +82,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from vidcls.training.prepare import Prepared
 from vidcls.training.recipe_file import plan_run
 from vidcls.training.trainer import train
 out = Path(sys.argv[2])
@@ -290,6 +292,19 @@ def test_a_balanced_run_can_be_resumed(recipe: Any, tmp_path: Path) -> None:
         .ne(load_file(tmp_path / "whole" / checkpointing.BEST)["head.bias"])
         .any()
     )
+
+
+@pytest.mark.parametrize("given", [{}, {"directions_matter": False}])
+def test_clips_of_directions_are_not_mirrored_unasked(
+    recipe: Any, given: dict[str, bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The classes are called down, left and right."""
+    plan = recipe()
+    plan = plan.model_copy(update={"augment": type(plan.augment).model_validate(given)})
+    prepared = Prepared(plan, "cpu")
+    assert prepared.recipe.augment.directions_matter is not bool(given)
+    assert prepared.loader.dataset.augment.directions_matter is not bool(given)  # type: ignore[attr-defined]
+    assert ("clips are not mirrored" in capsys.readouterr().err) is not bool(given)
 
 
 def test_several_heads_share_one_layer(recipe: Any, folder: Path, tmp_path: Path) -> None:

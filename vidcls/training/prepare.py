@@ -11,6 +11,7 @@ from vidcls.engines.torch import cpu_has_bf16
 from vidcls.errors import ConfigError
 from vidcls.training import logs, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
+from vidcls.training.data.augment import directional
 from vidcls.training.data.sets import load_data, make_loaders
 from vidcls.training.losses import balanced_weights
 from vidcls.training.recipe import Recipe
@@ -46,6 +47,7 @@ class Prepared:
         self.spec = setup.find_model(recipe, load_registry(recipe.registry))
         self.data = load_data(recipe, self.spec)
         self.message(*self.data.notes)
+        recipe = self._without_wrong_flips()
         if accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
             self.message("this CPU has no bfloat16 arithmetic: fp32 is many times as fast here")
         self.class_weights = self._class_weights()
@@ -57,6 +59,19 @@ class Prepared:
             rank=self.rank,
             world_size=accelerator.num_processes,
         )
+
+    def _without_wrong_flips(self) -> Recipe:
+        """Switch flips off where class names speak of directions and the recipe does not decide it."""
+        augment = self.recipe.augment
+        found = directional(self.data.labels)
+        if found and augment.flip > 0 and "directions_matter" not in augment.model_fields_set:
+            self.message(
+                f"classes speak of directions ({', '.join(map(repr, found[:3]))}): clips are not mirrored; "
+                "to mirror them all the same, set augment.directions_matter to false"
+            )
+            changed = augment.model_copy(update={"directions_matter": True})
+            self.recipe = self.recipe.model_copy(update={"augment": changed})
+        return self.recipe
 
     def _class_weights(self) -> list[Tensor] | None:
         """Weights of the classes in the loss, or None."""

@@ -155,7 +155,8 @@ class Augment(Spec):
         short_side: Range in pixels of the short side, in the place of the resize (SlowFast).
         inverse_short_side: Draw the short side's inverse evenly, as the Something-Something recipes do.
         flip: Probability of a horizontal flip.
-        directions_matter: Left and right carry meaning: never flip, whatever ``flip`` says.
+        directions_matter: Left and right carry meaning: never flip, whatever ``flip`` says. Where it is not given,
+            class names that speak of left, right or a sense of rotation switch flips off.
         color: Color jitter.
         randaugment: RandAugment.
     """

@@ -191,3 +191,17 @@ def test_mixup_has_one_share_for_a_batch() -> None:
     shares = [a.mixup_share(0.3, rng(seed)) for seed in range(500)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
     assert np.var(shares) == pytest.approx(1 / (4 * 1.6), rel=0.15)  # of Beta(0.3, 0.3)
+
+
+def test_labels_of_directions_are_noticed() -> None:
+    labels = [
+        "pan left",
+        "RIGHT turn",
+        "roll counter-clockwise",
+        "anticlockwise",
+        "turn_leftward",
+        "bright",
+        "leftover",
+    ]
+    assert a.directional(labels) == labels[:5]
+    assert a.directional(["swim", "copyright", "uprightness"]) == []

@@ -7,7 +7,8 @@ process makes it. Pictures are uint8 tensors (t, 3, h, w) until they are normali
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,16 @@ OPERATIONS = (
 
 CUTOUT = 40
 """Half the side in pixels of the square that cutout blackens at magnitude 10."""
+
+
+_DIRECTION = re.compile(
+    r"(?<![a-z])(?:left|right|(?:counter|anti)?[-_ ]?clockwise)(?:wards?)?(?![a-z])", re.I
+)
+
+
+def directional(labels: Sequence[str]) -> list[str]:
+    """The labels that speak of left, right or a sense of rotation: a mirrored clip of theirs is wrongly labeled."""
+    return [label for label in labels if _DIRECTION.search(label)]
 
 
 def transforms() -> Any:
