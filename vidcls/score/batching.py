@@ -16,10 +16,10 @@ from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
 from vidcls.inference.clip import Clip
 from vidcls.inference.shared_units import cut_clip, score_pixels
+from vidcls.score.scorer import TICK
 from vidcls.video.sources import Source
 from vidcls.views.transform import pixel_scale_shift
 
-TICK = 0.25  # seconds between looks at the clock and at Ctrl-C
 MAX_GPU_BATCH = 256  # views
 MAX_READY = 128  # clips that wait for the model: two of the largest batches of four views each
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from vidcls.errors import DeviceError, UsageError
 from vidcls.score.device_process import serve
 from vidcls.score.rows import Result
+from vidcls.score.scorer import TICK
 from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
 
 if TYPE_CHECKING:
     from vidcls.score.scorer import Scorer
 
-TICK = 0.25  # seconds between looks at Ctrl-C
 IN_HAND = 64  # clips that a process has at most, so that it never waits for us
 RESTARTS = 3  # deaths in a row, without a result between them, after which a device is given up
 SILENT_SECONDS = 60.0  # without a heartbeat, after which a process is taken for stopped

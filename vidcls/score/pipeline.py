@@ -7,7 +7,6 @@ model's waiting is measured, and decoders are added while it waits, up to a boun
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -19,8 +18,9 @@ from vidcls.engines import Floats
 from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.shared_units import VIEW_BATCH
-from vidcls.score.batching import TICK, Batcher, Ready, Stats, Work, prepare
+from vidcls.score.batching import Batcher, Ready, Stats, Work, prepare
 from vidcls.score.rows import Result, finish
+from vidcls.score.scorer import TICK, Arrived, arriving, left_in
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
@@ -106,10 +106,10 @@ class Pipeline:
         flow = _Flow(self, items)
         try:
             flow.start()
-            yield from flow.results()
+            yield from arriving(flow.done)
         finally:
             flow.stop()
-            self._leftovers = flow.leftovers()
+            self._leftovers = left_in(flow.done)
 
     def leftovers(self) -> list[Result]:
         """Return what was scored but not handed out when ``run`` was closed."""
@@ -125,7 +125,7 @@ class _Flow:
         self._items = items
         self._todo: queue.Queue[Source | None] = queue.Queue(maxsize=2 * pipeline._max_readers)
         self._ready = Ready(pipeline._max_bytes)
-        self._done: queue.Queue[Result | BaseException | None] = queue.Queue(maxsize=4096)
+        self.done: Arrived = queue.Queue(maxsize=4096)
         self._stop = threading.Event()
         self._retire = threading.Semaphore(0)
         self._lock = threading.Lock()
@@ -140,19 +140,6 @@ class _Flow:
             self._others.append(thread)
             thread.start()
 
-    def results(self) -> Iterator[Result | None]:
-        while True:
-            try:
-                result = self._done.get(timeout=TICK)
-            except queue.Empty:
-                yield None
-                continue
-            if result is None:
-                return
-            if isinstance(result, BaseException):
-                raise result
-            yield result
-
     def stop(self) -> None:
         self._stop.set()
         with self._lock:
@@ -165,15 +152,6 @@ class _Flow:
             # The feeder may wait for a line of standard input that never comes; the model's batch has an end.
             thread.join(TICK if thread.name == FEEDER else None)
 
-    def leftovers(self) -> list[Result]:
-        found = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                result = self._done.get_nowait()
-                if isinstance(result, Result):
-                    found.append(result)
-        return found
-
     def _guarded(self, target: Callable[[], None]) -> None:
         try:
             target()
@@ -184,7 +162,7 @@ class _Flow:
     def _finish(self, result: Result | BaseException | None) -> None:
         while not self._stop.is_set():
             try:
-                self._done.put(result, timeout=TICK)
+                self.done.put(result, timeout=TICK)
                 return
             except queue.Full:
                 continue

@@ -23,10 +23,10 @@ import numpy as np
 
 from vidcls.errors import DependencyError, DeviceError, UsageError, VidclsError
 from vidcls.score.rows import Result
+from vidcls.score.scorer import Arrived, arriving, left_in
 from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
 
-TICK = 0.25  # seconds between looks at Ctrl-C
 BLOCK = 64  # clips that an actor gets at once: what one that dies may lose, and what comes back together
 PORTION = 100_000  # clips that are handed to Ray at once, so that memory here does not grow with the inputs
 
@@ -158,28 +158,19 @@ class RayRunner:
         Raises:
             VidclsError: The model or the cluster is not well.
         """
-        arrived: queue.Queue[Result | BaseException | None] = queue.Queue()
+        arrived: Arrived = queue.Queue()
         stop = threading.Event()
         thread = threading.Thread(
             target=self._work, args=(items, arrived, stop), name="vidcls-ray", daemon=True
         )
         thread.start()
         try:
-            while True:
-                try:
-                    result = arrived.get(timeout=TICK)
-                except queue.Empty:
-                    yield None
-                    continue
-                if result is None:
-                    return
-                if isinstance(result, BaseException):
-                    raise result
-                self._clips += 1
+            for result in arriving(arrived):
+                self._clips += result is not None
                 yield result
         finally:
             stop.set()
-            self._left = _drain(arrived)
+            self._left = left_in(arrived)
 
     def _work(self, items: Iterable[Source], arrived: queue.Queue[Any], stop: threading.Event) -> None:
         try:
@@ -298,16 +289,6 @@ def _describe(setup: Setup) -> bytes:
             return pickle.dumps((pipeline.settings(), pipeline.labels()))
     except VidclsError as error:
         return pickle.dumps(error)
-
-
-def _drain(arrived: queue.Queue[Any]) -> list[Result]:
-    found = []
-    with contextlib.suppress(queue.Empty):
-        while True:
-            result = arrived.get_nowait()
-            if isinstance(result, Result):
-                found.append(result)
-    return found
 
 
 def _import_ray() -> Any:
