@@ -238,7 +238,10 @@ def signals(folder: Path, runs: int, chance: random.Random) -> Counter[str]:
         process = start(out, calm.listed)
         wait_for_work(process)
         sent = wait_or(process, chance.uniform(0, calm.seconds[form]), number)
-        code = one_line(process, (0, 130))
+        # Python itself, when it is ending, no longer listens: the run is complete then.
+        code = one_line(process, (0, 130, -number))
+        if code == -number:
+            check_complete(out, calm.rows[form])
         count[f"{signal.Signals(number).name if sent else 'faster'}, {form}: exit code {code}"] += 1
         if out.exists():
             read_rows(out)
