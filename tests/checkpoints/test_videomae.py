@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
 from vidcls.models.videomae import sinusoid_table
+
+transformers = pytest.importorskip("transformers", minversion="5.24", reason="the reference")
 
 SMALL: dict[str, Any] = {
     "image_size": 24,
@@ -34,7 +35,11 @@ SMALL: dict[str, Any] = {
 def reference(**changes: Any) -> Any:
     """A model of transformers, in float64, no parameter of which is at a value that would hide anything."""
     torch.manual_seed(0)
-    model = VideoMAEForVideoClassification(VideoMAEConfig(**{**SMALL, **changes})).eval().double()
+    model = (
+        transformers.VideoMAEForVideoClassification(transformers.VideoMAEConfig(**{**SMALL, **changes}))
+        .eval()
+        .double()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -165,7 +170,9 @@ def test_what_is_wrong_with_a_folder(tmp_path: Path, change: Any, problem: str) 
 
 
 def test_a_pretrained_folder_is_told_from_a_classifier(tmp_path: Path) -> None:
-    VideoMAEForPreTraining(VideoMAEConfig(**SMALL, decoder_hidden_size=24)).save_pretrained(tmp_path)
+    transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(**SMALL, decoder_hidden_size=24)
+    ).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="has no classifier"):
         load_checkpoint(tmp_path)
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import VJEPA2Config, VJEPA2ForVideoClassification, VJEPA2Model
 
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
 from vidcls.errors import CheckpointError, ConfigError
+
+transformers = pytest.importorskip("transformers", minversion="5.24", reason="the reference")
 
 SMALL: dict[str, Any] = {
     "crop_size": 16,
@@ -33,7 +34,9 @@ SMALL: dict[str, Any] = {
 def reference(**changes: Any) -> Any:
     """A model of transformers, no parameter of which is at a value that would hide anything."""
     torch.manual_seed(0)
-    model = VJEPA2ForVideoClassification(VJEPA2Config(**{**SMALL, **changes})).eval()
+    model = transformers.VJEPA2ForVideoClassification(
+        transformers.VJEPA2Config(**{**SMALL, **changes})
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -105,7 +108,7 @@ def test_a_folder_tells_labels_and_preprocessing(tmp_path: Path) -> None:
 
 
 def test_an_encoder_is_told_from_a_classifier(tmp_path: Path) -> None:
-    VJEPA2Model(VJEPA2Config(**SMALL)).save_pretrained(tmp_path)
+    transformers.VJEPA2Model(transformers.VJEPA2Config(**SMALL)).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="encoder without a classifier"):
         load_checkpoint(tmp_path)
 
