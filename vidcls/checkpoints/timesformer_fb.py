@@ -163,7 +163,7 @@ def inflate_image_vit(
     """Turn an image ViT's weights into the start of a TimeSformer, as the reference's ``load_pretrained`` does.
 
     Every attention step starts from the image's own attention and norm, the linear layers behind the early steps
-    and the time embeddings from zero: at first the model is the image ViT, by frame. OutputPaths are resized nearest
+    and the time embeddings from zero: at first the model is the image ViT, by frame. Positions are resized nearest
     in 1-D. The paper's schemes that were never released start in the same way.
 
     Args:
@@ -192,7 +192,7 @@ def inflate_image_vit(
     for key, tensor in vit_state.items():
         name = key.removeprefix("backbone.")
         if name.startswith("pre_logits."):
-            continue  # Google's extra layer before the classifier of ImageNet-21k; the reference drops it too
+            continue  # of ImageNet-21k; the reference drops it too
         state[name] = tensor
         for step in steps:
             if found := re.fullmatch(r"(blocks\.\d+)\.(attn|norm1)\.(.+)", name):
@@ -209,9 +209,8 @@ def inflate_image_vit(
         for step in steps:
             state[f"blocks.{layer}.{step}_fc.weight"] = torch.zeros(dim, dim)
             state[f"blocks.{layer}.{step}_fc.bias"] = torch.zeros(dim)
-    if "head.weight" in state and len(state["head.weight"]) != num_classes:
-        del state["head.weight"], state["head.bias"]
-    return state
+    keeps_head = "head.weight" in state and len(state["head.weight"]) == num_classes
+    return state if keeps_head else {name: t for name, t in state.items() if not name.startswith("head.")}
 
 
 def _check_image_vit(state: Mapping[str, Tensor], subject: object) -> None:
