@@ -257,9 +257,12 @@ def test_a_cached_engine_runs_without_torch(tmp_path: Path, name: str) -> None:
 
 
 @needs_openvino
-def test_nothing_is_converted_unasked_and_a_long_run_is_told_the_command(tmp_path: Path) -> None:
+def test_nothing_is_converted_unasked_and_a_long_run_is_told_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.engines.test_engines import make_model
     from vidcls.checkpoints import save_checkpoint
+    from vidcls.engines import select
     from vidcls.inference.load import load
 
     model, _ = make_model("vivit-st-tiny")
@@ -270,11 +273,16 @@ def test_nothing_is_converted_unasked_and_a_long_run_is_told_the_command(tmp_pat
     assert said.endswith("imported: torch\n")
     assert not list((tmp_path / "cache" / "models").glob("*-openvino-*"))
     weights = tmp_path / "model.safetensors"
+    monkeypatch.setattr(select, "has_avx512", lambda: True)
     told = "vidcls export --weights " + str(weights) + " --format openvino"
     for clips, expected in ((None, False), (1, False), (100, False), (1_000_000, True)):
         with load(weights, device="cpu", clips=clips) as classifier:
             assert any(told in note for note in classifier.notes) == expected
             assert classifier.engine.name == "eager"
+    monkeypatch.setattr(select, "has_avx512", lambda: False)
+    with load(weights, device="cpu", clips=1_000_000) as classifier:
+        assert not classifier.notes
+    monkeypatch.setattr(select, "has_avx512", lambda: True)
     for changed in ({"engine": "eager"}, {"precision": "bf16"}, {"device": "cuda"}):
         with load(weights, **{"device": "cpu", "clips": 1_000_000, **changed}) as classifier:
             assert not classifier.notes

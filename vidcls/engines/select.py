@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vidcls.config import InputSpec
 from vidcls.engines import (
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 ON_CPU = ("openvino", "onnxruntime", "pt2", "numpy")  # engines that know no other device
 
 # Seconds on one core that eager PyTorch takes for 10⁹ multiply-adds in fp32, how many times as fast OpenVINO was on the
-# slowest and on the fastest of the machines measured (docs/performance.md), and what exporting costs: the same for all,
-# and for each million parameters that are converted, checked and written.
+# machines with AVX-512 that were measured (docs/performance.md; on one without it gained nothing), and what exporting
+# costs: the same for all, and for each million parameters that are converted, checked and written.
 EAGER_SECONDS = 0.0212
 SPEEDUP = (1.1, 2.4)
 FIXED_COST = 6.0
@@ -209,7 +211,7 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
         return None
     if request.engine != "auto" or request.precision not in ("auto", "fp32") or not has_openvino():
         return None
-    if found.key is None or found.artifact is not None or not surely_cpu(request.device):
+    if found.key is None or found.artifact is not None or not surely_cpu(request.device) or not has_avx512():
         return None
     if choice(found, view, request, "cpu") != "eager":
         return None
@@ -226,6 +228,14 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
         f"{request.clips:,} clips take about {_duration(seconds)} with PyTorch; after `{export_command(found)}`, "
         f"which takes about {_duration(cost)}, scoring is {SPEEDUP[0]:g} to {SPEEDUP[1]:g} times as fast"
     )
+
+
+def has_avx512() -> bool:
+    """Whether this CPU has AVX-512, as NumPy found out."""
+    known: Any = np.show_config(mode="dicts")
+    simd = known.get("SIMD Extensions", {})
+    features = [*simd.get("baseline", ()), *simd.get("found", ())]
+    return any(name.startswith("AVX512") or name == "X86_V4" for name in features)
 
 
 def _duration(seconds: float) -> str:
