@@ -167,11 +167,12 @@ def faults_of(row: dict[str, Any]) -> list[str]:
     if row["error"] is not None:
         return [] if row["error_kind"] and "Traceback" not in row["error"] else ["an error without a kind"]
     found = [] if row["predictions"] else ["neither predictions nor an error"]
-    if not math.isfinite(row["fps"]) or not math.isfinite(row["duration"]):
+    fps, duration = row["fps"] or 0.0, row["duration"] or 0.0
+    if not math.isfinite(fps + duration):
         found.append("times that are no numbers")
-    absurd = not SANE_FPS[0] <= row["fps"] <= SANE_FPS[1] or not 0 < row["duration"] <= SANE_DURATION
+    absurd = not SANE_FPS[0] <= fps <= SANE_FPS[1] or not 0 < duration <= SANE_DURATION
     if absurd and not about_the_file(row):
-        found.append(f"{row['fps']:g} frames a second, {row['duration']:g} s, and no warning")
+        found.append(f"{fps:g} frames a second, {duration:g} s, and no warning")
     return found
 
 

@@ -191,6 +191,9 @@ def test_a1_slow_and_fast_clips():
     slides = timing([0, 20, 40, 60, 80], rates=(0.05,))
     np.testing.assert_allclose(slides.seconds, [0, 20, 40, 60, 80])
     assert slides.warnings == ["its times give 0.05 frames a second: they may be wrong"]
+    lifetimes = timing(np.arange(12) * 1e8, rates=(0,), container="avi", tick=Fraction(1))
+    assert lifetimes.duration == pytest.approx(12 / 25)
+    assert "counted at 25" in lifetimes.warnings[0]
     fast = timing(np.arange(100) / 500, rates=(500.0,))
     assert (fast.fps, fast.warnings) == (pytest.approx(500), [])
     faster = timing(np.arange(100) / 2000, rates=(2000.0,))

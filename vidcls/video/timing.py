@@ -18,6 +18,7 @@ _DECLARED = (
 )  # frames a second; ASF and others declare their clock's ticks where they know no rate
 USUAL_FPS = 25.0  # taken where a file says nothing
 
+_SLOWEST = 1 / 3600  # frames a second; a frame an hour may be a time lapse
 _JUMP = 10.0  # seconds; ffmpeg's -dts_delta_threshold, beyond which it closes a gap too
 _GAP = 1.0  # seconds, and
 _GAP_STEPS = 25  # usual steps that a gap has at least: the slides of a slide show are none
@@ -188,6 +189,8 @@ def _trusted(seconds: Seconds, tick: float, declared: list[float], warnings: lis
     # Containers that round times (Matroska: to milliseconds) still declare the exact rate.
     if not variable:
         fps = _declared_near(declared[:1], fps, 0.01) or fps
+    if fps < _SLOWEST:
+        return _counted(count, declared, 0.0, tick, [*warnings, f"its times give {fps:.2g} frames a second"])
     if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
         warnings = [*warnings, f"its times give {fps:.4g} frames a second: they may be wrong"]
     return Timing(seconds, fps, variable, float(seconds[-1]) + middle, warnings)
