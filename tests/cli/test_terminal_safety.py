@@ -68,6 +68,8 @@ def commands(place: Path) -> Iterator[tuple[str, ...]]:
     yield ("train", "-o", f"run{EVIL}", "--config", EVIL)
     yield ("evaluate", "--data", table, *own, *labels)
     yield ("evaluate", "--data", table, *own, *labels, "--json")
+    yield ("split", table, "-o", f"lists{EVIL}")
+    yield ("split", f"none{EVIL}.csv", "-o", "lists")
     yield ("synthesize", EVIL, "out")
     yield ("export", "--weights", weights, "--format", "safetensors", "-o", f"{EVIL}/out.safetensors")
     yield ("doctor",)
