@@ -39,10 +39,6 @@ def split(
 
     Examples:
     - `vidcls split clips/ -o lists/`
-    - `vidcls split clips.csv -o lists/ --val 0.1 --by clip --seed 7`
-
-    Examples:
-    - `vidcls split clips/ -o lists/`
     - `vidcls split all.csv -o lists/ --val 0.1 --by clip`
     """
     from vidcls.training.splitting import write_split
