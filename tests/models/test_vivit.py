@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.models import vivit_naive
 from vidcls.errors import ConfigError
 from vidcls.models import build
+from vidcls.models.grids import resize_positions
 from vidcls.models.layers import DropPath
-from vidcls.models.vivit import resize_positions
 
 SMALL: dict[str, Any] = {
     "image_size": (12, 20),

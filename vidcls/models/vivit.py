@@ -21,9 +21,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidcls.models.grids import resize_positions
 from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path, run_blocks
 from vidcls.models.sizes import triple
 from vidcls.models.vivit_config import (
@@ -388,27 +388,3 @@ class FactorizedDotViViT(OneEncoderViViT):
                 config.embed_dim, config.num_heads, config.qkv_bias, config.dropout, config.attn_dropout
             )
         super().__init__(config, blocks)
-
-
-def resize_positions(positions: Tensor, source: tuple[int, ...], target: tuple[int, ...]) -> Tensor:
-    """Interpolate learned positions between grids, linearly and corners aligned.
-
-    Args:
-        positions: (1, n, d), n the product of ``source``, or one more with the class token's row in front.
-        source: The grid that they were learned on, of one to three axes.
-        target: The grid to fit, of as many axes.
-
-    Returns:
-        (1, m, d).
-
-    Raises:
-        ValueError: The rows do not make the source grid.
-    """
-    extra = positions.shape[1] - math.prod(source)
-    if extra not in (0, 1):
-        raise ValueError(f"{positions.shape[1]} position embeddings do not make a grid of {source}")
-    token, grid = positions[:, :extra], positions[:, extra:].float()
-    mode = ("linear", "bilinear", "trilinear")[len(source) - 1]
-    grid = grid.transpose(1, 2).reshape(1, -1, *source)
-    grid = F.interpolate(grid, size=target, mode=mode, align_corners=True).flatten(2).transpose(1, 2)
-    return torch.cat([token, grid.to(positions.dtype)], dim=1)

@@ -16,7 +16,7 @@ from tests.conftest import golden_dirs
 from vidcls.checkpoints import Checkpoint, open_raw, scenic
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
-from vidcls.models.vivit import resize_positions
+from vidcls.models.grids import resize_positions
 from vidcls.training.init.inflate import fit_positions, inflate_filters
 from vidcls.training.init.initialize import initialize
 
