@@ -177,3 +177,26 @@ def test_b16_a_change_of_size_is_said(tmp_path, reader):
     assert (info.height, info.width) == (96, 144)
     assert read_numbers(got.frames) == [*range(10), *range(10)]
     assert got.warnings == ("the size of its frames changes: all were scaled to that of the first",)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pix_fmt", "options"),
+    [
+        (".mp4", "yuv420p10le", {"x264-params": "chromaloc=2"}),
+        (".mkv", "yuv422p10le", {}),
+        (".ts", "yuv420p", {"x264-params": "interlaced=1"}),
+    ],
+)
+def test_b16_tags_of_fields_and_of_chroma_do_not_change_the_pictures(
+    tmp_path, reader, suffix, pix_fmt, options
+):
+    """As with ffmpeg and decord: colors are those of the bare planes."""
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 24, 36, 3), np.uint8).repeat(4, 1).repeat(4, 2)
+    path = make_clip(tmp_path / f"sharp{suffix}", pictures, pix_fmt=pix_fmt, options=options)
+    reader.open(path)
+    got = reader.read(range(4)).frames
+    with av.open(str(path)) as container:
+        for picture, frame in zip(got, container.decode(video=0), strict=True):
+            bare = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=pix_fmt)
+            expected = bare.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
+            np.testing.assert_array_equal(picture, expected)

@@ -239,6 +239,26 @@ def test_a3_the_order_is_seen_by_decoding_where_timestamps_do_not_tell_it(tmp_pa
     assert len(seen) == (codec != "wmv2")
 
 
+@pytest.mark.parametrize(("bframes", "suffix"), [(2, ".mp4"), (2, ".mkv"), (0, ".mp4")])
+def test_a3_packets_counted_as_they_come(tmp_path, bframes, suffix):
+    """A raw stream put into a container: the times are in order, the frames are not."""
+    source = make_clip(tmp_path / f"a{suffix}", FRAMES, bframes=bframes, gop=8, options=FAST)
+    path = tmp_path / f"counted{suffix}"
+    with av.open(str(source)) as container, av.open(str(path), "w") as target:
+        stream = container.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        for number, packet in enumerate(packets):
+            packet.stream = copy
+            packet.pts = packet.dts = round(number / 25 / stream.time_base)
+            target.mux(packet)
+    index = build_index(str(path))
+    assert index.sorted == (not bframes)
+    assert read_numbers(picture for _, picture in PyAVDecoder(index).read(range(FRAMES))) == [*range(FRAMES)]
+    for number in (1, 3, 9, 20, FRAMES - 1):
+        assert read_numbers(picture for _, picture in PyAVDecoder(index).read([number])) == [number]
+
+
 @pytest.mark.parametrize("suffix", [".flv", ".mkv", ".ts"])
 @pytest.mark.parametrize("share", [0.6, 0.83])
 def test_a3_files_cut_in_a_packet_hold_what_decodes(tmp_path, suffix, share):

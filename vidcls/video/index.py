@@ -176,12 +176,17 @@ def _order(path: str, container: Any, stream: Any, packets: Packets) -> _Order:
     onward = bool((np.diff(dts[dts != MISSING]) >= 0).all())
     sound = not (missing or packets.corrupt) and onward and len(np.unique(pts)) == len(pts)
     # MPEG-4's encoders often give B-frames in a wrong order, or pack them.
-    if sound and (not reordering or (timed and codec != "mpeg4")):
+    sound_order = timed and codec != "mpeg4"
+    # Muxers that count packets as they come give all frames the order of decoding.
+    reordered = bool((np.diff(pts) < 0).any())
+    if sound and (not reordering or (sound_order and reordered)):
         return _by_timestamps(shown, pts, packets.first)
     found = None
     cheap = len(shown) * packets.first.width * packets.first.height <= DECODE_BUDGET
     if cheap and (name != "avi" or short or packets.corrupt):
         found = _by_decoding(path, stream.index, shown)
+    if sound and sound_order and found and found.known and (np.diff(found.packets) > 0).all():
+        return _by_timestamps(shown, pts, packets.first)
     found = found or _by_parts(shown, pts, dts, timed and not missing)
     found.guessed, found.sound = not timed, sound
     return found
