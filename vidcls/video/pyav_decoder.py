@@ -270,8 +270,8 @@ def _without_tags(frame: Any) -> Any:
     """
     plain = av.VideoFrame(frame.width, frame.height, frame.format.name)
     for source, target in zip(frame.planes, plain.planes, strict=True):
-        rows = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)
-        copies = np.frombuffer(target, np.uint8).reshape(-1, target.line_size)
+        rows = np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)
+        copies = np.frombuffer(memoryview(target), np.uint8).reshape(-1, target.line_size)
         width = min(source.line_size, target.line_size)
         copies[:, :width] = rows[: len(copies), :width]
     return plain
