@@ -1,10 +1,10 @@
-"""The whole process: `vidcls predict` against transformers' own pipeline, same ViViT-B checkpoint, clip and view.
+"""The whole process: `vidcls predict` against transformers' own pipeline, same checkpoint, clip and view.
 
 python benchmarks/whole_process.py --clip CLIP [--repetitions 5] [-o benchmarks/results/whole_process.json]
 
-A ViViT-B (Model 1) with random weights is written by transformers; all programs read that folder, one view of 32
-frames. They run in turn, each in a fresh process, with everything in the page cache. A third program loads the bundled
-or any other small model (`--small NAME`) to see how fast a cold start is.
+A ViViT-B (Model 1), or another model (`--model videomae-b`), with random weights is written by transformers; all
+programs read that folder, one view. They run in turn, each in a fresh process, with everything in the page cache. A
+third program loads the bundled or any other small model (`--small NAME`) to see how fast a cold start is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ PIPELINE = """
 import sys, json, torch
 from transformers import pipeline
 dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[sys.argv[3]]
-classify = pipeline("video-classification", model=sys.argv[1], dtype=dtype, num_frames=32, frame_sampling_rate=2)
+classify = pipeline("video-classification", model=sys.argv[1], dtype=dtype, num_frames=int(sys.argv[4]),
+                    frame_sampling_rate=2)
 print(json.dumps(classify(sys.argv[2], top_k=400)))
 """
 
@@ -44,7 +45,8 @@ from transformers import AutoImageProcessor, AutoModelForVideoClassification
 dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[sys.argv[3]]
 processor = AutoImageProcessor.from_pretrained(sys.argv[1])
 model = AutoModelForVideoClassification.from_pretrained(sys.argv[1], dtype=dtype).eval()
-wanted = np.linspace(0, 63, 32).astype(int)
+frames = int(sys.argv[4])
+wanted = np.linspace(0, 2 * frames - 1, frames).astype(int)
 with av.open(sys.argv[2]) as container:
     frames = {}
     for number, frame in enumerate(container.decode(video=0)):
@@ -60,9 +62,9 @@ print(json.dumps([{"score": s, "label": model.config.id2label[i]} for i, s in en
 
 # The same frames and the same processor for both, so that logits can be compared.
 LOGITS = """
-import sys, json, numpy as np, torch, transformers, vidcls
-clip = vidcls.load(sys.argv[1], num_views=1, fps="native", engine="eager").read(sys.argv[2])
-model = transformers.VivitForVideoClassification.from_pretrained(sys.argv[1]).eval()
+import sys, json, torch, transformers, vidcls
+clip = vidcls.load(sys.argv[1], num_views=1, num_crops=1, fps="native", engine="eager").read(sys.argv[2])
+model = transformers.AutoModelForVideoClassification.from_pretrained(sys.argv[1]).eval()
 with torch.inference_mode():
     print(json.dumps(model(torch.from_numpy(clip.views).transpose(1, 2)).logits[0].tolist()))
 """
@@ -83,17 +85,16 @@ def main() -> int:
         weights = f"{folder}/model"
         save_reference(spec.architecture, spec.config, weights)
         env = {**os.environ, "VIDCLS_CACHE": f"{folder}/cache", "HF_HUB_OFFLINE": "1"}
-        record = {"machine": describe(), **compare(weights, args.clip, args.repetitions, env, args.programs)}
+        record = {"machine": describe(), **compare(weights, spec.input.num_frames, args, env)}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(record["ratios"], indent=2))
     return 0
 
 
-def compare(
-    weights: str, clip: str, repetitions: int, env: dict[str, str], only: str | None
-) -> dict[str, Any]:
+def compare(weights: str, num_frames: int, args: argparse.Namespace, env: dict[str, str]) -> dict[str, Any]:
     """Run all programs in turn, or only some; transformers at fp32 is always among them."""
+    clip, repetitions, only = args.clip, args.repetitions, args.programs
     ours = [
         sys.executable,
         "-m",
@@ -104,14 +105,16 @@ def compare(
         weights,
         "--views",
         "1",
+        "--crops",
+        "1",
         "-k",
         "400",
     ]
     ours += ["--fps", "native", "-f", "jsonl", "-q", "--device", "cpu"]
     theirs_way = PIPELINE if find_spec("torchcodec") else PLAIN
     programs = {
-        "transformers fp32": [sys.executable, "-c", theirs_way, weights, clip, "fp32"],
-        "transformers bf16": [sys.executable, "-c", theirs_way, weights, clip, "bf16"],
+        "transformers fp32": [sys.executable, "-c", theirs_way, weights, clip, "fp32", str(num_frames)],
+        "transformers bf16": [sys.executable, "-c", theirs_way, weights, clip, "bf16", str(num_frames)],
         "vidcls eager fp32": [*ours, "--engine", "eager"],
         "vidcls openvino fp32": [*ours, "--engine", "openvino"],
         "vidcls openvino bf16": [*ours, "--engine", "openvino", "--precision", "bf16"],

@@ -114,7 +114,7 @@ def test_a_task_that_fails_or_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("name", ["vivit-st-tiny", "timesformer-tiny"])
+@pytest.mark.parametrize("name", ["vivit-st-tiny", "timesformer-tiny", "videomae-tiny"])
 def test_transformers_model_of_the_same_weights(tmp_path: Path, name: str) -> None:
     spec = load_registry()[name]
     worker.make_reference({"architecture": spec.architecture, "config": spec.config, "folder": str(tmp_path)})

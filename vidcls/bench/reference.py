@@ -10,7 +10,7 @@ from vidcls.errors import DependencyError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPARABLE = ("vivit-st", "timesformer-divided", "timesformer-joint")
+COMPARABLE = ("vivit-st", "timesformer-divided", "timesformer-joint", "videomae")
 
 
 def _transformers() -> Any:
@@ -42,6 +42,20 @@ def save_reference(architecture: str, config: dict[str, Any], folder: str) -> No
     from vidcls.models import ARCHITECTURES
 
     shape = ARCHITECTURES[architecture][0](**config)
+    name, settings = _settings(architecture, shape)
+    model_class = getattr(transformers, f"{name}ForVideoClassification")
+    torch.manual_seed(0)
+    model = model_class(model_class.config_class(**settings))
+    with torch.no_grad():  # so that position, class token and biases count in the comparison
+        for parameter in model.parameters():
+            if parameter.abs().max() == 0:
+                parameter.normal_(std=0.02)
+    model.save_pretrained(folder)
+    _processor(transformers, name, shape.image_size[0]).save_pretrained(folder)
+
+
+def _settings(architecture: str, shape: Any) -> tuple[str, dict[str, Any]]:
+    """What transformers calls the model, and the keywords of its configuration."""
     common = {
         "image_size": shape.image_size[0],
         "num_frames": shape.num_frames,
@@ -51,25 +65,29 @@ def save_reference(architecture: str, config: dict[str, Any], folder: str) -> No
         "intermediate_size": round(shape.embed_dim * shape.mlp_ratio),
         "num_labels": shape.num_classes,
     }
-    torch.manual_seed(0)
     if architecture == "vivit-st":
-        settings = transformers.VivitConfig(**common, tubelet_size=list(shape.tubelet_size))
-        model = transformers.VivitForVideoClassification(settings)
-    else:
-        kind = architecture.partition("-")[2] + "_space_time"
-        settings = transformers.TimesformerConfig(
-            **common, patch_size=shape.patch_size[0], attention_type=kind
+        return "Vivit", {**common, "tubelet_size": list(shape.tubelet_size)}
+    if architecture == "videomae":
+        step, _, patch = shape.tubelet_size
+        mean = shape.pool == "mean"
+        return "VideoMAE", {**common, "tubelet_size": step, "patch_size": patch, "use_mean_pooling": mean}
+    kind = architecture.partition("-")[2] + "_space_time"
+    return "Timesformer", {**common, "patch_size": shape.patch_size[0], "attention_type": kind}
+
+
+def _processor(transformers: Any, name: str, size: int) -> Any:
+    """Preprocessing as the published models' of ViViT's (and, for want of their own, TimeSformer's) or VideoMAE's."""
+    crop = {"height": size, "width": size}
+    if name == "VideoMAE":
+        return transformers.VideoMAEImageProcessor(
+            size={"shortest_edge": size},
+            crop_size=crop,
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
         )
-        model = transformers.TimesformerForVideoClassification(settings)
-    with torch.no_grad():  # so that position, class token and biases count in the comparison
-        for parameter in model.parameters():
-            if parameter.abs().max() == 0:
-                parameter.normal_(std=0.02)
-    model.save_pretrained(folder)
-    size = shape.image_size[0]
-    transformers.VivitImageProcessor(
-        size={"shortest_edge": size * 8 // 7}, crop_size={"height": size, "width": size}, do_normalize=False
-    ).save_pretrained(folder)
+    return transformers.VivitImageProcessor(
+        size={"shortest_edge": size * 8 // 7}, crop_size=crop, do_normalize=False
+    )
 
 
 def load_reference(folder: str, device: str) -> Callable[[Tensor], Tensor]:

@@ -23,6 +23,9 @@ from vidcls.errors import CheckpointError, VidclsError
 HEADLESS = "the file has no classifier (head)"
 """The note on a checkpoint that can start a training, but classifies nothing."""
 
+HEAD_PARTS = ("head.", "classifier.", "fc_norm.", "pool.", "pool_norm.", "pooler.")
+"""What a model without its classifier lacks: how our names, and transformers', of its parts start."""
+
 MAX_DESCRIBED = 200  # entries of one list in an error; a whole model of 12 layers folds to some 20
 
 Kind = Literal["hf", "timm", "safetensors", "torch", "npz", "msgpack"]
@@ -247,7 +250,8 @@ def raise_misfit(
     if not problems:
         return
     remedy = "check the architecture and the sizes given with it, or fetch the file again"
-    headless = bool(missing) and all(name.startswith("head.") for name in missing)
+    headless = any(name.startswith(("head.", "classifier.")) for name in missing)
+    headless = headless and all(name.startswith(HEAD_PARTS) for name in missing)
     if headless and len(problems) == 1:
         remedy = "give a fine-tuned checkpoint, or train from this one (`vidcls train --init-from`)"
     raise CheckpointError(

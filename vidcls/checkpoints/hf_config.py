@@ -23,10 +23,21 @@ ACTIVATIONS = {
 }
 
 
-def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under a classifier's names, also where they were saved from the model without one."""
-    bare = any(name.startswith("embeddings.") for name in tensors)
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str, sign: str = "embeddings.") -> dict[str, Tensor]:
+    """The tensors under a classifier's names, also where they were saved from the model without one.
+
+    Args:
+        tensors: Names → tensors.
+        prefix: What a classifier's names have before those of the model without one.
+        sign: How a name starts that only the model without a classifier has.
+    """
+    bare = any(name.startswith(sign) for name in tensors)
     return {f"{prefix}{name}" if bare else name: tensor for name, tensor in tensors.items()}
+
+
+def is_headless(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether there is an encoder, whose names start with ``prefix``, and nothing of what stands on it."""
+    return all(name.startswith(prefix) for name in tensors)
 
 
 def number(raw: Raw, key: str, default: float) -> float:

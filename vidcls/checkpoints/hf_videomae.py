@@ -3,6 +3,8 @@
 transformers, ``models/videomae/modeling_videomae.py``. Two things differ from the authors' code and are followed
 here: the blocks' LayerNorm epsilon is the configuration's (1e-12), and that of ``fc_norm`` always 1e-5. The biases of
 queries and values are spelled ``q_bias`` and ``v_bias`` on disk, or ``query.bias`` and ``value.bias``; both are read.
+Folders of ``VideoMAEModel`` and ``VideoMAEForPreTraining`` are read as a start for training: their decoder and last
+norm are left out, and the tokens are averaged, as the authors fine-tune.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename
+from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, Rename, count_layers, joined, rename
 from vidcls.checkpoints.videomae import found_sizes
 from vidcls.checkpoints.vit_tensors import HEAD_DIM, HEADS, settle
 from vidcls.models.sizes import pair
@@ -29,6 +31,7 @@ BLOCK = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
+DECODER = ("decoder.", "encoder_to_decoder.", "mask_token")
 RELEASED_WIDTHS = (384, 768, 1024, 1280, 1408)
 FC_NORM_EPS = 1e-5  # torch's default; transformers does not hand its own to this one
 
@@ -48,7 +51,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             other keyword of the architecture.
 
     Raises:
-        CheckpointError: It has no classifier, is incomplete, or contradicts a keyword.
+        CheckpointError: It is one of OpenGVLab's encoders, is incomplete, or contradicts a keyword.
     """
     if raw.meta["config"].get("model_type") != "videomae":
         raise raw.error(
@@ -57,13 +60,12 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         )
     if architecture not in (None, ARCHITECTURE):
         raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
-    if "classifier.weight" not in raw.tensors:
-        raise raw.error(
-            "has no classifier",
-            "give a folder saved from VideoMAEForVideoClassification, not from VideoMAEModel or ForPreTraining",
-        )
-    tensors = {name: t for name, t in raw.tensors.items() if not name.startswith(("decoder.", "mask_token"))}
-    state = rename(tensors, _renames(raw, tensors), raw.path, ARCHITECTURE)
+    tensors = {name: t for name, t in raw.tensors.items() if not name.startswith(DECODER)}
+    tensors = hf_config.with_prefix(tensors, "videomae.")
+    headless = not any(name.startswith("classifier.") for name in tensors)
+    if headless:
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("videomae.layernorm.")}
+    state = rename(tensors, _renames(raw, tensors, headless), raw.path, ARCHITECTURE)
     found = {**found_sizes(raw, state), "activation": hf_config.activation(raw)}
     heads, notes = _heads(raw, found["embed_dim"], config)
     eps = hf_config.number(raw, "layer_norm_eps", 1e-12)
@@ -82,9 +84,9 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         ARCHITECTURE,
         settled,
         state,
-        labels=hf_config.labels(raw, found["num_classes"]),
+        labels=hf_config.labels(raw, found.get("num_classes", 0)),
         input=_input(raw, settled, config),
-        notes=notes,
+        notes=(*notes, HEADLESS) if headless else notes,
     )
 
 
@@ -112,7 +114,7 @@ def _input(raw: Raw, settled: dict[str, Any], config: dict[str, Any]) -> dict[st
     return seen
 
 
-def _renames(raw: Raw, tensors: dict[str, Tensor]) -> Iterator[Rename]:
+def _renames(raw: Raw, tensors: dict[str, Tensor], headless: bool) -> Iterator[Rename]:
     embeddings = "videomae.embeddings.patch_embeddings.projection"
     yield from joined("patch_embed.proj", embeddings)
     for i in range(
@@ -132,6 +134,7 @@ def _renames(raw: Raw, tensors: dict[str, Tensor]) -> Iterator[Rename]:
             yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
     if "fc_norm.weight" in tensors:
         yield from joined("fc_norm", "fc_norm")
-    else:
+    elif not headless:
         yield from joined("norm", "videomae.layernorm")
-    yield from joined("head", "classifier")
+    if not headless:
+        yield from joined("head", "classifier")

@@ -1,4 +1,7 @@
-"""Hugging Face folders of ``VideoPrismForVideoClassification`` (transformers 5.24 and later)."""
+"""Hugging Face folders of ``VideoPrismForVideoClassification`` (transformers 5.24 and later).
+
+Encoders alone (``VideoPrismVisionModel``), the only ones that Google released, are read as a start for training.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename, require_tensor
+from vidcls.checkpoints.base import (
+    HEADLESS,
+    Checkpoint,
+    Raw,
+    Rename,
+    count_layers,
+    joined,
+    rename,
+    require_tensor,
+)
 from vidcls.checkpoints.vit_tensors import resize_positions, settle
 from vidcls.models.sizes import pair
 
@@ -39,29 +51,30 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             other keyword of the architecture.
 
     Raises:
-        CheckpointError: It is an encoder or a text-and-video model, is incomplete, or contradicts a keyword.
+        CheckpointError: It is a text-and-video model, is incomplete, or contradicts a keyword.
     """
     if architecture not in (None, ARCHITECTURE):
         raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
-    if "classifier.weight" not in raw.tensors:
+    if raw.meta["config"].get("model_type") != "videoprism_vision_model":
         raise raw.error(
-            "is a VideoPrism without a classifier (an encoder, or one that compares videos with texts)",
-            "give a folder saved from VideoPrismForVideoClassification",
+            "is a VideoPrism without a classifier, one that compares videos with texts",
+            "give a folder saved from VideoPrismForVideoClassification, or from VideoPrismVisionModel to train from",
         )
-    found, stored = _sizes(raw)
-    state = rename(raw.tensors, _renames(found), raw.path, ARCHITECTURE)
+    tensors = hf_config.with_prefix(raw.tensors, "vision_model.", "spatial_embeddings.")
+    found, stored = _sizes(raw, tensors)
+    state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
     settled = {**stored, **settle(raw, found, config)}
     _fit(raw, state, stored, settled)
     seen = {**hf_config.preprocessing(raw), "num_frames": settled["num_frames"]}
     if "image_size" in config or "image_size" not in seen:
         seen |= {"image_size": pair(settled["image_size"]), "resize": pair(settled["image_size"])}
-    labels = hf_config.labels(raw, found["num_classes"])
-    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen)
+    labels = hf_config.labels(raw, found.get("num_classes", 0))
+    notes = () if "num_classes" in found else (HEADLESS,)
+    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen, notes=notes)
 
 
-def _sizes(raw: Raw) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sizes(raw: Raw, names: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the tensors determine, and what the configuration says besides."""
-    names = raw.tensors
     kernel = require_tensor(
         names, "vision_model.spatial_embeddings.patch_embeddings.projection.weight", raw.path, 5
     )
@@ -77,8 +90,9 @@ def _sizes(raw: Raw) -> tuple[dict[str, Any], dict[str, Any]]:
         "mlp_ratio": hidden.shape[0] / kernel.shape[0],
         "qkv_bias": "vision_model.spatial_layers.0.attention.q_proj.bias" in names,
         "activation": hf_config.activation(raw, "gelu_python"),
-        "num_classes": require_tensor(names, "classifier.weight", raw.path, 2).shape[0],
     }
+    if not hf_config.is_headless(names, "vision_model."):
+        found["num_classes"] = require_tensor(names, "classifier.weight", raw.path, 2).shape[0]
     stored = {
         "num_frames": hf_config.whole(raw, "num_frames", 16),
         "image_size": hf_config.sides(raw, "image_size", 288),
@@ -121,6 +135,8 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
             yield from joined(f"{ours}.attn.qkv", *roles, bias=qkv_bias)
             for our_part, their_part in BLOCK.items():
                 yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+    if "num_classes" not in found:
+        return
     yield Rename("pool.query", ("head.pooling_attention_query",))
     yield Rename("pool.scale", ("head.per_dim_scale",))
     yield from joined("pool.q", "head.q_proj", bias=qkv_bias)

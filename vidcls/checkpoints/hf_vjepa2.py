@@ -2,7 +2,8 @@
 
 transformers, ``models/vjepa2/modeling_vjepa2.py``. Its pooler has the encoder's heads and epsilon, where the authors'
 probes have 16 heads and 1e-5: `pooler_num_heads` and `pooler_norm_eps` given while loading compute the latter. The
-predictor that the folders hold beside the classifier is for pre-training and is left out.
+predictor that the folders hold beside the classifier is for pre-training and is left out. Encoders alone
+(``VJEPA2Model``) are read as a start for training.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename, require_tensor
+from vidcls.checkpoints.base import (
+    HEADLESS,
+    Checkpoint,
+    Raw,
+    Rename,
+    count_layers,
+    joined,
+    rename,
+    require_tensor,
+)
 from vidcls.checkpoints.vit_tensors import settle
 from vidcls.models.sizes import pair
 
@@ -41,16 +51,12 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         config: ``image_size`` for views of another size, ``num_frames``, or any other keyword of the architecture.
 
     Raises:
-        CheckpointError: It is an encoder without a classifier, is incomplete, or contradicts a keyword.
+        CheckpointError: It is incomplete, or contradicts a keyword.
     """
     if architecture not in (None, ARCHITECTURE):
         raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
-    if "classifier.weight" not in raw.tensors:
-        raise raw.error(
-            "is a V-JEPA 2 encoder without a classifier",
-            "choose one that was fine-tuned, such as facebook/vjepa2-vitl-fpc16-256-ssv2",
-        )
-    tensors = {name: t for name, t in raw.tensors.items() if not name.startswith("vjepa2.predictor.")}
+    named = hf_config.with_prefix(raw.tensors, "vjepa2.", "encoder.")
+    tensors = {name: t for name, t in named.items() if not name.startswith("vjepa2.predictor.")}
     found = _sizes(raw, tensors)
     state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
     chosen = {
@@ -65,16 +71,16 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     if "image_size" in config or "image_size" not in seen:
         size = pair(settled["image_size"])
         seen |= {"image_size": size, "resize": int(min(size) * 256 / 224)}
-    labels = hf_config.labels(raw, found["num_classes"])
-    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen)
+    labels = hf_config.labels(raw, found.get("num_classes", 0))
+    notes = () if "num_classes" in found else (HEADLESS,)
+    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen, notes=notes)
 
 
 def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:
     kernel = require_tensor(tensors, "vjepa2.encoder.embeddings.patch_embeddings.proj.weight", raw.path, 5)
     hidden = require_tensor(tensors, "vjepa2.encoder.layer.0.mlp.fc1.weight", raw.path, 2)
-    pooled = require_tensor(tensors, f"{CROSS}.mlp.fc1.weight", raw.path, 2)
     dim = kernel.shape[0]
-    return {
+    return _head_sizes(raw, tensors, dim) | {
         "tubelet_size": tuple(kernel.shape[2:]),
         "in_channels": kernel.shape[1],
         "embed_dim": dim,
@@ -83,6 +89,15 @@ def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:
         "mlp_ratio": hidden.shape[0] / dim,
         "qkv_bias": "vjepa2.encoder.layer.0.attention.query.bias" in tensors,
         "activation": hf_config.activation(raw),
+    }
+
+
+def _head_sizes(raw: Raw, tensors: dict[str, Tensor], dim: int) -> dict[str, Any]:
+    """Sizes of the pooler and the classifier; only the pooler's depth, from config.json, where there are neither."""
+    if hf_config.is_headless(tensors, "vjepa2."):
+        return {"pooler_depth": hf_config.whole(raw, "num_pooler_layers", 3)}
+    pooled = require_tensor(tensors, f"{CROSS}.mlp.fc1.weight", raw.path, 2)
+    return {
         "pooler_depth": count_layers(tensors, r"pooler\.self_attention_layers\.(\d+)\.", raw.path),
         "pooler_mlp_ratio": pooled.shape[0] / dim,
         "num_classes": require_tensor(tensors, "classifier.weight", raw.path, 2).shape[0],
@@ -98,7 +113,12 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
         yield from joined(f"{ours}.attn.qkv", *roles, bias=found["qkv_bias"])
         for our_part, their_part in (BLOCK | MLP).items():
             yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
-    for i in range(found["pooler_depth"]):
+    if "num_classes" in found:
+        yield from _head_renames(found["pooler_depth"])
+
+
+def _head_renames(pooler_depth: int) -> Iterator[Rename]:
+    for i in range(pooler_depth):
         ours, theirs = f"pooler.blocks.{i}", f"{POOLER}.{i}"
         yield from joined(f"{ours}.attn.qkv", *(f"{theirs}.self_attn.{role}_proj" for role in "qkv"))
         for our_part, their_part in (POOLER_BLOCK | MLP).items():

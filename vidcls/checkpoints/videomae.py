@@ -2,7 +2,9 @@
 
 Weights lie under ``model`` or, where DeepSpeed saved the file, under ``module``. The file holds neither the number of
 heads nor the size of the views: the heads follow from the width by the authors' table, the views are 16 frames of
-224 pixels unless the caller says otherwise, and the position table is computed for whatever they are.
+224 pixels unless the caller says otherwise, and the position table is computed for whatever they are. A pre-trained
+file is read as a start for training, without its decoder and its last norm: the authors fine-tune with the tokens' mean
+and a new one.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.vit_tensors import head_count, settle
 from vidcls.models.sizes import pair
 from vidcls.models.videomae_config import VideoMAEConfig
@@ -50,8 +52,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             the views are not 16 frames of 224 pixels; any other keyword of the architecture.
 
     Raises:
-        CheckpointError: It is a pre-trained model without a classifier, is incomplete, uses cosine attention, or
-            contradicts a keyword.
+        CheckpointError: It is incomplete, uses cosine attention, or contradicts a keyword.
     """
     root = find_root(raw)
     if root is None:
@@ -61,6 +62,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
     refuse_unfit(raw, state)
     found = found_sizes(raw, state)
+    if "num_classes" not in found:
+        state = {name: t for name, t in state.items() if not name.startswith("norm.")}
     heads, notes = head_count(raw, found["embed_dim"], config.get("num_heads"))
     found["num_heads"] = heads
     sized = "num_frames" in config or "image_size" in config
@@ -71,13 +74,13 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         NAME,
         settled,
         state,
-        input=authors_input(size, found["num_classes"]),
-        notes=notes,
+        input=authors_input(size, found.get("num_classes")),
+        notes=notes if "num_classes" in found else (*notes, HEADLESS),
     )
 
 
 def refuse_unfit(raw: Raw, state: dict[str, Tensor]) -> None:
-    """Refuse what is a VideoMAE, but not a classifier of the published form.
+    """Refuse what is a VideoMAE, but not of the published form.
 
     Raises:
         CheckpointError: See above.
@@ -87,11 +90,6 @@ def refuse_unfit(raw: Raw, state: dict[str, Tensor]) -> None:
             "uses VideoMAE V2's optional cosine attention (blocks.0.attn.scale), which no released classifier has "
             "and vidcls does not implement",
             "choose another checkpoint",
-        )
-    if "head.weight" not in state:
-        raise raw.error(
-            "is a VideoMAE without a classifier: a pre-trained encoder",
-            "fine-tune it first, or choose a fine-tuned checkpoint (`vidcls models`)",
         )
 
 
@@ -103,19 +101,20 @@ def found_sizes(raw: Raw, state: dict[str, Tensor]) -> dict[str, Any]:
     """
     kernel = require_tensor(state, "patch_embed.proj.weight", raw.path, 5)
     hidden = require_tensor(state, "blocks.0.mlp.fc1.weight", raw.path, 2)
-    return {
+    trained = any(name.startswith("head.") for name in state)  # and else a start for training
+    classes = {"num_classes": require_tensor(state, "head.weight", raw.path, 2).shape[0]} if trained else {}
+    return classes | {
         "tubelet_size": tuple(kernel.shape[2:]),
         "in_channels": kernel.shape[1],
         "embed_dim": kernel.shape[0],
         "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
         "mlp_ratio": hidden.shape[0] / kernel.shape[0],
-        "num_classes": require_tensor(state, "head.weight", raw.path, 2).shape[0],
         "qv_bias": "blocks.0.attn.q_bias" in state,
-        "pool": "mean" if "fc_norm.weight" in state else "token",
+        "pool": "mean" if "fc_norm.weight" in state or not trained else "token",
     }
 
 
-def authors_input(size: tuple[int, int], num_classes: int) -> dict[str, Any]:
+def authors_input(size: tuple[int, int], num_classes: int | None) -> dict[str, Any]:
     """How the authors test: fields of `vidcls.config.InputSpec`; Something-Something is told by its 174 classes."""
     views = SSV2_VIEWS if num_classes == SSV2_CLASSES else KINETICS_VIEWS
     return {

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.checkpoints import Checkpoint, open_raw, read_checkpoint
+from vidcls.checkpoints.base import HEAD_PARTS
 from vidcls.checkpoints.metadata import KEY
 from vidcls.checkpoints.resizing import resize_state
 from vidcls.checkpoints.timesformer_fb import inflate_image_vit
@@ -339,7 +340,8 @@ def _from_video(model: nn.Module, checkpoint: Checkpoint, subject: str) -> InitR
     state = _fit_state(model, checkpoint)
     fill = _Fill(model, state, subject)
     heads = _head_names(model)
-    missing = [name for name in fill.own if name not in state and name not in heads]
+    fresh = tuple(heads) if any(name.startswith("head.") for name in state) else HEAD_PARTS
+    missing = [name for name in fill.own if name not in state and not name.startswith(fresh)]
     if missing:
         raise CheckpointError(
             subject, f"{len(missing)} tensors are missing (first: {missing[0]})", "the file is incomplete"
