@@ -131,6 +131,28 @@ def test_b15_a_stream_that_was_not_finished_is_not_cut(tmp_path):
         assert not decode_container.is_cut_short(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("matroska", "libx264"), ("webm", "libvpx"), ("avi", "mpeg4")])
+def test_b15_a_header_written_to_a_pipe_is_healthy(tmp_path, reader, suffix, codec):
+    """Nothing says how long it is; decord, which needs that, is not tried and does not complain."""
+    path = tmp_path / f"live.{suffix}"
+
+    class Pipe:
+        def __init__(self, file):
+            self.write = file.write
+
+    with path.open("wb") as file, av.open(Pipe(file), "w", format=suffix) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 144, 96, "yuv420p"
+        for number in range(12):
+            frame = av.VideoFrame.from_ndarray(number_frame(number, 96, 144), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = reader.open(path)
+    got = reader.read([0, 7, 11])
+    assert (info.num_frames, info.warnings, got.warnings) == (12, (), ())
+    assert read_numbers(got.frames) == [0, 7, 11]
+
+
 def test_b15_damage_is_not_called_a_lack_of_permission(tmp_path, reader, monkeypatch):
     rng = np.random.default_rng(3)
     clean = np.frombuffer(make_clip(tmp_path / "a.wmv", 20, codec="wmv2").read_bytes(), np.uint8)

@@ -136,6 +136,27 @@ def test_a3_a_single_frame_of_a_stream_that_changes_its_size(tmp_path, suffix):
             assert changed == (number >= 20)
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_b16_webm_that_changes_its_size(tmp_path, codec):
+    """Key frames of VP8 and VP9 say their size: whoever decodes, it is said."""
+    parts = [make_clip(tmp_path / f"{h}.webm", 20, size=(h, 3 * h // 2), codec=codec) for h in (96, 192)]
+    path = tmp_path / "both.webm"
+    with av.open(str(parts[0])) as first, av.open(str(parts[1])) as second, av.open(str(path), "w") as write:
+        copy = write.add_stream_from_template(first.streams.video[0])
+        packets = [packet for read in (first, second) for packet in read.demux(video=0) if packet.size]
+        for number, packet in enumerate(packets):
+            packet.pts = packet.dts = number * 40
+            packet.stream = copy
+            write.mux(packet)
+    assert build_index(str(path)).resized
+    assert not build_index(str(parts[1])).resized
+    with VideoReader() as reader:
+        assert reader.open(path).num_frames == 40
+        got = reader.read([0, 39])
+    assert read_numbers(got.frames) == [0, 19]
+    assert got.warnings == ("the size of its frames changes: all were scaled to that of the first",)
+
+
 def remux(source, target):
     """The packets of a file in another container, one every 40 ms."""
     with av.open(str(source)) as read, av.open(str(target), "w") as write:

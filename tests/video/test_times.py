@@ -88,6 +88,18 @@ def test_a1_joined_transport_streams(tmp_path, monkeypatch, parts, names, said, 
         assert changed == ("large" in names)
 
 
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_a1_joined_program_streams(tmp_path, reader, codec):
+    part = make_clip(tmp_path / "part.mpg", 50, codec=codec, options={"bf": "2"})
+    assert reader.open(part).warnings == ()
+    path = tmp_path / "joined.mpg"
+    path.write_bytes(2 * part.read_bytes())
+    info = reader.open(path)
+    np.testing.assert_allclose(info.timestamps, np.arange(100) / 25, atol=1e-3)
+    assert info.warnings == ("its times go back once: frames are counted at 25 frames a second",)
+    assert read_numbers(reader.read([0, 49, 50, 99]).frames) == [0, 49, 0, 49]
+
+
 def test_a1_a_gap_that_is_short_beside_the_clip_stays(tmp_path, reader):
     times = [n / 25 + (2 if n >= 200 else 0) for n in range(400)]
     info = reader.open(make_clip(tmp_path / "paused.mkv", 400, times=times, size=(32, 48)))

@@ -55,6 +55,8 @@ class DecordDecoder:
             return "it does not seek reliably in it"
         if index.place is not None and (index.place < 0).any():
             return "it counts frames that are not shown"
+        if not index.finished:
+            return "it needs a header that says how long the file is"
         return "it sees the file's own times" if index.repaired else _refusal(index)
 
     def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:

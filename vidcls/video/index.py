@@ -27,7 +27,7 @@ from vidcls.video.container import (
     safe_for_decord,
 )
 from vidcls.video.orientation import Orientation, orientation_of
-from vidcls.video.packets import MISSING, Packets, decode, payloads, scan
+from vidcls.video.packets import MAX_FRAMES, MISSING, Packets, decode, payloads, scan
 from vidcls.video.timing import frame_times
 
 DECODE_BUDGET = (
@@ -61,6 +61,7 @@ class Index:
         false_keys: Some frames that the file calls key frames do not stand alone.
         resized: Frames may change their size on the way.
         corrupt: Some packets are known to be damaged or cut off.
+        finished: The header says how long the file is; those of live streams do not.
         plain: The file's first bytes leave no doubt which container it is.
         height, width: Pixels, as stored.
     """
@@ -81,6 +82,7 @@ class Index:
     false_keys: bool
     resized: bool
     corrupt: bool
+    finished: bool
     plain: bool
     height: int
     width: int
@@ -225,7 +227,9 @@ def _make_index(path: str, container: Any, stream: Any, packets: Packets, order:
     stamps = _stamps(packets, order)
     declared = [float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate)]
     base = stream.time_base or Fraction(1, 1000)
-    timing = frame_times(stamps, base, declared, name, order.guessed and bool((stamps == MISSING).any()))
+    decoded = packets.dts[packets.shown & (packets.dts != MISSING)]
+    guessed = order.guessed and bool((stamps == MISSING).any())
+    timing = frame_times(stamps, base, declared, name, guessed, joins=int((np.diff(decoded) < 0).sum()))
     place = None
     if order.known:
         place = np.full(len(packets.sizes), -1, np.int64)
@@ -248,6 +252,7 @@ def _make_index(path: str, container: Any, stream: Any, packets: Packets, order:
         false_keys=packets.false_keys,
         resized=packets.parameter_sets > 1,
         corrupt=packets.corrupt,
+        finished=container.duration is not None and stream.frames <= MAX_FRAMES,
         plain=safe_for_decord(path, read_head(path)),
         height=first.height,
         width=first.width,

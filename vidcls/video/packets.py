@@ -206,6 +206,8 @@ class _Columns:
                 self.headers.add(head[:12])
             at = head.find(b"\0\0\1\0")
             return head[at + 5 : at + 6] != b"" and head[at + 5] >> 3 & 7 == 1  # picture_coding_type: I
+        if self._name in ("vp8", "vp9"):
+            self.headers.add(_vp9_size(head) if self._name == "vp9" else head[6:10])
         if self._name == "mpeg4":
             at = head.find(b"\0\0\1\xb6")
             return at >= 0 and head[at + 4 : at + 5] < b"\x40"  # vop_coding_type: I
@@ -243,6 +245,14 @@ def _sei_number(unit: bytes, at: int) -> tuple[int, int]:
     while at < len(unit) and unit[at] == 255:
         value, at = value + 255, at + 1
     return value + (unit[at] if at < len(unit) else 0), at + 1
+
+
+def _vp9_size(head: bytes) -> bytes:
+    """The color configuration and size in the uncompressed header of a key frame of VP9 (6.2)."""
+    profile = head[0] >> 5 & 1 | head[0] >> 3 & 2
+    extra = (0, 3, 1, 5)[profile]  # bits: more of the color's, and those reserved
+    bits = int.from_bytes(head[4:12].ljust(8, b"\0"), "big") >> (28 - extra)
+    return bits.to_bytes(8, "big")
 
 
 def _units(data: bytes, length_size: int) -> Iterator[bytes]:

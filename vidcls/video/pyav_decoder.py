@@ -138,9 +138,9 @@ class PyAVDecoder:
             before = position, frame
             if not waiting:
                 return
+        if waiting and run.start:
+            raise _AstrayError  # it ended before a frame that was seen when all was read
         if before is None:
-            if run.start:
-                raise _AstrayError
             raise VideoError(self.index.path, "none of its frames can be decoded", "the file is damaged")
         while waiting:
             yield self._deliver(waiting.pop(), before, before)

@@ -55,6 +55,7 @@ def frame_times(
     rates: Sequence[float],
     container: str,
     guessed: bool = False,
+    joins: int = 0,
 ) -> Timing:
     """Seconds of each frame from the first, and the frame rate.
 
@@ -64,12 +65,15 @@ def frame_times(
         rates: Frame rates that the file declares, the most trusted first; 0 where it does not.
         container: FFmpeg's name of the container.
         guessed: The container has no times of presentation: what stands in ``stamps`` is a guess.
+        joins: How often the times of decoding go back, where those of presentation are a guess.
     """
     declared = [float(rate) for rate in rates if _DECLARED[0] <= rate <= _DECLARED[1]]
     missing = int((stamps == MISSING).sum())
     if guessed or missing:
         have = "frame has" if missing == 1 else "frames have"
         warned = [f"{missing} {have} no time"] if missing and not guessed else []
+        if guessed and joins:
+            warned = [f"its times go back {_times(joins)}"]
         return _counted(len(stamps), declared, 0.0, float(base), warned)
     exact = stamps.astype(np.longdouble)
     seconds = ((exact - exact[0]) * float(base)).astype(np.float64)
@@ -92,11 +96,17 @@ def _judged(seconds: Seconds, tick: float, declared: list[float], container: str
         return _trusted(seconds, tick, declared, [])
     problems = []
     if 10 * backward.sum() > len(seconds):
-        return _counted(len(seconds), declared, 0.0, tick, [f"its times go back {_times(backward)}"])
+        return _counted(
+            len(seconds), declared, 0.0, tick, [f"its times go back {_times(int(backward.sum()))}"]
+        )
     if backward.any():
-        problems.append(f"its times go back {_times(backward)}: the parts were put one after the other")
+        problems.append(
+            f"its times go back {_times(int(backward.sum()))}: the parts were put one after the other"
+        )
     if jumps.any():
-        problems.append(f"its times jump {_times(jumps)} by {steps[jumps].sum():,.0f} s in all: closed")
+        problems.append(
+            f"its times jump {_times(int(jumps.sum()))} by {steps[jumps].sum():,.0f} s in all: closed"
+        )
     repeats &= ~backward
     steps = np.where(jumps | backward, usual, steps)
     if repeats.any():
@@ -157,8 +167,7 @@ def _uneven(steps: Seconds, usual: float, tick: float) -> npt.NDArray[np.bool_]:
     return uneven
 
 
-def _times(where: npt.NDArray[np.bool_]) -> str:
-    count = int(where.sum())
+def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
