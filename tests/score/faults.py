@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ def zero_length(path: Path, good: bytes) -> None:
 
 
 def wrong_suffix(path: Path, good: bytes) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (64, 64), "red").save(path, format="JPEG")
+    """Write an archive under a video's name; a picture would be a clip of one frame."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("clip.mp4", good)
 
 
 def unharmed(path: Path, good: bytes) -> None:

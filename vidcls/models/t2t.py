@@ -46,8 +46,10 @@ class TokenPerformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         k, q, v = self.kqv(self.norm1(x)).chunk(3, -1)
         keys, queries = self.kernel(k), self.kernel(q)
-        weight = queries @ keys.sum(1).unsqueeze(2) + 1e-8  # (n, m, 1)
-        summed = queries @ (keys.transpose(1, 2) @ v.to(keys.dtype))
+        # The published fraction has 1e-8 added below. Both of its parts are multiplied by 1e8 here, since ONNX's
+        # optimizer drops a summand that is so near to zero.
+        weight = queries @ keys.sum(1).unsqueeze(2) * 1e8 + 1  # (n, m, 1)
+        summed = queries @ (keys.transpose(1, 2) @ v.to(keys.dtype)) * 1e8
         x = v + self.proj((summed / weight).to(v.dtype))
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
