@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 import vidcls.config.yaml as vidcls_yaml
-from vidcls.config import InputSpec, load_registry, read_yaml, registry_paths
+from vidcls.config import (
+    InputSpec,
+    builtin_registry_path,
+    load_registry,
+    parse_yaml,
+    read_yaml,
+    registry_paths,
+)
 from vidcls.errors import ConfigError, UsageError
 from vidcls.models import config_keys
 
@@ -25,6 +32,11 @@ def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_the_registry_that_ships_would_pass_as_a_strangers() -> None:
+    text = builtin_registry_path().read_text(encoding="utf-8")
+    assert parse_yaml(text) == parse_yaml(text, trusted=True)
 
 
 def test_the_registry_that_ships_is_valid() -> None:

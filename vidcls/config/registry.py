@@ -154,7 +154,7 @@ class _Problems:
 
 def _add_file(path: Path, raw: dict[str, dict[str, Any]], found: _Problems) -> str | None:
     """Lay one file's entries over those before it; returns its default."""
-    data = read_yaml(path)
+    data = read_yaml(path, trusted=path == builtin_registry_path())
     for key in data:
         if key not in ("default", "models"):
             found.add(f"{path}: {key}: unknown key{nearest(key, ('default', 'models'))}")
