@@ -1,6 +1,6 @@
 """Write ``docs/reference/cli.md`` from the options of the commands, so that it cannot be out of date.
 
-python docs/cli_reference.py && zensical build --strict
+python docs/cli_reference.py && mkdocs build --strict
 """
 
 from __future__ import annotations
