@@ -102,6 +102,33 @@ def test_figures_agree_with_torchmetrics() -> None:
     assert report.classes[6].recall is None
 
 
+def test_means_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import precision_recall_fscore_support as reference
+
+    results, _, labels = random_results()
+    report = make_report(results, [f"class {i}" for i in range(7)])
+    predicted = [scored.top[0] for scored in results]
+    for kind, means in report.means().items():
+        # The last class has no clip: its mistaken predictions lower the precision of no class with clips.
+        precision, recall, f1, _ = reference(
+            labels, predicted, labels=range(6), average=kind, zero_division=0
+        )
+        assert means == pytest.approx({"recall": recall, "precision": precision, "f1": f1})
+    _, _, f1, support = reference(labels, predicted, labels=range(7), zero_division=0)
+    assert [c.f1 for c in report.classes] == pytest.approx(list(f1))
+    assert [c.clips for c in report.classes] == list(support)
+
+
+def test_a_class_that_nothing_speaks_of_has_no_figures() -> None:
+    report = make_report([Scored("a.mp4", 0, (1, 0), (0.8, 0.2), 0.2)], ["a", "b", "c"])
+    assert [(c.recall, c.precision, c.f1) for c in report.classes] == [
+        (0.0, None, 0.0),
+        (None, 0.0, 0.0),
+        (None, None, None),
+    ]
+    assert report.means()["macro"] == {"recall": 0.0, "precision": 0.0, "f1": 0.0}
+
+
 def test_worst_clips_are_wrong_and_in_order() -> None:
     results, _, _ = random_results()
     report = make_report(results, [f"class {i}" for i in range(7)], worst=9)
@@ -250,6 +277,12 @@ def test_report_on_disk(weights: Path, folder: Path, tmp_path: Path) -> None:
     with (out / "classes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == ["down", "left", "right"]
+    with (out / "clips.csv").open() as file:
+        clips = list(csv.DictReader(file))
+    assert [clip["path"] for clip in clips] == [sample.path for sample in samples]
+    right = [clip["true_label"] == clip["predicted_label"] for clip in clips]
+    assert np.mean(right) == pytest.approx(report.top1)
+    assert data["macro"] == pytest.approx(report.means()["macro"])
     assert (out / "confusion.png").stat().st_size > 1000
     assert (out / "calibration.png").stat().st_size > 1000
     sheets = sorted((out / "worst").glob("*.png"))

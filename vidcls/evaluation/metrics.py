@@ -38,12 +38,22 @@ class Scored:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: its clips, recall, precision, and what its clips are mostly mistaken for."""
+    """One class.
+
+    Attributes:
+        label: Its name.
+        clips: Clips of this true label (the support).
+        recall: Share of its clips that were predicted as it; None where it has none.
+        precision: Share of the clips predicted as it that are; None where nothing was.
+        f1: Harmonic mean of both, where undefined ones count as 0; None where neither is defined.
+        mistaken_for: What its clips are mostly predicted as when wrong.
+    """
 
     label: str
     clips: int
     recall: float | None
     precision: float | None
+    f1: float | None
     mistaken_for: str | None
 
 
@@ -65,6 +75,7 @@ class Report:
         bins: For each bin its clips, mean confidence and accuracy.
         worst: The misclassified clips whose true class had the lowest score, worst first.
         failures: The clips that could not be scored.
+        results: What became of each clip, in the order of the list.
     """
 
     clips: int
@@ -80,11 +91,26 @@ class Report:
     bins: list[tuple[int, float, float]]
     worst: list[Scored]
     failures: list[Scored]
+    results: list[Scored]
 
     def summary(self) -> dict[str, float | int]:
         """The figures of the whole set."""
         keys = ("clips", "failed", "top1", "top5", "mean_class", "calibration_error", "confidence", "loss")
         return {key: getattr(self, key) for key in keys}
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Means of recall, precision and F1 over the classes that have clips: macro, and weighted by the support.
+
+        A class that was never predicted counts with a precision and F1 of 0, as in scikit-learn.
+        """
+        present = [c for c in self.classes if c.clips]
+        support = [c.clips for c in present]
+        columns = {name: [getattr(c, name) or 0.0 for c in present] for name in ("recall", "precision", "f1")}
+        weights = {"macro": None, "weighted": support}
+        return {
+            kind: {name: float(np.average(column, weights=weight)) for name, column in columns.items()}
+            for kind, weight in weights.items()
+        }
 
 
 def make_report(results: Sequence[Scored], labels: Sequence[str], worst: int = 20) -> Report:
@@ -96,16 +122,16 @@ def make_report(results: Sequence[Scored], labels: Sequence[str], worst: int = 2
         worst: How many of the worst errors to keep.
     """
     good = [scored for scored in results if scored.error is None]
-    failures = [scored for scored in results if scored.error is not None]
     if not good:
-        first = failures[0].error if failures else "the list is empty"
+        first = results[0].error if results else "the list is empty"
         raise UsageError(
             "data", f"no clip could be scored (first: {first})", "check the paths, or pass videos=FOLDER"
         )
-    return _figures(good, failures, labels, worst)
+    return _figures(list(results), good, labels, worst)
 
 
-def _figures(good: list[Scored], failures: list[Scored], labels: Sequence[str], worst: int) -> Report:
+def _figures(results: list[Scored], good: list[Scored], labels: Sequence[str], worst: int) -> Report:
+    failures = [scored for scored in results if scored.error is not None]
     true = np.array([scored.label for scored in good])
     best = np.array([scored.top[0] for scored in good])
     confidence = np.array([scored.scores[0] for scored in good])
@@ -130,6 +156,7 @@ def _figures(good: list[Scored], failures: list[Scored], labels: Sequence[str], 
         bins=bins,
         worst=sorted(wrong, key=lambda scored: scored.p_true)[:worst],
         failures=failures,
+        results=results,
     )
 
 
@@ -166,6 +193,7 @@ def _class_figures(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[
                 int(clips),
                 float(right / clips) if clips else None,
                 float(right / answers) if answers else None,
+                float(2 * right / (clips + answers)) if clips + answers else None,
                 labels[int(others.argmax())] if others.any() else None,
             )
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidcls.errors import DependencyError, InputError, OutputError, printable
-from vidcls.evaluation.metrics import BINS, Report, Scored
+from vidcls.evaluation.metrics import BINS, ClassFigures, Report, Scored
+from vidcls.output.csv import csv_bytes
 from vidcls.paths import write_text
 from vidcls.video.reader import VideoReader
 
+CLIPS = "clips.csv"
+"""True and predicted label of each clip."""
 SHEET = (2, 4)
 """Rows and columns of a contact sheet."""
 CELL = 160
@@ -49,6 +52,7 @@ def write_report(
         draw_confusion(report, labels, folder / "confusion.png")
         draw_calibration(report, folder / "calibration.png")
         _write_classes(report, folder / "classes.csv")
+        _write_clips(report, labels, folder / CLIPS)
         _write_confusion(report, labels, folder / "confusion.csv")
         text = json.dumps(as_json(report, labels, about), indent=1, ensure_ascii=False)
         write_text(folder / "report.json", text + "\n")
@@ -64,10 +68,8 @@ def as_json(report: Report, labels: Sequence[str], about: dict[str, Any]) -> dic
     return {
         **about,
         **report.summary(),
-        "classes": [
-            {"label": c.label, "clips": c.clips, "recall": c.recall, "precision": c.precision}
-            for c in report.classes
-        ],
+        **report.means(),
+        "classes": [asdict(c) for c in report.classes],
         "confusion": report.confusion.tolist(),
         "calibration": [
             {"clips": n, "confidence": _number(mean), "accuracy": _number(accuracy)}
@@ -99,6 +101,7 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
         ("top-1", f"{report.top1:.2%}"),
         ("top-5", f"{report.top5:.2%}"),
         ("mean class", f"{report.mean_class:.2%}"),
+        ("macro F1", f"{report.means()['macro']['f1']:.2%}"),
         ("calibration error", f"{report.calibration_error:.2%}"),
     ]
     return lines + ([("not scored", str(report.failed))] if report.failed else [])
@@ -126,12 +129,14 @@ def _class_lines(report: Report) -> list[str]:
     lines = [
         "## Classes",
         "",
-        "| class | clips | recall | precision | mostly predicted as |",
-        "|---|--:|--:|--:|---|",
+        "| label | support | recall | precision | F1 | mostly predicted as |",
+        "|---|--:|--:|--:|--:|---|",
     ]
     for c in sorted(report.classes, key=lambda c: (c.recall is None, c.recall)):
-        figures = str(c.clips), _share(c.recall), _share(c.precision)
+        figures = str(c.clips), _share(c.recall), _share(c.precision), _share(c.f1)
         lines.append(f"| {' | '.join((_cell(c.label), *figures, _cell(c.mistaken_for or '')))} |")
+    for kind, means in report.means().items():
+        lines.append(f"| *{kind} mean* | {report.clips} | {' | '.join(map(_share, means.values()))} | |")
     return lines
 
 
@@ -157,17 +162,27 @@ def _share(value: float | None) -> str:
 
 
 def _write_classes(report: Report, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("label", "clips", "recall", "precision", "mistaken_for"))
-        writer.writerows((c.label, c.clips, c.recall, c.precision, c.mistaken_for) for c in report.classes)
+    _write_csv(path, [field.name for field in fields(ClassFigures)], map(astuple, report.classes))
 
 
 def _write_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("label", *labels))
-        writer.writerows((label, *row) for label, row in zip(labels, report.confusion.tolist(), strict=True))
+    counts = report.confusion.tolist()
+    _write_csv(path, ("label", *labels), ((label, *row) for label, row in zip(labels, counts, strict=True)))
+
+
+def _write_clips(report: Report, labels: Sequence[str], path: Path) -> None:
+    """Write a line for each clip of the list, in its order."""
+    lines = (
+        (s.path, labels[s.label], None, None, None, s.error)
+        if s.error is not None
+        else (s.path, labels[s.label], labels[s.top[0]], s.scores[0], s.p_true, None)
+        for s in report.results
+    )
+    _write_csv(path, ("path", "true_label", "predicted_label", "score", "p_true", "error"), lines)
+
+
+def _write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    write_text(path, csv_bytes([list(names), *map(list, lines)]).decode())
 
 
 def _figure(width: float, height: float) -> Any:
