@@ -45,7 +45,12 @@ def main() -> int:
     parser.add_argument("--batch", type=int, action="append", help="views that go through together; repeat")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one program in one round")
-    parser.add_argument("--compile", type=int, metavar="BATCH", help="measure torch.compile too, in this batch: it takes minutes")
+    parser.add_argument(
+        "--compile",
+        type=int,
+        metavar="BATCH",
+        help="measure torch.compile too, in this batch: it takes minutes",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -131,7 +136,9 @@ def _batch(
     pixels = pixels_of(spec, batch)
     pixels[0] = pixels_of(spec, 1)[0]
     views = torch.from_numpy(normalize(pixels, spec)).to(device=device, dtype=torch.bfloat16)
-    positions = {} if indices is None else {"frame_indices": torch.from_numpy(indices).to(device).repeat(batch, 1)}
+    positions = (
+        {} if indices is None else {"frame_indices": torch.from_numpy(indices).to(device).repeat(batch, 1)}
+    )
     many = None if indices is None else indices.repeat(batch, 0)
     runs: dict[str, Callable[[], Any]] = {}
     for kind, engine in engines.items():
