@@ -1,4 +1,4 @@
-"""Forward passes on a GPU: vidcls's engines and transformers' own models, in one process, on the same weights and views.
+"""Forward passes on a GPU: vidcls's engines and transformers' own models, in one process, on the same weights.
 
     python benchmarks/gpu.py -o benchmarks/results/gpu.json
 
@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidcls.bench.machine import describe, peak_matmul
-from vidcls.bench.reference import COMPARABLE, load_reference, save_reference
+from vidcls.bench.reference import COMPARABLE, save_reference
 from vidcls.bench.worker import pixels_of
 from vidcls.config import load_registry
 from vidcls.engines import make_engine
@@ -162,7 +162,7 @@ def _batch(
                 times[kind] += _times(run, device, args.seconds)
     base = statistics.median(times["transformers"]) if theirs is not None else None
     rows = []
-    for kind, run in runs.items():
+    for kind in runs:
         seconds = statistics.median(times[kind])
         done = flops["transformers" if kind == "transformers" else "eager"]
         rows.append(

@@ -289,8 +289,11 @@ def test_threads_may_share_a_reader(clip):
 
 def run_python(code, **options):
     environment = {**os.environ, **options.pop("env", {})}
+    warning = (
+        "ignore:This process:DeprecationWarning"  # Python 3.12 and later warn of every fork beside threads
+    )
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-W", warning, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -95,6 +95,10 @@ def _is_playlist(head: bytes) -> bool:
     return text.startswith(_PLAYLISTS) or (text[:1] == b"<" and any(word in text for word in _LIST_WORDS))
 
 
+# PyAV before 19 stops at text in a header that is not UTF-8, unless told; later ones replace it.
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 def open_container(path: str) -> Any:
     """Opens a file for demuxing; closed by ``with``.
 
@@ -116,7 +120,7 @@ def open_container(path: str) -> Any:
             os.path.abspath(path),  # cannot be taken for a protocol ("concat:…") or an option
             format=picture,
             container_options={"protocol_whitelist": "file", "format_whitelist": whitelist},
-            metadata_errors="replace",
+            **_METADATA,
         )
     except MemoryError:
         raise VideoError(path, "its header asks for too much memory", kind="memory") from None
