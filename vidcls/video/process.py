@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 from vidcls.errors import DependencyError, VideoError
@@ -81,21 +81,33 @@ class Worker:
         max_memory: int,
     ) -> T:
         """One request and its answers. On any exception but `AnsweredError` the worker must be killed."""
+        self._send(name, request, timeout, max_memory)
+        deadline = time.monotonic() + timeout
+        while True:
+            result = take(*self._next(name, deadline, timeout, max_memory))
+            if result is not None:
+                return result
+
+    def stream(self, name: str, request: dict[str, Any], timeout: float, max_memory: int) -> Iterator[Answer]:
+        """Yields the answers to one request as they are taken; ``timeout`` is for each of them.
+
+        As in `ask`, the worker must be killed on any exception but `AnsweredError`, and where not all are taken.
+        """
+        self._send(name, {**request, "stream": True}, timeout, max_memory)
+        while True:
+            yield self._next(name, time.monotonic() + timeout, timeout, max_memory)
+
+    def _send(self, name: str, request: dict[str, Any], timeout: float, max_memory: int) -> None:
         if not self._ready:
             # The worker's own start does not count against the clip.
             self._next(name, time.monotonic() + START_TIMEOUT, START_TIMEOUT, max_memory)
             self._ready = True
-        deadline = time.monotonic() + timeout
         data = pickle.dumps({**request, "timeout": timeout}, protocol=5)
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died: _next says how
             stdin.write(LENGTH.pack(len(data)) + data)
             stdin.flush()
-        while True:
-            result = take(*self._next(name, deadline, timeout, max_memory))
-            if result is not None:
-                return result
 
     def _next(self, name: str, deadline: float, timeout: float, max_memory: int) -> Answer:
         while True:

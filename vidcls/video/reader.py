@@ -14,12 +14,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import stat
 import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -28,8 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vidcls.errors import UsageError, VideoError
+from vidcls.video.collect import Collector, Flow, Frames, Transform
 from vidcls.video.decoders import DECODERS
+from vidcls.video.local_file import check_file
 from vidcls.video.process import Answer, AnsweredError, KilledError, Worker
+
+__all__ = ["Frames", "VideoInfo", "VideoReader", "check_file"]
 
 DEFAULT_TIMEOUT = 60.0  # seconds for one request
 MAX_TIMEOUT = 86_400.0  # seconds
@@ -37,7 +40,6 @@ DEFAULT_MAX_MEMORY = 4 << 30  # bytes, of the worker, and of the frames it hands
 MAX_STDIN = 2 << 30  # bytes of a clip that is given as bytes
 
 T = TypeVar("T")
-Transform = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,59 +75,6 @@ class VideoInfo:
     variable_frame_rate: bool
     warnings: tuple[str, ...] = ()
     mirrored: bool = False
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Decoded frames, each once.
-
-    Attributes:
-        frames: (t, h, w, 3) uint8 RGB, or whatever the transform made of each.
-        indices: Which frames of the file they are (t,), sorted, without duplicates.
-        decoder: ``decord`` or ``pyav``.
-        warnings: Sentences for a person.
-    """
-
-    frames: np.ndarray
-    indices: npt.NDArray[np.int64]
-    decoder: str
-    warnings: tuple[str, ...] = ()
-
-
-def check_file(path: str | os.PathLike[str]) -> None:
-    """Finds the faults that can be told without decoding.
-
-    Raises:
-        VideoError: Of kind ``not_found``, ``not_a_file``, ``permission``, ``empty`` or ``unreadable``.
-    """
-    name = os.fspath(path)
-    try:
-        # Looked at before it is opened: to open a FIFO waits for a writer, and a device may do anything.
-        mode = os.stat(name).st_mode
-        if not stat.S_ISREG(mode):
-            raise _not_a_file(name, mode)
-        with open(name, "rb") as file:
-            empty = not file.read(1)
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "fetch it first, or give the address to the command" if "://" in name else "check the path"
-        raise VideoError(name, "no such file", hint, kind="not_found") from None
-    except PermissionError:
-        raise VideoError(name, "permission denied", "make the file readable", kind="permission") from None
-    except ValueError:
-        raise VideoError(repr(name), "is not a valid path", "check the path", kind="not_found") from None
-    except OSError as error:
-        raise VideoError(name, f"cannot be read ({error.strerror})", "check the disk or the path") from None
-    if empty:
-        raise VideoError(name, "is empty (0 bytes)", "copy or download it again", kind="empty")
-
-
-def _not_a_file(name: str, mode: int) -> VideoError:
-    if stat.S_ISDIR(mode):
-        return VideoError(name, "is a directory", "give the files in it", kind="not_a_file")
-    if stat.S_ISFIFO(mode):
-        return VideoError(name, "is a named pipe (FIFO)", "pass its bytes on stdin with -", kind="not_a_file")
-    what = "a socket" if stat.S_ISSOCK(mode) else "a device"
-    return VideoError(name, f"is {what}, not a file", "give a video file", kind="not_a_file")
 
 
 class VideoReader:
@@ -245,28 +194,95 @@ class VideoReader:
             if self._info is None:
                 raise RuntimeError("VideoReader.read before open")
             info = self._info
-            wanted = np.unique(np.asarray(indices, np.int64))
-            if not len(wanted):
-                raise IndexError(f"{info.path}: no frames asked for")
-            if wanted[0] < 0 or wanted[-1] >= info.num_frames:
-                raise IndexError(f"{info.path}: frames {wanted[0]}…{wanted[-1]} of {info.num_frames}")
+            wanted = self._wanted(info, indices)
             while True:
-                request = {
-                    "op": "read",
-                    "indices": wanted.tolist(),
-                    "transform": transform,
-                    "without": list(self._failed),
-                }
-                collect = _Collector(info.path, wanted, self._max_memory)
+                collect = Collector(info.path, wanted, self._max_memory)
                 try:
-                    frames = self._request(info.path, request, collect)
+                    frames = self._request(info.path, self._read_request(wanted, transform), collect)
                 except VideoError as error:
-                    if error.kind not in _RETRIED or not self._another_than(collect.decoder):
+                    if not self._goes_on(error, collect.decoder, collect.title):
                         raise
-                    self._failed[collect.decoder] = f"{collect.title} failed ({error.problem})"
                     continue
-                failed = tuple(f"{why}: read with {collect.title}" for why in self._failed.values())
-                return replace(frames, warnings=failed + frames.warnings)
+                return replace(frames, warnings=self._failures(collect.title) + frames.warnings)
+
+    def stream(
+        self, indices: Sequence[int] | np.ndarray, transform: Transform | None = None, piece: int = 64
+    ) -> Iterator[Frames]:
+        """Decodes frames of the open clip in one go, as they are taken: for files of any length, in flat memory.
+
+        The timeout is for each frame. To be used up, or closed, in the thread that began it; until then the reader
+        does nothing else.
+
+        Args:
+            indices: As for `read`.
+            transform: As for `read`.
+            piece: Frames that are handed over together.
+
+        Raises:
+            VideoError: It cannot be decoded any further; ``kind`` says how.
+            IndexError: The clip has no such frame.
+        """
+        with self._lock:
+            if self._info is None:
+                raise RuntimeError("VideoReader.stream before open")
+            wanted, said = self._wanted(self._info, indices), dict.fromkeys(self._info.warnings)
+            while len(wanted):
+                flow = Flow(self._info.path, wanted, piece)
+                try:
+                    for frames in self._flow(flow, transform):
+                        warnings = self._failures(flow.title) + frames.warnings
+                        new = tuple(warning for warning in warnings if warning not in said)
+                        said.update(dict.fromkeys(new))
+                        yield replace(frames, warnings=new)
+                    return
+                except VideoError as error:
+                    if not self._goes_on(error, flow.decoder, flow.title):
+                        raise
+                    wanted = flow.left()
+
+    def _flow(self, flow: Flow, transform: Transform | None) -> Iterator[Frames]:
+        self.start()
+        worker = self._worker
+        assert worker is not None
+        request = self._read_request(flow.left(), transform)
+        try:
+            for answer in worker.stream(flow.name, request, self._timeout, self._max_memory):
+                yield from flow.take(*answer)
+                if flow.done:
+                    return
+        except AnsweredError as answered:
+            raise answered.error from None
+        except BaseException:
+            self._kill()
+            raise
+
+    def _wanted(self, info: VideoInfo, indices: Sequence[int] | np.ndarray) -> npt.NDArray[np.int64]:
+        wanted = np.unique(np.asarray(indices, np.int64))
+        if not len(wanted):
+            raise IndexError(f"{info.path}: no frames asked for")
+        if wanted[0] < 0 or wanted[-1] >= info.num_frames:
+            raise IndexError(f"{info.path}: frames {wanted[0]}…{wanted[-1]} of {info.num_frames}")
+        return wanted
+
+    def _read_request(self, wanted: npt.NDArray[np.int64], transform: Transform | None) -> dict[str, Any]:
+        return {
+            "op": "read",
+            "indices": wanted.tolist(),
+            "transform": transform,
+            "without": list(self._failed),
+            "path": self._path,
+            "decoder": self._decoder,
+        }
+
+    def _goes_on(self, error: VideoError, decoder: str, title: str) -> bool:
+        """Whether another decoder may do what this one failed in."""
+        if error.kind not in _RETRIED or not self._another_than(decoder):
+            return False
+        self._failed[decoder] = f"{title} failed ({error.problem})"
+        return True
+
+    def _failures(self, title: str) -> tuple[str, ...]:
+        return tuple(f"{why}: read with {title}" for why in self._failed.values())
 
     def _another_than(self, decoder: str) -> bool:
         """Whether there is a decoder to try after this one."""
@@ -355,42 +371,3 @@ _RETRIED = ("timeout", "crashed", "memory")
 
 def _expect_index(header: dict[str, Any], body: bytearray) -> Answer | None:
     return (header, body) if header["type"] == "index" else None
-
-
-class _Collector:
-    """Puts the frames of one `read` in place as they come."""
-
-    def __init__(self, name: str, wanted: npt.NDArray[np.int64], max_memory: int) -> None:
-        self._name = name
-        self._wanted = wanted
-        self._max_memory = max_memory
-        self._frames: np.ndarray | None = None
-        self._seen: set[int] = set()
-        self.decoder = ""
-        self.title = ""
-
-    def __call__(self, header: dict[str, Any], body: bytearray) -> Frames | None:
-        if header["type"] == "using":
-            self.decoder, self.title = header["decoder"], header["title"]
-            self._seen.clear()
-        elif header["type"] == "frame":
-            self._place(header, body)
-        elif header["type"] == "done":
-            if self._frames is None or len(self._seen) < len(self._wanted):
-                raise VideoError(self._name, "not all frames asked for were decoded", kind="unreadable")
-            return Frames(self._frames, self._wanted, header["decoder"], tuple(header["warnings"]))
-        return None
-
-    def _place(self, header: dict[str, Any], body: bytearray) -> None:
-        frame = np.frombuffer(body, np.dtype(header["dtype"])).reshape(header["shape"])
-        if self._frames is None:
-            size = frame.nbytes * len(self._wanted)
-            if size > self._max_memory:
-                problem = (
-                    f"{len(self._wanted)} frames of {frame.nbytes:,} bytes are more than the memory bound"
-                )
-                raise VideoError(self._name, problem, "ask for fewer or smaller frames", kind="memory")
-            self._frames = np.empty((len(self._wanted), *frame.shape), frame.dtype)
-        at = int(np.searchsorted(self._wanted, header["index"]))
-        self._frames[at] = frame
-        self._seen.add(at)

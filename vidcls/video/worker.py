@@ -62,10 +62,14 @@ def main(alive: int | None, max_memory: int) -> None:
     _send(out, {"type": "ready"})
     while True:
         request = requests.get()
-        # A C thread: it ends this process even if a decoder holds the interpreter's lock and the parent is gone.
-        faulthandler.dump_traceback_later(request["timeout"] + GRACE, exit=True)
+        _set_alarm(request)
         server.answer(request)
         faulthandler.cancel_dump_traceback_later()
+
+
+def _set_alarm(request: dict[str, Any]) -> None:
+    """Have a C thread end this process, even if a decoder holds the interpreter's lock and the parent is gone."""
+    faulthandler.dump_traceback_later(request["timeout"] + GRACE, exit=True)
 
 
 def _claim_stdout() -> BinaryIO:
@@ -199,7 +203,11 @@ class _Server:
             _send(self._out, {"type": "using", "decoder": name, "title": decoder.title})
             try:
                 for position, picture in decoder.read(request["indices"]):
+                    if request.get("stream"):  # however long the parent takes for what it has
+                        faulthandler.cancel_dump_traceback_later()
                     self._send_frame(position, picture, request["transform"])
+                    if request.get("stream"):
+                        _set_alarm(request)
             except self._decoders.DecodeError as error:
                 if following is None:
                     raise self._failure(index.path, name, error) from error

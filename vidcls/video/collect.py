@@ -1,0 +1,111 @@
+"""Frames as they come from the worker: put in place for one `read`, or handed on piece by piece for one `stream`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vidcls.errors import VideoError
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decoded frames, each once.
+
+    Attributes:
+        frames: (t, h, w, 3) uint8 RGB, or whatever the transform made of each.
+        indices: Which frames of the file they are (t,), sorted, without duplicates.
+        decoder: ``decord`` or ``pyav``.
+        warnings: Sentences for a person.
+    """
+
+    frames: np.ndarray
+    indices: npt.NDArray[np.int64]
+    decoder: str
+    warnings: tuple[str, ...] = ()
+
+
+class Collector:
+    """Puts the frames of one `read` in place as they come."""
+
+    def __init__(self, name: str, wanted: npt.NDArray[np.int64], max_memory: int) -> None:
+        self._name = name
+        self._wanted = wanted
+        self._max_memory = max_memory
+        self._frames: np.ndarray | None = None
+        self._seen: set[int] = set()
+        self.decoder = ""
+        self.title = ""
+
+    def __call__(self, header: dict[str, Any], body: bytearray) -> Frames | None:
+        if header["type"] == "using":
+            self.decoder, self.title = header["decoder"], header["title"]
+            self._seen.clear()
+        elif header["type"] == "frame":
+            self._place(header, body)
+        elif header["type"] == "done":
+            if self._frames is None or len(self._seen) < len(self._wanted):
+                raise VideoError(self._name, "not all frames asked for were decoded", kind="unreadable")
+            return Frames(self._frames, self._wanted, header["decoder"], tuple(header["warnings"]))
+        return None
+
+    def _place(self, header: dict[str, Any], body: bytearray) -> None:
+        frame = np.frombuffer(body, np.dtype(header["dtype"])).reshape(header["shape"])
+        if self._frames is None:
+            size = frame.nbytes * len(self._wanted)
+            if size > self._max_memory:
+                problem = (
+                    f"{len(self._wanted)} frames of {frame.nbytes:,} bytes are more than the memory bound"
+                )
+                raise VideoError(self._name, problem, "ask for fewer or smaller frames", kind="memory")
+            self._frames = np.empty((len(self._wanted), *frame.shape), frame.dtype)
+        at = int(np.searchsorted(self._wanted, header["index"]))
+        self._frames[at] = frame
+        self._seen.add(at)
+
+
+class Flow:
+    """Hands on the frames of one `stream` in pieces, each once and in order."""
+
+    def __init__(self, name: str, wanted: npt.NDArray[np.int64], piece: int) -> None:
+        self.name = name
+        self.decoder = self.title = ""
+        self.done = False
+        self._wanted = wanted
+        self._piece = piece
+        self._next = 0  # the first that has not come yet
+        self._frames: list[np.ndarray] = []
+
+    def left(self) -> npt.NDArray[np.int64]:
+        """The frames that were not handed on yet."""
+        return self._wanted[self._next - len(self._frames) :]
+
+    def take(self, header: dict[str, Any], body: bytearray) -> Iterator[Frames]:
+        if header["type"] == "using":  # another decoder begins again: what was handed on stays
+            self.decoder, self.title = header["decoder"], header["title"]
+        elif header["type"] == "frame" and self._is_next(header["index"]):
+            self._frames.append(np.frombuffer(body, np.dtype(header["dtype"])).reshape(header["shape"]))
+            self._next += 1
+            if len(self._frames) >= self._piece:
+                yield self._handed_on(())
+        elif header["type"] == "done":
+            if self._next < len(self._wanted):
+                raise VideoError(self.name, "not all frames asked for were decoded", kind="unreadable")
+            self.done = True
+            if self._frames or header["warnings"]:
+                yield self._handed_on(tuple(header["warnings"]))
+
+    def _is_next(self, index: int) -> bool:
+        return self._next < len(self._wanted) and bool(self._wanted[self._next] == index)
+
+    def _handed_on(self, warnings: tuple[str, ...]) -> Frames:
+        indices = self._wanted[self._next - len(self._frames) : self._next]
+        frames, self._frames = self._frames, []
+        stacked = np.stack(frames) if frames else np.empty((0, 0, 0, 3), np.uint8)
+        return Frames(stacked, indices, self.decoder, warnings)
