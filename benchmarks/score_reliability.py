@@ -59,7 +59,7 @@ class Stub:
             error = InputError(item.path, "is bad", kind="bad") if "bad" in item.path else None
             best = [] if error else [RankedLabel(rank=1, index=0, label="wave", score=0.5)]
             row = Row(
-                path=item.path, model="stub", weights="none", views=1, crops=1, num_frames=8, stride=1,
+                path=item.path, model="stub", weights="none", views=1, crops=1, frames=8, stride=1,
                 predictions=best, error=None if error is None else str(error),
             )  # fmt: skip
             yield finish(item, row.to_dict(), seconds=0.25, error=error)

@@ -34,7 +34,7 @@ class Stub:
     def run(self, items: Iterable[Any]) -> Iterator[Any]:
         from vidcls.score.rows import finish
 
-        head = {"model": "stub", "weights": "none", "views": 4, "crops": 1, "num_frames": 32, "stride": 2}
+        head = {"model": "stub", "weights": "none", "views": 4, "crops": 1, "frames": 32, "stride": 2}
         best = [{"rank": r, "index": r, "label": f"class {r}", "score": 1 / r} for r in range(1, 6)]
         tail = {
             "fps": 25.0,

@@ -127,10 +127,10 @@ def test_equals_transformers(checkpoint: Path, clip: Path) -> None:
     assert [p["rank"] for p in row["predictions"]] == list(range(1, 8))
     assert row["predictions"][0]["label"] == f"label {row['predictions'][0]['index']}"
     assert list(row) == [
-        *("path", "model", "weights", "views", "crops", "num_frames", "stride", "fps", "duration", "decoder"),
+        *("path", "model", "weights", "views", "crops", "frames", "stride", "fps", "duration", "decoder"),
         *("predictions", "warnings", "error"),
     ]
-    assert (row["path"], row["views"], row["crops"], row["num_frames"], row["stride"]) == (
+    assert (row["path"], row["views"], row["crops"], row["frames"], row["stride"]) == (
         str(clip),
         4,
         1,
@@ -219,6 +219,25 @@ def test_formats(checkpoint: Path, clip: Path, tmp_path: Path) -> None:
     assert [row["rank"] for row in rows] == ["1", "2"]
     assert vidcls(*base, "-o", str(tmp_path / "out.json")).stdout == b""
     assert len(json.loads((tmp_path / "out.json").read_text())[0]["predictions"]) == 2
+
+
+def test_the_columns_of_a_manifest_go_along(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "pan-left.mp4"
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text(f"file,label,seconds\n{example},true,7\nnone.mp4,false,8\n")
+    done = vidcls("predict", str(manifest), str(example), str(tmp_path / "no.tsv"), "-k", "1")
+    assert done.returncode == 1
+    good, bad, plain, missing = csv.DictReader(io.StringIO(done.stdout.decode()), delimiter="\t")
+    assert (good["label"], good["input_label"], good["input_seconds"]) == ("pan left", "true", "7")
+    assert (bad["path"], bad["label"], bad["input_label"], bad["input_seconds"]) == (
+        "none.mp4",
+        "",
+        "false",
+        "8",
+    )
+    assert "no such file" in bad["error"]
+    assert (plain["label"], plain["input_label"]) == ("pan left", "")
+    assert missing["error"]
 
 
 def test_standard_input_lists_and_environment(checkpoint: Path, clip: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_timesformer_equals_transformers(attention: str, clip: Path, tmp_path: P
     model = "timesformer" if attention == "divided_space_time" else "timesformer-joint"
     options = ("--model", model, "--weights", str(folder), "--stride", "4", "--fps", "native")
     (row,) = predicted(str(clip), *options)
-    assert (row["views"], row["crops"], row["num_frames"], row["stride"]) == (1, 1, 4, 4)
+    assert (row["views"], row["crops"], row["frames"], row["stride"]) == (1, 1, 4, 4)
     frames = decode_all(clip)
     theirs = timesformer_scores(folder, [frames[i] for i in (0, 5, 10, 15)])  # linspace(0, 4 · 4 - 1, 4)
     assert close_logits(scores_of(row), theirs)
@@ -186,7 +186,7 @@ def test_vtn_equals_the_model_on_the_frames(vtn: Path, clip: Path, tmp_path: Pat
     ):
         (row,) = predicted(str(clip), *weights, *options)
         assert close_logits(scores_of(row), theirs), options
-        assert row["num_frames"] == count
+        assert row["frames"] == count
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
@@ -259,5 +259,5 @@ def test_timm_vit_equals_timm(clip: Path, tmp_path: Path) -> None:
     # Of each of eight equal parts the frame in its middle.
     assert close_logits(scores_of(row), expected([(2 * i + 1) * 60 // 16 for i in range(8)]))
     (row,) = predicted(str(clip), *options, "--frames", "all", "--stride", "1")
-    assert row["num_frames"] == 60
+    assert row["frames"] == 60
     assert close_logits(scores_of(row), expected(list(range(60))))

@@ -134,7 +134,7 @@ def test_three_ways_to_see_a_whole_video(
         found = stored.predict(clip)
         assert found.logits is not None
         assert np.abs(found.logits - expected[0]).max() < 1e-5
-        assert (found.row["views"], found.row["num_frames"]) == (1, 75)
+        assert (found.row["views"], found.row["frames"]) == (1, 75)
         assert found.row["decoder"] in ("decord", "pyav")
         assert found.row["warnings"] == []
         before = reader.opened, reader.frames
@@ -283,7 +283,7 @@ def test_bad_clips_and_folders(vtn: Path, clip: Path, reader: CountingReader, tm
     results = list(whole.predict_many([tmp_path / "text.mp4", clip, tmp_path / "none.mp4"]))
     assert [type(result.error) for result in results] == [VideoError, type(None), VideoError]
     assert results[0].row["error"].startswith(f"{tmp_path / 'text.mp4'}: ")
-    assert results[0].row["num_frames"] is None
+    assert results[0].row["frames"] is None
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot hold features"):
         WholeVideo(classifier, reader=reader, features=tmp_path / "file", weights=vtn)

@@ -16,8 +16,9 @@ import pytest
 from rich.console import Console
 
 from vidcls.errors import OutputError, UsageError, printable
+from vidcls.output.row import Layout
 from vidcls.output.terminal import LinesWriter, TerminalWriter
-from vidcls.output.writers import FORMATS, open_output
+from vidcls.output.writers import FORMATS, check_output, open_output
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 
@@ -32,7 +33,7 @@ def row(
         "weights": "bundled:camera-motion.safetensors",
         "views": 4,
         "crops": 1,
-        "num_frames": 32,
+        "frames": 32,
         "stride": 2,
         "fps": 29.97,
         "duration": 10.01,
@@ -96,9 +97,66 @@ def test_csv_has_a_line_for_each_rank(tmp_path: Path) -> None:
     assert lines[0]["warnings"] == "too short"
     assert lines[2]["error"] == "bad.mp4: not a video; check it"
     assert tuple(lines[0]) == (
-        *("path", "model", "weights", "views", "crops", "num_frames", "stride", "fps", "duration", "decoder"),
-        *("rank", "index", "label", "score", "warnings", "error"),
+        *(
+            "path",
+            "rank",
+            "index",
+            "label",
+            "score",
+            "model",
+            "weights",
+            "views",
+            "crops",
+            "frames",
+            "stride",
+            "fps",
+        ),
+        *("duration", "decoder", "warnings", "error"),
     )
+
+
+def test_a_pipe_gets_the_lines_of_csv_between_tabs(capfdbinary: Any) -> None:
+    layout = Layout(carried={"label": "str", "split": "str"})
+    texts = {}
+    for format in (None, "tsv", "csv"):
+        with open_output(None, format, layout=layout) as out:
+            out.write({**row("a\tb.mp4"), "label": "true", "split": "7"}, seconds=1.0)
+            out.write({**failed(), "label": "x", "split": "8"})
+        texts[format] = capfdbinary.readouterr().out.decode("utf-8")
+    assert texts[None] == texts["tsv"]
+    (tabs, names), (commas, also) = (
+        (list(reader), reader.fieldnames)
+        for reader in (
+            csv.DictReader(io.StringIO(texts["tsv"]), delimiter="\t"),
+            csv.DictReader(io.StringIO(texts["csv"])),
+        )
+    )
+    assert names == also
+    assert [line["path"] for line in tabs] == ["a\\tb.mp4", "a\\tb.mp4", "bad.mp4"]
+    for line in (*tabs, *commas):
+        line.pop("path")
+    assert tabs == commas
+    assert [(line["label"], line["input_label"], line["split"]) for line in tabs] == [
+        ("pan left", "true", "7"),
+        ("shake", "true", "7"),
+        ("", "x", "8"),
+    ]
+
+
+def test_wide_lines_have_one_for_each_clip(tmp_path: Path) -> None:
+    layout = Layout(wide=2, carried={"label": "str"})
+    for name, delimiter in (("a.csv", ","), ("a.tsv", "\t")):
+        with open_output(tmp_path / name, layout=layout) as out:
+            out.write({**row(), "label": "true"})
+            out.write({**failed(), "label": "x"})
+        with (tmp_path / name).open(encoding="utf-8", newline="") as file:
+            good, bad = csv.DictReader(file, delimiter=delimiter)
+        cells = [good[name] for name in ("label_1", "label_2", "score_2", "label")]
+        assert cells == ["pan left", "shake", "0.25", "true"]
+        assert (bad["label_1"], bad["error"]) == ("", "bad.mp4: not a video; check it")
+    for format in set(FORMATS) - {"csv", "tsv"}:
+        with pytest.raises(UsageError, match="wide: is for CSV or TSV"):
+            check_output(None, format, wide=True)
 
 
 def test_piped_table_is_plain_and_stable(capfdbinary: Any) -> None:
@@ -215,7 +273,7 @@ def test_a_terminal_gets_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_formats_by_name_and_suffix(tmp_path: Path) -> None:
-    assert list(FORMATS) == ["table", "json", "jsonl", "csv", "parquet"]
+    assert list(FORMATS) == ["table", "json", "jsonl", "csv", "tsv", "parquet"]
     for name, kind in (
         ("a.NDJSON", "jsonl"),
         ("a.csv", "csv"),

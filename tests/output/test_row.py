@@ -18,14 +18,12 @@ from vidcls.output.parquet import schema
 from vidcls.output.row import COLUMNS, PREDICT_NAMES, Layout, RankedLabel, Row, is_reserved, markdown_table
 from vidcls.score.merge import merge
 
-SCORED = Layout(scored=True, top_k=2, all_scores=True, carried={"group": "int"})
+SCORED = Layout(scored=True, wide=2, all_scores=True, carried={"group": "int"})
 
 
 def full_row() -> dict[str, Any]:
     label = RankedLabel(rank=1, index=3, label="run", score=0.5)
-    row = Row(
-        path="a.mp4", model="m", weights="w", views=1, crops=1, num_frames=8, stride=2, predictions=[label]
-    )
+    row = Row(path="a.mp4", model="m", weights="w", views=1, crops=1, frames=8, stride=2, predictions=[label])
     return {**row.to_dict(), "error_kind": None, "seconds": 0.5, "scores": [0.5, 0.25], "group": 7}
 
 
@@ -35,10 +33,10 @@ def test_every_format_has_the_columns_of_the_row() -> None:
     assert schema(SCORED).names == [*names, "group"]
     assert schema(Layout()).names == list(PREDICT_NAMES)
     assert SCORED.names() == names
-    assert Layout(scored=True, top_k=2).names() == [name for name in names if name != "scores"]
+    assert Layout(scored=True, wide=2).names() == [name for name in names if name != "scores"]
     flat = Csv(SCORED).names()
     assert [name for name in flat if name in COLUMNS] == [name for name in names if name != "predictions"]
-    assert flat[10:16] == ["index_1", "label_1", "score_1", "index_2", "label_2", "score_2"]
+    assert flat[1:7] == ["index_1", "label_1", "score_1", "index_2", "label_2", "score_2"]
     assert list(json.loads(RowLines(SCORED).row(full_row()))) == [*names, "group"]
     assert tuple(full_row())[: len(PREDICT_NAMES)] == PREDICT_NAMES
 
@@ -58,18 +56,18 @@ def test_names_that_a_manifest_must_not_use() -> None:
             ["label", "rank", "labels", "label_", "label_x", "label_1_", "my_label_1", "Path", ""],
         )
     )
-    assert {name for name in Csv(Layout(scored=True, top_k=3)).names() if not is_reserved(name)} == set()
+    assert {name for name in Csv(Layout(scored=True, wide=3)).names() if not is_reserved(name)} == set()
 
 
 def test_values_that_no_output_can_hold() -> None:
     layout = Layout(
-        scored=True, top_k=1, carried={"count": "int", "name": "str", "rate": "float", "on": "bool"}
+        scored=True, wide=1, carried={"count": "int", "name": "str", "rate": "float", "on": "bool"}
     )
     row = full_row()
     assert layout.misfits({**row, "count": 1, "name": "x", "rate": float("nan"), "on": True}) == {}
     assert layout.misfits({**row, "count": None}) == {}
     for name, value in (
-        ("count", 2**63), ("count", "7"), ("name", 7), ("rate", "x"), ("on", 1), ("num_frames", 2**31), ("path", 1),
+        ("count", 2**63), ("count", "7"), ("name", 7), ("rate", "x"), ("on", 1), ("frames", 2**31), ("path", 1),
     ):  # fmt: skip
         assert list(layout.misfits({**row, name: value})) == [name]
 

@@ -22,13 +22,14 @@ from vidcls.errors import DeviceError, InputError, OutputError, UsageError
 from vidcls.score import Job, Summary, score
 from vidcls.score import row_file as sink
 from vidcls.score.listing import Inputs
+from vidcls.score.merge import merge
 from vidcls.score.resume_log import Journal
 from vidcls.score.rows import Result, finish
 from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
 
 ROW = {
-    "path": "", "model": "stub", "weights": "none", "views": 1, "crops": 1, "num_frames": 8, "stride": 1,
+    "path": "", "model": "stub", "weights": "none", "views": 1, "crops": 1, "frames": 8, "stride": 1,
     "fps": 25.0, "duration": 2.0, "decoder": "none", "warnings": ["a warning"], "error": None,
     "predictions": [{"rank": 1, "index": 3, "label": "wave, hello", "score": 0.5}],
 }  # fmt: skip
@@ -144,6 +145,51 @@ def test_rows_that_were_replaced_are_removed(tmp_path: Path) -> None:
         os.utime(paths[0], ns=(5, 5))
         summary, _ = run(out, tmp_path / "clips")
         assert summary.rows == 10
+
+
+class Two(Stub):
+    """Every clip has two labels."""
+
+    def result(self, item: Source) -> Result:
+        done = super().result(item)
+        second = {"rank": 2, "index": 1, "label": "nod", "score": 0.25}
+        done.row["predictions"] = done.row["predictions"] and [*done.row["predictions"], second]
+        return done
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+def test_lines_of_flat_formats(tmp_path: Path, format: str) -> None:
+    paths = make_tree(tmp_path / "clips")
+    lines = {}
+    for wide in (False, True):
+        out = tmp_path / f"out{wide}.{format}"
+        run(out, tmp_path / "clips", stub=Two(top_k=2), wide=wide)
+        with pytest.raises(UsageError, match=r"different settings.*wide"):
+            run(out, tmp_path / "clips", stub=Two(top_k=2), wide=not wide)
+        run(
+            out, tmp_path / "clips", stub=Two(top_k=2), wide=wide, retry_failed=True
+        )  # rows are replaced whole
+        with out.open(newline="", encoding="utf-8") as file:
+            lines[wide] = list(csv.DictReader(file, delimiter="," if format == "csv" else "\t"))
+    assert sorted(line["path"] for line in lines[True]) == paths
+    assert sorted(line["path"] for line in lines[False] if line["rank"] in ("1", "")) == paths
+    assert len(lines[False]) == 8 * 2 + 2
+    labels = {(line["path"], line["rank"]): line["label"] for line in lines[False]}
+    for line in lines[True]:
+        assert line["label_2"] == labels.get((line["path"], "2"), "")
+
+
+def test_the_format_may_be_named(tmp_path: Path) -> None:
+    paths = make_tree(tmp_path / "clips")
+    run(tmp_path / "rows", tmp_path / "clips", format="jsonl")
+    assert sorted(row["path"] for row in rows_of(tmp_path / "rows")) == paths
+    assert merge(str(tmp_path / "all"), [str(tmp_path / "rows")], format="csv", wide=True) == 10
+    assert (tmp_path / "all").read_text().startswith("path,index_1,label_1")
+    for output, format in (("rows.csv", "jsonl"), ("rows", None), ("rows", "table"), ("rows.jsonl", "csv")):
+        with pytest.raises(UsageError):
+            run(tmp_path / output, tmp_path / "clips", format=format)
+    with pytest.raises(UsageError, match="wide: is for CSV or TSV"):
+        run(tmp_path / "x.jsonl", tmp_path / "clips", wide=True)
 
 
 def test_a_torn_write_is_undone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from vidcls.cli import options as o
 from vidcls.cli import print_message
+from vidcls.cli.score import FormatOption
 
 
 def merge(
@@ -17,11 +18,15 @@ def merge(
     ],
     output: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="FILE", help="The merged file: .jsonl, .csv or .parquet."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The merged file: .jsonl, .csv, .tsv, .parquet or .json."
+        ),
     ],
     partial: Annotated[
         bool, typer.Option("--partial", help="Merge what is there, even if parts are missing or unfinished.")
     ] = False,
+    format: FormatOption = None,
+    wide: o.WideOption = False,
     overwrite: o.OverwriteOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
@@ -35,6 +40,6 @@ def merge(
     """
     from vidcls.score.merge import merge as join
 
-    rows = join(output, part, partial=partial, overwrite=overwrite)
+    rows = join(output, part, format=format, wide=wide, partial=partial, overwrite=overwrite)
     if not quiet:
         print_message(f"vidcls: {output} has {rows:,} rows from {len(part)} parts")

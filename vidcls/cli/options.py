@@ -67,6 +67,12 @@ QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print only errors on
 VerboseOption = Annotated[bool, Option("--verbose", "-v", help="Print details on stderr.")]
 SCORING = "Advanced: scoring"
 
+WideOption = Annotated[
+    bool,
+    Option(
+        "--wide", help="CSV, TSV: one line for each clip, its labels side by side.  [default: one per label]"
+    ),
+]
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
 
 
@@ -338,10 +344,21 @@ class OutputOptions(Options):
     ] = None
     format: Annotated[
         str | None,
-        Option("--format", "-f", help="Format of the results.  [default: by the suffix of -o, else table]"),
+        Option(
+            "--format",
+            "-f",
+            help="Format of the results.  [default: by the suffix of -o; table on a terminal, tsv in a pipe]",
+        ),
         Choices("vidcls.output.formats:FORMATS"),
     ] = None
     overwrite: OverwriteOption = False
+
+
+@dataclass(frozen=True)
+class RowsOutput(OutputOptions):
+    """`OutputOptions` for rows of clips."""
+
+    wide: WideOption = False
 
 
 def parse_fps(text: str) -> Literal["auto", "native"] | float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,7 @@ from vidcls.cli.whole_video import engine_for_features, predictions_of
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
     from vidcls.inference.prediction import Prediction
+    from vidcls.video.sources import Source
 
 ANNOUNCED = 256  # clips that are counted beforehand, to choose an engine by
 
@@ -34,7 +36,7 @@ def predict(
     views: o.WholeVideoOptions,
     machine: o.MachineOptions,
     inputs: o.InputOptions,
-    output: o.OutputOptions,
+    output: o.RowsOutput,
     top_k: o.TopKOption = 5,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -49,7 +51,7 @@ def predict(
     """
     from vidcls.output.writers import check_output, open_output
 
-    check_output(output.output, output.format, overwrite=output.overwrite)
+    check_output(output.output, output.format, overwrite=output.overwrite, wide=output.wide)
     load_keywords = keywords(model, views, machine)
     if views.by_features:
         load_keywords["engine"] = engine_for_features(machine.engine)
@@ -60,8 +62,10 @@ def predict(
         reader.start()
         from vidcls.inference.load import load
         from vidcls.output.progress import ProgressBar
-        from vidcls.video.sources import expand
+        from vidcls.output.row import Layout
+        from vidcls.video.sources import carried_columns, expand
 
+        carried = carried_columns(source, inputs.path_column)
         clips = expand(source, **inputs.keywords())
         # How many there are decides whether a faster engine is worth making; a huge folder need not be listed for it.
         ahead = list(islice(clips, ANNOUNCED))
@@ -74,6 +78,7 @@ def predict(
             output.format,
             overwrite=output.overwrite,
             names=[] if verbose else [clip.path for clip in ahead],
+            layout=Layout(wide=min(top_k, len(classifier.labels)) if output.wide else None, carried=carried),
         )
         # Rows that appear on the terminal show the progress themselves.
         bar = ProgressBar(
@@ -81,15 +86,23 @@ def predict(
         )
         total = len(ahead) if len(ahead) < ANNOUNCED else None
         with bar, writer as out:
+            columns: deque[dict[str, Any]] = deque()
             for prediction in predictions_of(
-                classifier, reader, chain(ahead, clips), model, views, top_k, quiet
+                classifier, reader, _noting(chain(ahead, clips), columns), model, views, top_k, quiet
             ):
-                out.write(prediction.row, seconds=prediction.seconds)
+                out.write({**prediction.row, **columns.popleft()}, seconds=prediction.seconds)
                 bar.clear()
                 comments.add(prediction, shown=writer.shown)
                 bar.update(out.rows, total)
         comments.finish(None if output.output is None else f"{out.rows:,} rows to {output.output}")
     return 1 if comments.failed else 0
+
+
+def _noting(clips: Iterable[Source], columns: deque[dict[str, Any]]) -> Iterator[Source]:
+    """Yield the clips, and put aside what their manifests say of them: predictions come in the same order."""
+    for clip in clips:
+        columns.append(clip.columns)
+        yield clip
 
 
 class Comments:

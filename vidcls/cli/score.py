@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from vidcls.score.setup import Setup
 
 CLUSTER = "Advanced: cluster"
+FormatOption = Annotated[
+    str | None,
+    Option("--format", "-f", help="Format of the rows.  [default: by the suffix of -o]"),
+    Choices("vidcls.output.formats:FORMATS"),
+]
 ANNOUNCED = 2000  # clips that are counted beforehand, to choose an engine by: with so many any one pays
+
+
+@dataclass(frozen=True)
+class RowsOptions(Options):
+    """How the rows are written."""
+
+    format: FormatOption = None
+    wide: o.WideOption = False
 
 
 @dataclass(frozen=True)
@@ -109,12 +122,13 @@ def score(
             "--output",
             "-o",
             metavar="FILE",
-            help="Where the rows go: a .jsonl, .csv, .parquet or .json file.",
+            help="Where the rows go: a .jsonl, .csv, .tsv, .parquet or .json file.",
         ),
     ],
     model: o.ModelOptions,
     views: o.ViewOptions,
     machine: o.ManyDevices,
+    rows: RowsOptions,
     scoring: ScoringOptions,
     cluster: ClusterOptions,
     inputs: o.InputOptions,
@@ -148,6 +162,7 @@ def score(
         retry_failed=scoring.retry_failed,
         overwrite=scoring.overwrite,
         make_scorer=cluster.scorer(),
+        **rows.keywords(),
     )
     summary = run(job, {"json_lines": scoring.log_json, "quiet": quiet, "verbose": verbose})
     return _report(job, summary, scoring.log_json, quiet, verbose)

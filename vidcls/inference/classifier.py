@@ -253,7 +253,7 @@ class Classifier:
             weights=self.weights,
             views=spec.num_views,
             crops=spec.num_crops,
-            num_frames=spec.num_frames,
+            frames=spec.num_frames,
             stride=spec.stride,
             warnings=list(self.warnings),
         ).to_dict()

@@ -213,7 +213,7 @@ class WholeVideo:
         """What a result says of its views, where that is not as the model has it."""
         if not self.every_frame:
             return {}
-        return {"views": 1, "num_frames": None if plan is None else plan.indices.shape[1]}
+        return {"views": 1, "frames": None if plan is None else plan.indices.shape[1]}
 
     def _identify(self, clip: str | os.PathLike[str] | bytes, temporary: bool) -> dict[str, Any] | None:
         try:

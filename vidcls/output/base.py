@@ -28,6 +28,7 @@ class Format:
         at_once: A file is valid after every row, so that rows may go straight into it.
         appendable: The bytes of a row stand for it alone, and nothing follows the last one.
         complete: It holds all columns of a row.
+        flat: It has cells and no lists, so that predictions may stand side by side: ``Layout.wide``.
         keeps_types: It can be read back into the same rows.
         text: It may be shown on a terminal.
     """
@@ -36,6 +37,7 @@ class Format:
     at_once: ClassVar[bool] = False
     appendable: ClassVar[bool] = False
     complete: ClassVar[bool] = True
+    flat: ClassVar[bool] = False
     keeps_types: ClassVar[bool] = False
     text: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Rows → CSV: one line for each prediction, or one for each clip with its predictions side by side."""
+"""Rows → CSV and TSV: one line for each prediction, or one for each clip with its predictions side by side."""
 
 from __future__ import annotations
 
@@ -7,56 +7,78 @@ import io
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from vidcls.errors import printable
 from vidcls.output.base import Format, Values
-from vidcls.output.row import RANKED, SCORES
+from vidcls.output.row import RANKED, SCORES, Layout
 from vidcls.output.text import finite, json_text
 
 
 class Csv(Format):
     """Lines after a line of names.
 
-    With ``top_k`` in its layout each clip has one line; else it has one for each rank, and a clip that failed has one
-    without a rank.
+    A clip has one line for each of its predictions, and one without a rank where it failed; with ``wide`` in the
+    layout it has one line with all of them.
     """
 
     suffixes = (".csv",)
     appendable: ClassVar[bool] = True
+    flat: ClassVar[bool] = True
+    delimiter: ClassVar[str] = ","
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        super().__init__(layout)
+        self._head, *self._tail = (name for name in self.layout.names() if name != "predictions")
 
     def begin(self) -> bytes:
         """Return the line of names."""
-        return csv_bytes([self.names()])
+        return self._lines([self.names()])
 
     def row(self, row: Values) -> bytes:
         """Return the row's lines."""
-        predictions = list(row["predictions"])
-        top_k = self.layout.top_k
-        if top_k is None:
-            lines = [self._ranked(prediction) for prediction in predictions or [{}]]
+        predictions, wide = list(row["predictions"]), self.layout.wide
+        if wide is None:
+            ranked = [_ranked(prediction) for prediction in predictions or [{}]]
         else:
-            some = (predictions + [{}] * top_k)[:top_k]
-            lines = [[cell for prediction in some for cell in self._ranked(prediction, without_rank=True)]]
-        head, tail = self._split()
-        before = [_cell(name, row.get(name)) for name in head]
-        after = [_cell(name, row.get(name)) for name in (*tail, *self.layout.carried)]
-        return csv_bytes([*before, *line, *after] for line in lines)
+            some = (predictions + [{}] * wide)[:wide]
+            ranked = [[cell for prediction in some for cell in _ranked(prediction)[1:]]]
+        before = _cell(self._head, row.get(self._head))
+        after = [_cell(name, row.get(name)) for name in (*self._tail, *self.layout.carried)]
+        return self._lines([before, *cells, *after] for cells in ranked)
 
     def names(self) -> list[str]:
         """Return the names of all columns."""
-        top_k = self.layout.top_k
+        wide = self.layout.wide
         ranked = list(RANKED)
-        if top_k is not None:
-            ranked = [f"{key}_{rank}" for rank in range(1, top_k + 1) for key in RANKED[1:]]
-        head, tail = self._split()
-        return [*head, *ranked, *tail, *self.layout.carried]
+        if wide is not None:
+            ranked = [f"{key}_{rank}" for rank in range(1, wide + 1) for key in RANKED[1:]]
+        names = [self._head, *ranked, *self._tail]
+        for name in self.layout.carried:
+            # A manifest's ``label`` is told from the predicted one.
+            while name in names:
+                name = f"input_{name}"
+            names.append(name)
+        return names
 
-    def _split(self) -> tuple[list[str], list[str]]:
-        """Return the columns before and after the predictions."""
-        names = self.layout.names()
-        at = names.index("predictions")
-        return names[:at], names[at + 1 :]
+    def _lines(self, lines: Iterable[list[Any]]) -> bytes:
+        """Write lines; what is not valid Unicode becomes an escape."""
+        buffer = io.StringIO()
+        csv.writer(buffer, delimiter=self.delimiter, lineterminator="\n").writerows(lines)
+        return buffer.getvalue().encode("utf-8", "backslashreplace")
 
-    def _ranked(self, prediction: Values, without_rank: bool = False) -> list[Any]:
-        return [finite(prediction.get(key)) for key in RANKED[without_rank:]]
+
+class Tsv(Csv):
+    """The same with tabs; control characters are escapes, so that a line is a line for a terminal and for ``cut``."""
+
+    suffixes = (".tsv",)
+    delimiter = "\t"
+
+    def _lines(self, lines: Iterable[list[Any]]) -> bytes:
+        shown = ([printable(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
+        return super()._lines(shown)
+
+
+def _ranked(prediction: Values) -> list[Any]:
+    return [finite(prediction.get(key)) for key in RANKED]
 
 
 def _cell(name: str, value: Any) -> Any:
@@ -65,10 +87,3 @@ def _cell(name: str, value: Any) -> Any:
     if name == SCORES and value is not None:
         return json_text({name: value})[len(f'{{"{name}": ') : -1]
     return value
-
-
-def csv_bytes(lines: Iterable[list[Any]]) -> bytes:
-    """Write lines of CSV; what is not valid Unicode becomes an escape."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue().encode("utf-8", "backslashreplace")

@@ -9,7 +9,7 @@ from pathlib import Path
 from vidcls.config import nearest
 from vidcls.errors import UsageError, printable
 from vidcls.output.base import Format
-from vidcls.output.csv import Csv
+from vidcls.output.csv import Csv, Tsv
 from vidcls.output.jsonl import Json, JsonLines
 from vidcls.output.parquet import Parquet
 from vidcls.output.table import Table
@@ -19,6 +19,7 @@ FORMATS: dict[str, type[Format]] = {
     "json": Json,
     "jsonl": JsonLines,
     "csv": Csv,
+    "tsv": Tsv,
     "parquet": Parquet,
 }
 BY_SUFFIX = {suffix: name for name, kind in FORMATS.items() for suffix in kind.suffixes}
@@ -51,17 +52,28 @@ def choose_format(path: str | os.PathLike[str] | None, format: str | None = None
     return found
 
 
-def complete_format(path: str) -> str:
-    """Return the key of the format that ``path`` asks for by its suffix, which must keep whole rows.
+def complete_format(path: str, format: str | None = None) -> str:
+    """Return the key of a format that keeps whole rows: ``format``, or what ``path`` asks for by its suffix.
 
     Raises:
-        UsageError: It asks for none, or for one that does not.
+        UsageError: It asks for none, for one that does not, or for another one than ``format``.
     """
-    found = BY_SUFFIX.get(os.path.splitext(path)[1].lower())
+    found = choose_format(path, format) if format else BY_SUFFIX.get(os.path.splitext(path)[1].lower())
     if found is None or not FORMATS[found].complete:
         wanted = [suffix for suffix, name in BY_SUFFIX.items() if FORMATS[name].complete]
         raise UsageError(printable(path), "its format is unclear", f"end its name in {_or(wanted)}")
     return found
+
+
+def check_wide(format: str, wide: bool) -> None:
+    """Refuse predictions side by side in a format that has lists.
+
+    Raises:
+        UsageError: It has.
+    """
+    if wide and not FORMATS[format].flat:
+        flat = _or(name.upper() for name, kind in FORMATS.items() if kind.flat)
+        raise UsageError("wide", f"is for {flat}; {format} has one row for each clip", "leave it out")
 
 
 def _or(names: Iterable[str]) -> str:

@@ -37,7 +37,7 @@ class Row:
     weights: str = field(metadata=_about("where its weights come from"))
     views: int = field(metadata=_about("views in time that the scores are averaged over"))
     crops: int = field(metadata=_about("crops of each view"))
-    num_frames: int | None = field(metadata=_about("frames of a view"))
+    frames: int | None = field(metadata=_about("frames of a view"))
     stride: int = field(metadata=_about("frames from one to the next, at the model's rate"))
     fps: float | None = field(default=None, metadata=_about("frame rate of the file, frames a second"))
     duration: float | None = field(default=None, metadata=_about("length of the file, seconds"))
@@ -73,7 +73,7 @@ _SIDE_BY_SIDE = re.compile(rf"({'|'.join(RANKED[1:])})_[0-9]+")
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a column of `vidcls score`'s results may have this name in any format: ``seconds``, ``label_1``."""
+    """Whether results have a column of this name in several formats: ``seconds``, ``label_1``."""
     return name in COLUMNS or _SIDE_BY_SIDE.fullmatch(name) is not None
 
 
@@ -83,22 +83,23 @@ class Layout:
 
     Attributes:
         scored: Whether it has the columns that only `vidcls score` writes.
-        top_k: Predictions of a row, where all have as many at most: a format of flat lines then puts them side by side.
+        wide: Predictions of a row at most, where a flat format shall put them side by side; None: one line for each.
         all_scores: Whether rows have the scores of all classes.
         carried: Columns that a manifest brought along, and their types: ``int``, ``float``, ``bool`` or ``str``.
         settings: What the rows depend on, for formats that can keep it.
     """
 
     scored: bool = False
-    top_k: int | None = None
+    wide: int | None = None
     all_scores: bool = False
     carried: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Layout:
+    def of(cls, settings: Mapping[str, Any], wide: bool = False) -> Layout:
         """Return the layout of rows that were scored under such settings."""
-        return cls(True, settings["top_k"], settings["all_scores"], settings["columns"], settings)
+        top_k = int(settings["top_k"])
+        return cls(True, top_k if wide else None, settings["all_scores"], settings["columns"], settings)
 
     def names(self) -> list[str]:
         """Return the names of a row's own columns, in their order."""

@@ -147,7 +147,7 @@ def _footer(row: Values, seconds: float | None) -> str:
     """One line under a table: model, views, frames used, decoder, seconds."""
     views = f"{row['views']} views" if row["views"] != 1 else "1 view"
     crops = f" x {row['crops']} crops" if row["crops"] != 1 else ""
-    parts = [row["model"], f"{views}{crops} of {row['num_frames']} frames, stride {row['stride']}"]
+    parts = [row["model"], f"{views}{crops} of {row['frames']} frames, stride {row['stride']}"]
     if row.get("decoder"):
         parts.append(row["decoder"])
     if seconds is not None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from vidcls.errors import UsageError, printable
 from vidcls.output.base import Writer
-from vidcls.output.formats import FORMATS, choose_format
+from vidcls.output.formats import FORMATS, check_wide, choose_format
+from vidcls.output.row import Layout
 from vidcls.output.sinks import File, Stdout
 
 __all__ = ["FORMATS", "check_output", "open_output"]
@@ -21,18 +22,22 @@ __all__ = ["FORMATS", "check_output", "open_output"]
 Path_ = str | os.PathLike[str] | None
 
 
-def check_output(path: Path_, format: str | None = None, *, overwrite: bool = False) -> str:
+def check_output(
+    path: Path_, format: str | None = None, *, overwrite: bool = False, wide: bool = False
+) -> str:
     """Return the key of the format in which rows go to ``path``; see ``open_output``, which begins with this.
 
     Raises:
         UsageError: There is no such format, it does not go with the suffix, or the file exists.
     """
     if _is_stdout(path):
-        found = choose_format(None, format)
+        found = choose_format(None, format or ("table" if sys.stdout.isatty() else "tsv"))
+        check_wide(found, wide)
         if not FORMATS[found].text and sys.stdout.isatty():
             raise UsageError("format", f"{found} is not for a terminal", "name a file with -o, or use a pipe")
         return found
     found = choose_format(path, format)
+    check_wide(found, wide)
     if not overwrite and os.path.isfile(path or ""):
         name = printable(os.fspath(path or ""))
         raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
@@ -45,6 +50,7 @@ def open_output(
     *,
     overwrite: bool = False,
     names: Sequence[str] = (),
+    layout: Layout | None = None,
 ) -> Writer:
     """Open a writer of rows; use it as a context manager.
 
@@ -54,9 +60,11 @@ def open_output(
 
     Args:
         path: Where to write; None or ``-`` is stdout.
-        format: A key of ``FORMATS``; None goes by the suffix of ``path``, else ``table``.
+        format: A key of ``FORMATS``; None goes by the suffix of ``path``, else ``table`` on a terminal and ``tsv`` in a
+            pipe.
         overwrite: Replace a file that exists.
         names: Of the clips, as far as they are known; of several, each is one line on a terminal and not a table.
+        layout: Which columns there are.
 
     Raises:
         UsageError: There is no such format, it does not go with the suffix, or the file exists.
@@ -68,8 +76,8 @@ def open_output(
             from vidcls.output.terminal import LinesWriter, TerminalWriter
 
             return LinesWriter(names) if len(names) > 1 else TerminalWriter()
-        return Writer(Stdout(), FORMATS[found]())
-    return Writer(File(Path(path or ""), at_once=FORMATS[found].at_once), FORMATS[found]())
+        return Writer(Stdout(), FORMATS[found](layout))
+    return Writer(File(Path(path or ""), at_once=FORMATS[found].at_once), FORMATS[found](layout))
 
 
 def _is_stdout(path: Path_) -> bool:

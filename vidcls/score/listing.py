@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vidcls.errors import UsageError
-from vidcls.video.manifests import open_manifest
-from vidcls.video.sources import STDIN, Source, expand, is_manifest
+from vidcls.video.sources import STDIN, Source, carried_columns, expand
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,8 @@ class Inputs:
         return sum(1 for _ in islice(self, most)) if self.repeatable else None
 
     def columns(self) -> dict[str, str]:
-        """Return the columns that all manifests bring along, and their types: ``int``, ``float``, ``bool``, ``str``.
-
-        Raises:
-            UsageError: A manifest has no column of paths, or two manifests have one column in different types.
-        """
-        found: dict[str, str] = {}
-        for source in filter(is_manifest, self.sources):
-            for name, kind in open_manifest(source, self.path_column).columns.items():
-                if found.setdefault(name, kind) != kind:
-                    raise UsageError(
-                        source,
-                        f"its column {name!r} is of type {kind}, another manifest's of type {found[name]}",
-                        "score them into two files",
-                    )
-        return found
+        """Return what `vidcls.video.sources.carried_columns` finds; a manifest that cannot be read is an error."""
+        return carried_columns(self.sources, self.path_column, strict=True)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vidcls.errors import UsageError, printable
 from vidcls.output.base import Format
-from vidcls.output.formats import FORMATS, complete_format
+from vidcls.output.formats import FORMATS, check_wide, complete_format
 from vidcls.output.row import Layout
 from vidcls.score.database import APPLICATION, VERSION
 from vidcls.score.resume_log import key_of
@@ -45,14 +45,24 @@ class Part:
         return _format(self.path).read(str(self.path), self.length)[1]
 
 
-def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite: bool = False) -> int:
+def merge(
+    output: str,
+    paths: Sequence[str],
+    *,
+    format: str | None = None,
+    wide: bool = False,
+    partial: bool = False,
+    overwrite: bool = False,
+) -> int:
     """Join the parts into one file and return how many rows it has.
 
     A clip that is in several parts keeps its first row without an error, and of one part its latest. Memory stays flat.
 
     Args:
-        output: Ends in .jsonl, .csv or .parquet, whatever the parts are.
+        output: A path; its suffix tells the format, whatever the parts are.
         paths: JSON lines or Parquet files, each with its journal beside it if that is there.
+        format: A key of ``FORMATS``; None goes by the suffix of ``output``.
+        wide: One line for each clip in CSV and TSV, not for each prediction.
         partial: Join what there is, though parts are missing or not finished.
         overwrite: Replace ``output``.
 
@@ -61,8 +71,10 @@ def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite
         OutputError: It cannot be written.
     """
     target = Path(output)
-    format = _format(target)
-    format()  # what it needs is installed, or this says so
+    name = complete_format(output, format)
+    check_wide(name, wide)
+    kind = FORMATS[name]
+    kind()  # what it needs is installed, or this says so
     if target.exists() and not overwrite:
         raise UsageError(printable(output), "already exists", "choose another output, or pass overwrite=True")
     if target.resolve() in {Path(path).resolve() for path in paths}:
@@ -73,7 +85,7 @@ def merge(output: str, paths: Sequence[str], *, partial: bool = False, overwrite
         _check_complete(parts)
     with _chosen(parts) as choice:
         count = choice.count()
-        write_whole(target, format(Layout.of(settings)), choice.rows())
+        write_whole(target, kind(Layout.of(settings, wide)), choice.rows())
     return count
 
 
@@ -228,4 +240,8 @@ def _chosen(parts: list[Part]) -> Iterator[_Choice]:
 
 
 def _format(path: Path) -> type[Format]:
-    return FORMATS[complete_format(str(path))]
+    """Return the format of a part: by its suffix, else by its first bytes."""
+    if path.suffix or not path.is_file():
+        return FORMATS[complete_format(str(path))]
+    with path.open("rb") as file:
+        return FORMATS["parquet" if file.read(4) == b"PAR1" else "jsonl"]

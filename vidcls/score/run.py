@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from vidcls.errors import OutputError, printable
 from vidcls.output.base import Format
-from vidcls.output.formats import FORMATS, complete_format
+from vidcls.output.formats import FORMATS, check_wide, complete_format
 from vidcls.output.jsonl import RowLines
 from vidcls.output.row import Layout
 from vidcls.paths import temporary_path
@@ -36,12 +36,14 @@ class Job:
 
     Attributes:
         inputs: The clips.
-        output: A path, or an address such as ``s3://bucket/scores.parquet``, ending in .jsonl, .csv or .parquet.
+        output: A path, or an address such as ``s3://bucket/scores.parquet``; its suffix tells the format.
         setup: The model and how it is run.
         shard: (I, N): only part I of N of the clips.
         retry_failed: Score clips anew that failed in an earlier run.
         overwrite: Begin anew, whatever is there.
         make_scorer: Makes what scores; by default this machine.
+        format: A key of `vidcls.output.formats.FORMATS`; None goes by the suffix of ``output``.
+        wide: One line for each clip in CSV and TSV, not for each prediction.
     """
 
     inputs: Inputs
@@ -51,6 +53,8 @@ class Job:
     retry_failed: bool = False
     overwrite: bool = False
     make_scorer: Callable[[Setup], Scorer] = local_scorer
+    format: str | None = None
+    wide: bool = False
 
 
 @dataclass
@@ -82,11 +86,19 @@ class OutputPaths:
 
     Args:
         output: A path or an address; for an address the other two are in the current folder.
+        format: A key of ``FORMATS``; None goes by the suffix.
+        wide: See ``Job``.
+
+    Raises:
+        UsageError: The format is unclear, or is not one for ``wide``.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, format: str | None = None, wide: bool = False) -> None:
         self.output = output
-        self.format = FORMATS[complete_format(output)]
+        name = complete_format(output, format)
+        check_wide(name, wide)
+        self.format = FORMATS[name]
+        self.wide = wide
         self.remote = object_store.is_remote(output)
         base = Path(urlsplit(output).path).name if self.remote else output
         self.target = Path(base)
@@ -108,7 +120,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
         OutputError: Another process writes it, or the disk is full; rows that were made so far are kept.
         VidclsError: Something is wrong with the model or the machine.
     """
-    places = OutputPaths(job.output)
+    places = OutputPaths(job.output, job.format, job.wide)
     places.format()  # what it needs is installed, or this says so before anything is done
     columns = job.inputs.columns()
     journal = open_journal(places.journal, printable(job.output), overwrite=job.overwrite)
@@ -117,6 +129,8 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
         scorer = job.make_scorer(job.setup)
         try:
             settings = {**scorer.settings(), "columns": columns, "shard": "{}/{}".format(*job.shard)}
+            if places.format.flat:
+                settings["wide"] = job.wide
             return _score(job, places, journal, scorer, settings, reporter_options or {})
         finally:
             scorer.close()
@@ -134,7 +148,7 @@ def _score(
 ) -> Summary:
     _make_ready(job, places, journal, settings)
     journal.check(settings)
-    layout = Layout.of(settings)
+    layout = Layout.of(settings, job.wide)
     store = RowFile(places.rows, journal, places.row_format(layout))
     journal.put(settings=json.dumps(settings), run=journal.run, finished=0)
     counts = Counts()

@@ -235,6 +235,37 @@ def is_manifest(source: str) -> bool:
     return manifest_kind(source) is not None and (object_store.is_remote(source) or os.path.isfile(source))
 
 
+def carried_columns(
+    arguments: Iterable[str], path_column: str | None = None, *, strict: bool = False
+) -> dict[str, str]:
+    """Return the columns that all manifests bring along, and their types: ``int``, ``float``, ``bool``, ``str``.
+
+    Args:
+        arguments: See ``expand``.
+        path_column: As there.
+        strict: Raise where a manifest cannot be read; otherwise it brings none, and ``expand`` says what is wrong.
+
+    Raises:
+        UsageError: Two manifests have one column in different types; or see ``strict``.
+    """
+    found: dict[str, str] = {}
+    for source in filter(is_manifest, arguments):
+        try:
+            columns = open_manifest(source, path_column).columns
+        except UsageError:
+            if strict:
+                raise
+            continue
+        for name, kind in columns.items():
+            if found.setdefault(name, kind) != kind:
+                raise UsageError(
+                    source,
+                    f"its column {name!r} is of type {kind}, another manifest's of type {found[name]}",
+                    "take them one after the other, into two files",
+                )
+    return found
+
+
 def _is_table(name: str) -> bool:
     return manifest_kind(name) is not None or name.lower().endswith(LIST_SUFFIXES)
 
