@@ -23,7 +23,6 @@ class Csv(Format):
     suffixes = (".csv",)
     appendable: ClassVar[bool] = True
     flat: ClassVar[bool] = True
-    delimiter: ClassVar[str] = ","
 
     def __init__(self, layout: Layout | None = None) -> None:
         super().__init__(layout)
@@ -60,21 +59,17 @@ class Csv(Format):
         return names
 
     def _lines(self, lines: Iterable[list[Any]]) -> bytes:
-        """Write lines; what is not valid Unicode becomes an escape."""
-        buffer = io.StringIO()
-        csv.writer(buffer, delimiter=self.delimiter, lineterminator="\n").writerows(lines)
-        return buffer.getvalue().encode("utf-8", "backslashreplace")
+        return csv_bytes(lines)
 
 
 class Tsv(Csv):
     """The same with tabs; control characters are escapes, so that a line is a line for a terminal and for ``cut``."""
 
     suffixes = (".tsv",)
-    delimiter = "\t"
 
     def _lines(self, lines: Iterable[list[Any]]) -> bytes:
         shown = ([printable(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
-        return super()._lines(shown)
+        return csv_bytes(shown, "\t")
 
 
 def _ranked(prediction: Values) -> list[Any]:
@@ -87,3 +82,10 @@ def _cell(name: str, value: Any) -> Any:
     if name == SCORES and value is not None:
         return json_text({name: value})[len(f'{{"{name}": ') : -1]
     return value
+
+
+def csv_bytes(lines: Iterable[list[Any]], delimiter: str = ",") -> bytes:
+    """Write lines; what is not valid Unicode becomes an escape."""
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(lines)
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
