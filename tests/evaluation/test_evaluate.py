@@ -19,7 +19,7 @@ from tests.training.moving import make_folder
 from vidcls.errors import UsageError
 from vidcls.evaluation.evaluate import evaluate, evaluation_setup
 from vidcls.evaluation.metrics import Scored, calibration, make_report
-from vidcls.evaluation.report import write_report
+from vidcls.evaluation.report import summary_lines, write_report
 from vidcls.evaluation.samples import read_samples
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.rows import Result
@@ -127,6 +127,14 @@ def test_a_class_that_nothing_speaks_of_has_no_figures() -> None:
         (None, None, None),
     ]
     assert report.means()["macro"] == {"recall": 0.0, "precision": 0.0, "f1": 0.0}
+
+
+@pytest.mark.parametrize("classes", [3, 5, 6])
+def test_top5_says_nothing_about_five_classes(classes: int) -> None:
+    results = [Scored(f"{i}.mp4", i, (i,), (0.9,), 0.9) for i in range(classes)]
+    report = make_report(results, [f"class {i}" for i in range(classes)])
+    assert (report.top5 is None) is (classes <= 5)
+    assert ("top-5" in dict(summary_lines(report))) is (classes > 5)
 
 
 def test_worst_clips_are_wrong_and_in_order() -> None:

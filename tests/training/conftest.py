@@ -26,6 +26,7 @@ def recipe(folder: Path) -> Any:
         base: dict[str, Any] = {
             "model": "vivit-fe-tiny",
             "data": str(folder),
+            "val": "none",
             "config": {"embed_dim": 16, "depth": 1, "temporal_depth": 1, "num_heads": 2},
             "input": {"num_frames": 4, "stride": 1, "fps": None},
             "init": {"from": "none"},

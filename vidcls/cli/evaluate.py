@@ -46,8 +46,9 @@ def evaluate(
 ) -> int:
     """Measure a model's accuracy on a labeled set.
 
-    Prints top-1, top-5, mean class accuracy, calibration error and the recall of each class. With -o the folder gets
-    report.json, report.md, classes.csv, the confusion matrix, and contact sheets of the worst errors.
+    Prints top-1, top-5 (of more than five classes), mean class accuracy, calibration error and the recall of each
+    class. With -o the folder gets report.json, report.md, classes.csv, the confusion matrix, and contact sheets of
+    the worst errors.
 
     Examples:
     - `vidcls evaluate --weights run/best.safetensors --data val.csv -o report/`

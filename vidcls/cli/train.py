@@ -35,7 +35,12 @@ class DataOptions(o.LabeledOptions):
         ),
     ] = None
     val: Annotated[
-        str | None, Option(metavar="LIST|FOLDER", help="Validation set, in the same forms as --data.")
+        str | None,
+        Option(
+            metavar="LIST|FOLDER|none",
+            help="Validation set, in the same forms as --data; none: validate on nothing.  "
+            "[default: 20 % of each class, sources kept together]",
+        ),
     ] = None
     labels: Annotated[
         str | None,
@@ -77,9 +82,11 @@ class DataOptions(o.LabeledOptions):
 class OptimizationOptions(Options):
     """Optimizer, schedule and initial weights; keys of a recipe."""
 
-    epochs: Annotated[int | None, Option(min=1, help="Number of epochs.")] = None
-    lr: Annotated[float | None, Option(help="Base learning rate.")] = None
-    batch_size: Annotated[int | None, Option(min=1, help="Clips per step, over all devices.")] = None
+    epochs: Annotated[int | None, Option(min=1, help="Number of epochs.  [default: 30]")] = None
+    lr: Annotated[float | None, Option(help="Base learning rate.  [default: 0.001]")] = None
+    batch_size: Annotated[
+        int | None, Option(min=1, help="Clips per step, over all devices.  [default: 16]")
+    ] = None
     init_from: Annotated[
         str | None,
         Option(
@@ -94,14 +101,14 @@ class OptimizationOptions(Options):
         Option(
             min=1,
             rich_help_panel=OPTIMIZATION,
-            help="Clips per forward pass on one device; gradients are accumulated.",
+            help="Clips per forward pass on one device; gradients are accumulated.  [default: the whole batch]",
         ),
     ] = None
     layer_decay: Annotated[
         float | None,
         Option(
             rich_help_panel=OPTIMIZATION,
-            help="Factor on the learning rate from each layer to the one before it.",
+            help="Factor on the learning rate from each layer to the one before it.  [default: 1]",
         ),
     ] = None
     freeze: Annotated[
@@ -131,7 +138,8 @@ class OptimizationOptions(Options):
         Choices(("shuffle", "balanced")),
     ] = None
     seed: Annotated[
-        int | None, Option(min=0, rich_help_panel=OPTIMIZATION, help="Seed of all random numbers.")
+        int | None,
+        Option(min=0, rich_help_panel=OPTIMIZATION, help="Seed of all random numbers.  [default: 0]"),
     ] = None
     precision: Annotated[
         str | None,
@@ -227,7 +235,7 @@ class RunOptions(Options):
     ] = False
     check: Annotated[
         bool,
-        Option("--check", help="Validate recipe, data and model without training; print the classes."),
+        Option("--check", help="Check recipe, data and model, print what would be done, and stop."),
     ] = False
     device: Annotated[
         str, Option(rich_help_panel=MACHINE, metavar="auto|cpu", help="auto: what accelerate finds.")
@@ -281,11 +289,10 @@ def train(
         print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)
         return
     recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)
-    from vidcls.training.prepare import Prepared
-    from vidcls.training.trainer import train
+    from vidcls.training.trainer import check, train
 
     if run.check:
-        print("\n".join(Prepared(recipe, run.device, quiet).data.table()))
+        print("\n".join(check(recipe, output, device=run.device, quiet=quiet).table()))
         return
     result = train(
         recipe, output, resume=resuming, device=run.device, tensorboard=run.tensorboard, quiet=quiet

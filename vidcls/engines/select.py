@@ -216,6 +216,7 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
     if choice(found, view, request, "cpu") != "eager":
         return None
     from vidcls.models.count import count_architecture
+    from vidcls.output.text import duration
 
     facts = found.facts
     counted = count_architecture(facts.spec.architecture, facts.config, view.num_frames, view.image_size)
@@ -225,8 +226,8 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
     if seconds * (1 - 1 / SPEEDUP[0]) < cost:
         return None
     return (
-        f"{request.clips:,} clips take about {_duration(seconds)} with PyTorch; after `{export_command(found)}`, "
-        f"which takes about {_duration(cost)}, scoring is {SPEEDUP[0]:g} to {SPEEDUP[1]:g} times as fast"
+        f"{request.clips:,} clips take about {duration(seconds)} with PyTorch; after `{export_command(found)}`, "
+        f"which takes about {duration(cost)}, scoring is {SPEEDUP[0]:g} to {SPEEDUP[1]:g} times as fast"
     )
 
 
@@ -236,9 +237,3 @@ def has_avx512() -> bool:
     simd = known.get("SIMD Extensions", {})
     features = [*simd.get("baseline", ()), *simd.get("found", ())]
     return any(name.startswith("AVX512") or name == "X86_V4" for name in features)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -65,7 +65,7 @@ class Report:
         clips: Clips scored.
         failed: Clips that could not be scored; they count neither way.
         top1: Share whose best score is the true class's.
-        top5: Share whose true class is among the best five.
+        top5: Share whose true class is among the best five; None where there are no more classes.
         mean_class: Mean recall over the classes that have clips.
         calibration_error: Mean gap between confidence and accuracy, over 15 bins of confidence.
         confidence: Mean best score.
@@ -81,7 +81,7 @@ class Report:
     clips: int
     failed: int
     top1: float
-    top5: float
+    top5: float | None
     mean_class: float
     calibration_error: float
     confidence: float
@@ -94,9 +94,9 @@ class Report:
     results: list[Scored]
 
     def summary(self) -> dict[str, float | int]:
-        """The figures of the whole set."""
+        """The figures of the whole set that there are."""
         keys = ("clips", "failed", "top1", "top5", "mean_class", "calibration_error", "confidence", "loss")
-        return {key: getattr(self, key) for key in keys}
+        return {key: value for key in keys if (value := getattr(self, key)) is not None}
 
     def means(self) -> dict[str, dict[str, float]]:
         """Means of recall, precision and F1 over the classes that have clips: macro, and weighted by the support.
@@ -146,7 +146,7 @@ def _figures(results: list[Scored], good: list[Scored], labels: Sequence[str], w
         clips=len(good),
         failed=len(failures),
         top1=float((best == true).mean()),
-        top5=float(np.mean([scored.label in scored.top[:TOP] for scored in good])),
+        top5=None if len(labels) <= TOP else float(np.mean([s.label in s.top[:TOP] for s in good])),
         mean_class=float(recall.mean()),
         calibration_error=error,
         confidence=float(confidence.mean()),

@@ -99,7 +99,7 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
     lines = [
         ("clips", str(report.clips)),
         ("top-1", f"{report.top1:.2%}"),
-        ("top-5", f"{report.top5:.2%}"),
+        *([] if report.top5 is None else [("top-5", f"{report.top5:.2%}")]),
         ("mean class", f"{report.mean_class:.2%}"),
         ("macro F1", f"{report.means()['macro']['f1']:.2%}"),
         ("calibration error", f"{report.calibration_error:.2%}"),

@@ -14,6 +14,13 @@ _ESCAPED = re.compile(
 )
 
 
+def duration(seconds: float) -> str:
+    """Write a time for people: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def json_text(record: Mapping[str, Any], indent: int | None = None) -> str:
     """Write JSON as UTF-8 text; numbers that are not finite become null, which JSON has no word for."""
     try:

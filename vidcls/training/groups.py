@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -39,36 +40,47 @@ def number_groups(paths: Sequence[str], names: Sequence[str] | None = None) -> n
     return np.unique(sources, return_inverse=True)[1]
 
 
-def split(labels: Sequence[str], groups: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+def split(
+    labels: Sequence[str] | Sequence[tuple[str, ...]], groups: np.ndarray, share: float, seed: int = 0
+) -> np.ndarray:
     """Choose validation clips: about ``share`` of each class, no group on both sides.
 
     Groups are drawn in an order that follows from ``seed``; each goes to the validation set where at least half of it
     is still wanted there. A class of two groups or more has clips on both sides.
 
+    Args:
+        labels: The clips' labels, several each or one.
+        groups: (n,) one number for each source of clips.
+        share: Of each class.
+        seed: The same seed gives the same split.
+
     Returns:
         (n,) bool, true for validation.
     """
+    names = [(label,) if isinstance(label, str) else label for label in labels]
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[int(group)].append(index)
-    wanted = {label: share * count for label, count in Counter(labels).items()}
+    wanted = {label: share * count for label, count in Counter(itertools.chain(*names)).items()}
     chosen = np.zeros(len(labels), dtype=bool)
     for group in np.random.default_rng([seed, 65_537]).permutation(sorted(members)).tolist():
-        counts = Counter(labels[index] for index in members[group])
+        counts = Counter(label for index in members[group] for label in names[index])
         if 2 * sum(min(count, max(0.0, wanted[label])) for label, count in counts.items()) >= sum(
             counts.values()
         ):
             chosen[members[group]] = True
             wanted.update({label: wanted[label] - count for label, count in counts.items()})
-    _give_each_class_both(labels, groups, chosen)
+    _give_each_class_both(names, groups, chosen)
     return chosen
 
 
-def _give_each_class_both(labels: Sequence[str], groups: np.ndarray, chosen: np.ndarray) -> None:
+def _give_each_class_both(names: Sequence[tuple[str, ...]], groups: np.ndarray, chosen: np.ndarray) -> None:
     """Move the smallest group of a class that has clips on one side only, and several groups."""
-    names = np.asarray(labels)
-    for label in np.unique(names):
-        mine = names == label
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, several in enumerate(names):
+        for label in several:
+            members[label].append(index)
+    for _, mine in sorted(members.items()):
         own = np.unique(groups[mine])
         if len(own) > 1 and len(np.unique(chosen[mine])) == 1:
             sizes = {int(group): int((groups == group).sum()) for group in own}

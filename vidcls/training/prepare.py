@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from vidcls.errors import ConfigError
 from vidcls.training import logs, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
 from vidcls.training.data.augment import directional
-from vidcls.training.data.sets import load_data, make_loaders
+from vidcls.training.data.sets import load_data, make_loaders, worker_count
 from vidcls.training.losses import balanced_weights
 from vidcls.training.recipe import Recipe
 from vidcls.training.recipe_file import with_absolute_paths
@@ -27,6 +28,7 @@ class Prepared:
         device: ``auto`` (accelerate's choice) or ``cpu``.
         quiet: Print nothing but warnings.
         fresh: Fill the weights as the recipe says; False where a saved state follows.
+        run: Folder of the run, which may hold the list of its validation clips.
 
     Raises:
         UsageError: The data has mistakes, or a name of the recipe matches nothing.
@@ -34,8 +36,15 @@ class Prepared:
         CheckpointError: The weights to start from do not fit.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "auto", quiet: bool = False, fresh: bool = True) -> None:
-        self.recipe, self.quiet = with_absolute_paths(recipe), quiet
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: str = "auto",
+        quiet: bool = False,
+        fresh: bool = True,
+        run: Path | None = None,
+    ) -> None:
+        self.recipe, self.quiet, self.run = with_absolute_paths(recipe), quiet, run
         self.accelerator = make_accelerator(recipe.precision, device)
         self.main: bool = self.accelerator.is_main_process
         self._make_data()
@@ -45,12 +54,12 @@ class Prepared:
         """Find the model's input, check the data, and make the loaders."""
         recipe, accelerator = self.recipe, self.accelerator
         self.spec = setup.find_model(recipe, load_registry(recipe.registry))
-        self.data = load_data(recipe, self.spec)
+        self.data = load_data(recipe, self.spec, self.run)
         self.message(*self.data.notes)
         recipe = self._without_wrong_flips()
         if accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
             self.message("this CPU has no bfloat16 arithmetic: fp32 is many times as fast here")
-        self.class_weights = self._class_weights()
+        self.class_weights, self.workers = self._class_weights(), worker_count(recipe)
         self.loader, self.val = make_loaders(
             recipe,
             self.spec,
@@ -87,10 +96,7 @@ class Prepared:
         if fresh:
             self._start(model)
         frozen = optim.freeze(model, self.recipe.freeze)
-        if frozen:
-            self.message(
-                f"{frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters are frozen"
-            )
+        self.frozen = frozen
         self.uses_indices = bool(getattr(model, "uses_frame_indices", False))
         return model
 

@@ -14,6 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from vidcls.config import InputSpec, Spec, nearest
 from vidcls.training.camera_motion.settings import Synthetic
 
+NO_VAL = "none"
+"""``val`` of a run that does not validate: figures are on training clips, and the last epoch counts as best."""
+
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
@@ -187,7 +190,7 @@ class Recipe(Spec):
         config: Keywords laid over the architecture's ``config`` of the registry.
         input: Keys laid over the registry entry's ``input``.
         data: CSV, TSV, Kinetics list, folder of classes, or ``synthetic:camera-motion``.
-        val: Validation clips, in the same forms; without them the last epoch counts as best.
+        val: Validation clips, in the same forms; null holds a fifth of the clips out, ``none`` validates on nothing.
         videos: Folder from which paths in a list count; the list's own folder where it is left out.
         heads: For several labels a clip: name of each → number of classes; the data has one column for each.
         synthetic: How clips are made on the fly.

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from vidcls.config import nearest, problems, read_yaml
 from vidcls.errors import ConfigError, UsageError
-from vidcls.training.recipe import Recipe
+from vidcls.training.recipe import NO_VAL, Recipe
 
 RECIPE = "recipe.yaml"
 """A run's recipe in its folder."""
@@ -101,7 +101,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {}
     for key in ("data", "val", "videos", "registry", "labels"):
         value = getattr(recipe, key)
-        if value is not None and not value.startswith("synthetic:") and Path(value).exists():
+        if value not in (None, NO_VAL) and not value.startswith("synthetic:") and Path(value).exists():
             changes[key] = str(Path(value).absolute())
     source = recipe.init.source
     if source is not None and Path(source).exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from vidcls.errors import OutputError, UsageError
 from vidcls.paths import replacing
 from vidcls.training.data import listing
+from vidcls.training.data.listing import Sample
 from vidcls.training.groups import number_groups, split
 
 BY = ("group", "clip")
@@ -56,24 +58,21 @@ def write_split(
     problems, missing = listing.find_problems(found)
     if problems or missing:
         raise listing.report(clips, problems, missing, "fix the list")
-    paths = [os.path.abspath(sample.path) for sample in found.samples]
-    labels = [sample.labels[0] for sample in found.samples]
-    groups = number_groups(paths, [sample.group for sample in found.samples])
+    groups = source_numbers(found.samples)
     if by == "clip":
-        groups = np.arange(len(paths))
-    chosen = split(labels, groups, share, seed)
+        groups = np.arange(len(groups))
+    chosen = split([sample.labels[0] for sample in found.samples], groups, share, seed)
     if chosen.all() or not chosen.any():
         raise UsageError(
             clips, f"{len(set(groups.tolist()))} sources cannot be split", "give more clips, or by=clip"
         )
-    targets = output / TRAIN, output / VAL
-    for target in targets:
+    for target in (output / TRAIN, output / VAL):
         if target.exists() and not overwrite:
             raise UsageError(
                 str(target), "exists already", "name another output=FOLDER, or pass overwrite=True"
             )
-    for target, side in zip(targets, (~chosen, chosen), strict=True):
-        _write(target, [(paths[i], labels[i], found.samples[i].group) for i in np.flatnonzero(side)])
+    train, val = ([found.samples[i] for i in np.flatnonzero(side)] for side in (~chosen, chosen))
+    targets = write_lists(output, train, val, ["label_name" if found.named else "label"])
     sides = [groups[~chosen], groups[chosen]]
     return Split(
         *targets,
@@ -82,16 +81,43 @@ def write_split(
     )
 
 
-def _write(path: Path, rows: list[tuple[str, str, str]]) -> None:
-    """Write a list; its column of groups only where there are some."""
-    columns = 3 if any(group for *_, group in rows) else 2
+def source_numbers(samples: Sequence[Sample]) -> np.ndarray:
+    """One number per clip, the same for clips of one source; see `number_groups`."""
+    paths = [os.path.abspath(sample.path) for sample in samples]
+    return number_groups(paths, [sample.group for sample in samples])
+
+
+def write_lists(
+    folder: Path, train: Sequence[Sample], val: Sequence[Sample], columns: Sequence[str]
+) -> tuple[Path, Path]:
+    """Write ``train.csv`` and ``val.csv``, and return their paths.
+
+    Args:
+        folder: Where to.
+        train: Training clips.
+        val: Validation clips.
+        columns: Names of the columns of labels.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("path", "label", "group")[:columns])
-            writer.writerows(row[:columns] for row in rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, samples in ((folder / TRAIN, train), (folder / VAL, val)):
+            _write(path, samples, columns)
     except OSError as error:
         raise OutputError(
-            str(path), f"cannot be written ({error.strerror})", "name another output=FOLDER"
+            str(folder), f"cannot be written ({error.strerror})", "name another output=FOLDER"
         ) from error
+    return folder / TRAIN, folder / VAL
+
+
+def _write(path: Path, samples: Sequence[Sample], columns: Sequence[str]) -> None:
+    """Write a list; its column of groups only where there are some."""
+    grouped = any(sample.group for sample in samples)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", *columns, *(["group"] if grouped else [])))
+        for sample in samples:
+            group = [sample.group] if grouped else []
+            writer.writerow((os.path.abspath(sample.path), *sample.labels, *group))

@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidcls.errors import UsageError
-from vidcls.training import checkpointing, logs, optim
+from vidcls.training import checkpointing, logs, optim, plan
 from vidcls.training.data.augment import mix, mixup_share
 from vidcls.training.data.dataset import Batch
+from vidcls.training.data.sets import Data
 from vidcls.training.losses import Sums, class_loss
 from vidcls.training.prepare import Prepared
 from vidcls.training.recipe import Recipe
@@ -34,6 +35,7 @@ from vidcls.training.runtime import (
     readable_errors,
     stop_between_steps,
 )
+from vidcls.training.splitting import VAL, write_lists
 from vidcls.training.validate import Scores, validate
 
 LOG_EVERY = 50
@@ -101,6 +103,18 @@ def train(
         return trainer.run(stopped)
 
 
+def check(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool = False) -> Data:
+    """Check a run and say what it would do, without training or writing anything; arguments as for `train`.
+
+    Returns:
+        The clips.
+    """
+    parts = Prepared(recipe, device, quiet, run=out)
+    if not quiet:
+        parts.message(*plan.lines(parts))
+    return parts.data
+
+
 class Trainer:
     """One run; arguments as for `train`.
 
@@ -124,7 +138,7 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         state = checkpointing.prepare_folder(out, resume)
-        self.parts = parts = Prepared(recipe, device, quiet, fresh=state is None)
+        self.parts = parts = Prepared(recipe, device, quiet, state is None, out)
         self.recipe, self.out, self.main = parts.recipe, out, parts.main
         self.at, self.sums, self.stale = Position(), Sums(), 0
         self.best: dict[str, float] | None = None
@@ -137,14 +151,25 @@ class Trainer:
         if self.main:
             checkpointing.write_text(out / checkpointing.LABELS, "".join(f"{x}\n" for x in parts.data.labels))
             checkpointing.write_text(out / RECIPE, recipe_text(self.recipe))
+            self._write_split()
         self.metrics = logs.MetricsFile(out / logs.METRICS, self.at.step) if self.main else None
         self.board = logs.TensorBoard(out, self.at.step) if tensorboard and self.main else None
         self.progress = logs.Progress(recipe.schedule.epochs, quiet or not self.main)
+
+    def _write_split(self) -> None:
+        """Write the lists of a split that the run made itself."""
+        data = self.parts.data
+        if data.held_out and not (self.out / VAL).exists():
+            assert data.train is not None
+            assert data.val is not None
+            write_lists(self.out, data.train[0], data.val[0], data.columns)
 
     def run(self, stopped: threading.Event) -> Result:
         """Train to the end; see `train`."""
         if self._is_over():
             self._report_finished()
+        elif not self.parts.quiet:
+            self.parts.message(*plan.lines(self.parts, self.at.epoch))
         while not self._is_over():
             self._train_epoch(stopped)
             self._end_epoch()

@@ -302,7 +302,7 @@ def test_every_clip_comes_once_an_epoch_and_in_another_order() -> None:
     for epoch in range(3):
         sampler.set(epoch)
         keys = [key for batch in sampler for key in batch]
-        assert len(keys) == len(set(keys)) == 8  # the last two are left out
+        assert len(keys) == len(set(keys)) == 10  # the last batch holds two
         assert {key[0] for key in keys} == {epoch}
         orders.append([index for _, index in keys])
     assert orders[0] != orders[1]
@@ -316,6 +316,16 @@ def test_devices_share_each_batch() -> None:
     assert [share.parts for share in shares] == [2, 2]
     first = [[key for part in list(share)[:2] for key in part] for share in shares]
     assert sorted(first[0] + first[1]) == sorted(next(iter(whole)))
+
+
+@pytest.mark.parametrize(("length", "world_size"), [(17, 2), (9, 4), (5, 4), (8, 2)])
+def test_the_last_batch_is_shared_evenly(length: int, world_size: int) -> None:
+    shares = [
+        [key for part in EpochSampler(length, 8, 1, seed=1, rank=r, world_size=world_size) for key in part]
+        for r in range(world_size)
+    ]
+    assert len({len(share) for share in shares}) == 1
+    assert {index for share in shares for _, index in share} == set(range(length))
 
 
 def test_a_balanced_epoch_has_each_label_equally_often() -> None:

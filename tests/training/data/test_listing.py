@@ -234,6 +234,8 @@ def test_d21_check_prints_the_classes_and_writes_nothing(folder: Path, tmp_path:
         "vivit-fe-tiny",
         "--init-from",
         "none",
+        "--val",
+        "none",
     ]
     done = CliRunner().invoke(app, [*words, "--check", "-q"])
     assert done.exit_code == 0, done.output

@@ -91,6 +91,10 @@ class SyntheticLoader:
         motion = torch.stack([steps for _, _, steps in clips])
         return Batch(views, labels, torch.arange(views.shape[2]).expand(len(views), -1), motion=motion)
 
+    def example(self) -> Batch:
+        """One block, made in this process."""
+        return self._join(list(zip(*self._loader.dataset[0], strict=True)))
+
     def close(self) -> None:
         """Nothing to stop: worker processes end with the loader."""
 

@@ -15,7 +15,7 @@ from vidcls.training.camera_motion.camera import LABELS
 from vidcls.training.camera_motion.dataset import CameraMotionDataset, ClipSpec
 from vidcls.training.camera_motion.loader import SyntheticLoader
 from vidcls.training.camera_motion.motion_loss import MotionLoss
-from vidcls.training.recipe import Recipe
+from vidcls.training.recipe import NO_VAL, Recipe
 
 __all__ = ["LABELS", "make_block", "make_loaders", "make_loss"]
 
@@ -47,7 +47,7 @@ def make_loaders(
     make = partial(make_block, view, sources, stages)
     block = CameraMotionDataset.block * settings.repeats
     train = SyntheticLoader(make, block, view, recipe.clips_per_epoch, batch_size, **options)
-    if recipe.val is None:
+    if recipe.val in (None, NO_VAL):
         return train, None
     make = partial(make_block, view, sources, {"seed": recipe.seed + VAL_SEED})
     block = CameraMotionDataset.block

@@ -181,7 +181,7 @@ class EpochSampler(Sampler[list[Key]]):
 
     Args:
         length: Clips in the set.
-        batch_size: Clips of one step over all processes; a last, smaller batch is left out when shuffling.
+        batch_size: Clips of one step over all processes; an epoch's last batch may be smaller, but not when balancing.
         micro_batch: Clips of one part; None for all that this process has of a batch.
         seed: Of the order.
         shuffle: False keeps the order and all clips.
@@ -213,7 +213,9 @@ class EpochSampler(Sampler[list[Key]]):
     @property
     def steps(self) -> int:
         """Batches in a whole epoch."""
-        return self.length // self.batch_size if self.shuffle else -(-self.length // self.batch_size)
+        return (
+            self.length // self.batch_size if self.members is not None else -(-self.length // self.batch_size)
+        )
 
     @property
     def parts(self) -> int:
@@ -228,6 +230,10 @@ class EpochSampler(Sampler[list[Key]]):
         order = self._order()
         for number in range(self.start, self.steps):
             batch = order[number * self.batch_size : min((number + 1) * self.batch_size, self.length)]
+            if (
+                self.shuffle
+            ):  # each process must have as many clips, or it would wait for the others' gradients
+                batch = np.concatenate([batch, np.resize(order, -len(batch) % self.world_size)])
             mine = [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
             for first in range(0, len(mine), self.micro_batch):
                 yield mine[first : first + self.micro_batch]
@@ -296,6 +302,10 @@ class ClipLoader:
         while group := list(itertools.islice(parts, self.sampler.parts)):
             yield group
 
+    def example(self) -> Batch:
+        """One clip of the first epoch, read in this process."""
+        return self.dataset[0, 0]
+
     def close(self) -> None:
         """Stop the decoding process of this process; worker processes end with the loader."""
         self.dataset.close()
@@ -316,6 +326,10 @@ class Loader(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The parts of each step's batch, from step ``start`` of the epoch on."""
+        ...
+
+    def example(self) -> Batch:
+        """A few clips read or made in this process, by which the time of the others is estimated."""
         ...
 
     def close(self) -> None:

@@ -30,7 +30,9 @@ LOOKED_AT = 50  # lines that tell the form of a list
 MAX_LIST_BYTES = 256 * 1024**2
 
 PATH_NAMES = frozenset((*PATH_COLUMNS, "clip"))
-LABEL_NAMES = frozenset(("label", "class", "category", "action", "label_name", "class_name"))
+NAMED = ("label_name", "class_name")
+"""Columns whose labels are names, never ids, also where they look like numbers."""
+LABEL_NAMES = frozenset(("label", "class", "category", "action", *NAMED))
 GROUP_NAMES = ("group", "source")
 """Columns that name the source a clip was cut from, for splits that keep a source on one side."""
 YOUTUBE_NAMES = frozenset(("youtube_id", "time_start", "time_end"))
@@ -53,6 +55,7 @@ class Table:
         problems: Lines that make no sense.
         notes: What was assumed.
         groups: Line number → what the clip was cut from, where a column says so.
+        named: Labels are names, never ids.
     """
 
     form: str
@@ -61,6 +64,7 @@ class Table:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     groups: dict[int, str] = field(default_factory=dict)
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def read_table(path: Path, wanted: Wanted) -> Table:
         raise UsageError(f"{path}:1", "has no column youtube_id", f"expected {FORMS['kinetics']}")
     if form is None and delimiter is None:
         form, delimiter = _guess(path, lines[:LOOKED_AT], len(wanted.heads))
-    table = Table(form or "csv")
+    table = Table(form or "csv", named=form == "folder")
     if table.form == "csv":
         return _read_delimited(path, lines, delimiter or _best_delimiter(lines[:LOOKED_AT]), wanted)
     if table.form == "frames":
@@ -173,7 +177,7 @@ def _with_header(path: Path, lines: list[Line], delimiter: str, header: list[str
     columns = columns_of(header, wanted.heads)
     assert columns is not None
     table = _rows(path, lines[1:], delimiter, columns)
-    table.header = header
+    table.header, table.named = header, header[columns[1]] in NAMED
     group = next((i for i, name in enumerate(header) if name in GROUP_NAMES and i not in columns), None)
     if group is not None:
         cells = {number: _split(line, delimiter) for number, line in lines[1:]}

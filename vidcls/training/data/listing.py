@@ -30,9 +30,12 @@ from vidcls.video.sources import walk
 TABLE = "labels.csv"
 TABLES = (TABLE, "metadata.csv")
 """A folder is read by such a file in it, if its header names a path and a label."""
+LISTS = (".csv", ".tsv", ".txt")
+"""Suffixes of the parts of a set that are lists."""
 CLASS_FILES = ("classes.txt", "labels.txt", "classInd.txt", "label_map.txt")
 """Files beside a list that name its classes, one a line, in the order of their ids or with an id before each."""
-SET_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+TRAIN_NAMES, VAL_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing")
+"""Names of the parts of a set, the one that is taken first."""
 SHOWN = 20
 """Problems that are shown one by one; the rest is counted."""
 
@@ -116,6 +119,28 @@ def read_listing(
     return listing
 
 
+def parts_of(source: str) -> tuple[str, str | None]:
+    """The training and validation part of a folder that holds them as folders or lists, such as ``train`` and ``val``.
+
+    Returns:
+        The two; any other source as it is, and None.
+    """
+    root = Path(source)
+    if not root.is_dir() or _has_classes(root):
+        return source, None
+    found = {path.stem.lower(): str(path) for path in root.iterdir() if path.is_dir() or path.suffix in LISTS}
+    train, val = (next((found[n] for n in names if n in found), None) for names in (TRAIN_NAMES, VAL_NAMES))
+    return (source, None) if train is None else (train, val)
+
+
+def _has_classes(root: Path) -> bool:
+    """Whether a folder holds folders that are not parts of a set."""
+    folders = [
+        path.name.lower() for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ]
+    return any(name not in (*TRAIN_NAMES, *VAL_NAMES) for name in folders)
+
+
 def _is_table(path: Path, wanted: Wanted) -> bool:
     """Whether a folder's file lists clips; one with the classes' names, say, does not."""
     if not path.is_file():
@@ -142,7 +167,7 @@ def _read_folder(root: Path, heads: int) -> Listing:
         raise UsageError(
             str(root), "a folder names one label a clip", "give a CSV with a column for each head"
         )
-    if len(folders) > 1 and all(folder.name.lower() in SET_NAMES for folder in folders):
+    if len(folders) > 1 and all(folder.name.lower() in (*TRAIN_NAMES, *VAL_NAMES) for folder in folders):
         names = ", ".join(folder.name for folder in folders)
         remedy = f"name one of them, such as {folders[0]}"
         raise UsageError(str(root), f"its folders ({names}) are sets of clips rather than classes", remedy)
@@ -161,7 +186,7 @@ def _read_folder(root: Path, heads: int) -> Listing:
 
 def _read_file(path: Path, videos: Path | None, wanted: Wanted) -> Listing:
     table = read_table(path, wanted)
-    listing = Listing(str(path), problems=table.problems, named=table.form == "folder", notes=table.notes)
+    listing = Listing(str(path), problems=table.problems, named=table.named, notes=table.notes)
     if table.form == "kinetics":
         _add_kinetics(listing, table, path, videos or path.parent)
         return listing

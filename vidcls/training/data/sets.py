@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vidcls.config import ModelSpec
 from vidcls.doctor.machine import cores
 from vidcls.errors import UsageError
-from vidcls.training import synthetic
+from vidcls.training import splitting, synthetic
 from vidcls.training.data import listing
 from vidcls.training.data.classes import class_ids, describe_classes, make_classes, unknown_labels
 from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader
 from vidcls.training.data.listing import Sample
-from vidcls.training.recipe import Recipe
+from vidcls.training.groups import split
+from vidcls.training.recipe import NO_VAL, Recipe
+
+HELD_OUT = 0.2
+"""Share of each class that is held out to validate with where no validation set is given."""
 
 
 @dataclass
@@ -26,12 +33,16 @@ class Data:
         classes: Class names of each head, in the order of their ids.
         train: Training clips and their ids; None where they are made on the fly.
         val: Validation clips; None for none, or where they are made on the fly.
+        columns: Names of the columns of labels in a list of these clips.
+        held_out: The validation clips were drawn from the training set.
         notes: Warnings for the user.
     """
 
     classes: tuple[tuple[str, ...], ...]
     train: tuple[list[Sample], list[tuple[int, ...]]] | None = None
     val: tuple[list[Sample], list[tuple[int, ...]]] | None = None
+    columns: tuple[str, ...] = ("label",)
+    held_out: bool = False
     notes: list[str] = field(default_factory=list)
 
     def table(self) -> list[str]:
@@ -45,8 +56,14 @@ class Data:
         return tuple(name for head in self.classes for name in head)
 
 
-def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
+def load_data(recipe: Recipe, spec: ModelSpec, run: Path | None = None, *, hold_out: bool = True) -> Data:
     """Read and check all lists before any work.
+
+    Args:
+        recipe: Its ``data`` and ``val``, and how they are read.
+        spec: The model, whose classes keep their order.
+        run: Folder of the run; what it held out before is held out again.
+        hold_out: Hold clips out to validate with where the recipe names none.
 
     Raises:
         UsageError: With all missing files and label mistakes of all lists together.
@@ -55,12 +72,47 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
         raise UsageError("data", "no training clips are named", "give a CSV, a list, or a folder of classes")
     if synthetic.is_synthetic(recipe.data):
         return Data((synthetic.load_task(recipe.data).labels,))
+    train, val = _read_lists(recipe, recipe.data)
+    classes = _classes(recipe, spec, train)
+    missing = _check(recipe, classes, [train] if val is None else [train, val])
+    data = Data(classes, columns=tuple(recipe.heads or ("label_name" if train.named else "label",)))
+    data.notes += dict.fromkeys(note for one in (train, val) if one is not None for note in one.notes)
+    if missing:
+        data.notes.append(f"{len(missing)} missing files are left out (first: {missing[0].path})")
+    absent = {sample.path for sample in missing}
+    data.train = _numbered(train, classes, absent)
+    data.val = _numbered(val, classes, absent) if val else None
+    if not data.train[0] or (data.val is not None and not data.val[0]):
+        raise UsageError(recipe.data, "no clip of the list exists", "check the paths, or give videos=FOLDER")
+    if len(set(data.train[1])) < 2:
+        problem = f"all clips are of one class, {'/'.join(train.samples[0].labels)!r}"
+        raise UsageError(recipe.data, problem, "give clips of two classes or more")
+    if val is None and hold_out and recipe.val is None:
+        _hold_out(data, recipe.seed, run)
+    data.notes += _warnings(data)
+    return data
+
+
+def _read_lists(recipe: Recipe, source: str) -> tuple[listing.Listing, listing.Listing | None]:
+    """Read the training and the validation set."""
+    train, beside = listing.parts_of(source)
+    val = beside if recipe.val is None else None if recipe.val == NO_VAL else recipe.val
     heads = tuple(recipe.heads) if recipe.heads else ("label",)
     form: dict[str, Any] = {"labels_format": recipe.labels_format, "delimiter": recipe.delimiter}
-    train = listing.read_listing(recipe.data, recipe.videos, heads, **form)
-    val = listing.read_listing(recipe.val, recipe.videos, heads, **form, part="test") if recipe.val else None
-    classes = _classes(recipe, spec, train)
-    sets = [train] if val is None else [train, val]
+    found = listing.read_listing(train, recipe.videos, heads, **form)
+    if train != source:
+        found.notes.append(f"training on {train}" + (f", validating on {val}" if val else ""))
+    return found, None if val is None else listing.read_listing(
+        val, recipe.videos, heads, **form, part="test"
+    )
+
+
+def _check(recipe: Recipe, classes: Sequence[Sequence[str]], sets: Sequence[listing.Listing]) -> list[Sample]:
+    """Return the clips whose file is missing, where they may be left out.
+
+    Raises:
+        UsageError: With everything wrong with the sets together.
+    """
     mistakes: list[str] = []
     missing: list[Sample] = []
     for one in sets:
@@ -69,21 +121,29 @@ def load_data(recipe: Recipe, spec: ModelSpec) -> Data:
         missing += absent
     if mistakes or (missing and not recipe.skip_missing):
         remedy = "fix the list" + (", or leave missing clips out with skip_missing=True" if missing else "")
-        raise listing.report(recipe.data, mistakes, [] if recipe.skip_missing else missing, remedy)
-    data = Data(classes)
-    data.notes += dict.fromkeys(note for one in sets for note in one.notes)
-    if missing:
-        data.notes.append(f"{len(missing)} missing files are left out (first: {missing[0].path})")
-    absent_paths = {sample.path for sample in missing}
-    data.train = _numbered(train, classes, absent_paths)
-    data.val = _numbered(val, classes, absent_paths) if val else None
-    if not data.train[0] or (data.val is not None and not data.val[0]):
-        raise UsageError(recipe.data, "no clip of the list exists", "check the paths, or give videos=FOLDER")
-    if len(set(data.train[1])) < 2:
-        problem = f"all clips are of one class, {'/'.join(train.samples[0].labels)!r}"
-        raise UsageError(recipe.data, problem, "give clips of two classes or more")
-    data.notes += _warnings(data)
-    return data
+        raise listing.report(sets[0].source, mistakes, [] if recipe.skip_missing else missing, remedy)
+    return missing
+
+
+def _hold_out(data: Data, seed: int, run: Path | None) -> None:
+    """Move part of the training clips to a validation set: those that the run has held out before, or a new draw."""
+    assert data.train is not None
+    samples, ids = data.train
+    kept = run / splitting.VAL if run is not None else None
+    if kept is not None and kept.is_file():
+        paths = {os.path.abspath(s.path) for s in listing.read_listing(kept, heads=data.columns).samples}
+        chosen = np.array([os.path.abspath(sample.path) in paths for sample in samples])
+    else:
+        names = [tuple(f"{head}/{i}" for head, i in enumerate(several)) for several in ids]
+        chosen = split(names, splitting.source_numbers(samples), HELD_OUT, seed)
+    if chosen.all() or not chosen.any():
+        data.notes.append("too few clips to hold some out: the figures are on training clips")
+        return
+    data.train, data.val = (
+        ([samples[i] for i in part], [ids[i] for i in part])
+        for part in map(np.flatnonzero, (~chosen, chosen))
+    )
+    data.held_out = True
 
 
 def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[tuple[str, ...], ...]:
@@ -151,7 +211,7 @@ def make_loaders(
         raise UsageError(
             "batch_size", f"{recipe.batch_size} clips cannot be shared by {world_size} devices", "change it"
         )
-    workers = spare_cores() if recipe.workers is None else recipe.workers
+    workers = worker_count(recipe)
     share: dict[str, Any] = {"micro_batch": recipe.micro_batch, "rank": rank, "world_size": world_size}
     if recipe.data is not None and synthetic.is_synthetic(recipe.data):
         return synthetic.load_task(recipe.data).make_loaders(
@@ -176,6 +236,6 @@ def make_loaders(
     return train, ClipLoader(test, order, workers, pin)
 
 
-def spare_cores() -> int:
-    """Processes to read clips with: all cores but one, 8 at most."""
-    return max(1, min(8, cores() - 1))
+def worker_count(recipe: Recipe) -> int:
+    """Processes to read clips with: the recipe's number, or all cores but one, 8 at most."""
+    return max(1, min(8, cores() - 1)) if recipe.workers is None else recipe.workers

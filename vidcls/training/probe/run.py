@@ -78,7 +78,7 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
     # Logits are averaged over views: a linear classifier of mean embeddings is that, and no softmax in between.
     view = {**recipe.input, "average": "logits"}
     embedder = Embedder(recipe.model, recipe.init.source, view, device, recipe.registry)
-    data = _checked(load_data(recipe, embedder.spec), recipe)
+    data = _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
     for note in data.notes:
         say(note)
     bad = logs.BadClips(out / logs.BAD_CLIPS, fresh=True)
