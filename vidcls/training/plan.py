@@ -58,7 +58,7 @@ def _classes(parts: Prepared) -> str:
     texts = []
     for head, names in enumerate(data.classes):
         counts = Counter(ids[head] for ids in data.train[1])
-        more = f", and {len(names) - SHOWN} more (--check lists them)" if len(names) > SHOWN else ""
+        more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[:SHOWN]))
         texts.append(f"{len(names)} (training clips): {shown}{more}")
     return "; ".join(texts)
