@@ -111,13 +111,13 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--random-weights", action="store_true")
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--views", type=int)
+    parser.add_argument("--views", type=int, dest="num_views")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--clips", type=int, default=100, help="clips in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=int, help="only score so many clips, and show the memory on the way")
     options = parser.parse_args()
-    names = ("model", "weights", "random_weights", "engine", "views")
+    names = ("model", "weights", "random_weights", "engine", "num_views")
     setup = Setup(
         {name: getattr(options, name) for name in names} | {"clips": 10_000}, workers=options.workers
     )

@@ -12,6 +12,7 @@ from vidcls.errors import ConfigError
 from vidcls.models import build
 from vidcls.models.grids import resize_positions
 from vidcls.models.layers import DropPath
+from vidcls.models.vivit import TubeletEmbedding
 
 SMALL: dict[str, Any] = {
     "image_size": (12, 20),
@@ -237,3 +238,14 @@ def test_positions_are_interpolated_between_corners() -> None:
 def test_impossible_configurations(architecture: str, config: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build(architecture, **{**SMALL, **config})
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((2, 16, 16), (2, 3, 32, 64, 48)), ((4, 8, 16), (1, 3, 9, 41, 50)), ((1, 16, 16), (3, 1, 2, 32, 32))],
+)
+def test_tubelets_as_a_matrix_product(size: tuple[int, int, int], shape: tuple[int, ...]) -> None:
+    """What CUDA devices compute is the convolution, also where the view is no multiple of the tubelet."""
+    embedding = TubeletEmbedding(size, shape[1], 24).double()
+    views = torch.randn(shape, dtype=torch.double)
+    torch.testing.assert_close(embedding.project_tubelets(views), embedding(views), atol=1e-12, rtol=0)

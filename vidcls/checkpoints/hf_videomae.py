@@ -33,6 +33,8 @@ BLOCK = {
 }
 DECODER = ("decoder.", "encoder_to_decoder.", "mask_token")
 RELEASED_WIDTHS = (384, 768, 1024, 1280, 1408)
+# Some releases of transformers 5 give keys a bias. It adds the same to all scores of a query, so nothing follows of it.
+KEY_BIAS = ".attention.attention.key.bias"
 FC_NORM_EPS = 1e-5  # torch's default; transformers does not hand its own to this one
 
 
@@ -62,6 +64,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
     tensors = {name: t for name, t in raw.tensors.items() if not name.startswith(DECODER)}
     tensors = hf_config.with_prefix(tensors, "videomae.")
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(KEY_BIAS)}
     headless = not any(name.startswith("classifier.") for name in tensors)
     if headless:
         tensors = {name: t for name, t in tensors.items() if not name.startswith("videomae.layernorm.")}
