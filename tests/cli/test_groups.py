@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Annotated, Any
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from vidcls.cli import guard
 from vidcls.cli import options as o
-from vidcls.cli.app import COMMANDS, app
+from vidcls.cli.app import COMMANDS, app, functions
 from vidcls.cli.groups import Choices, Flags, Options, arguments, expand, keywords
 from vidcls.errors import InputError, UsageError, VidclsError
 
@@ -107,14 +108,14 @@ def test_shared_options_are_parameters_of_load() -> None:
 
 def test_one_flag_means_one_parameter_everywhere() -> None:
     parameters: dict[str, str] = {}
-    for command in COMMANDS:
+    for command in chain.from_iterable(map(functions, COMMANDS)):
         for name, flag in expand(command)[1].names.items():
             if flag.startswith("--"):
                 assert parameters.setdefault(flag, name) == name, f"{command.__name__} {flag}"
 
 
 def test_commands_take_groups_instead_of_many_parameters() -> None:
-    for command in COMMANDS:
+    for command in chain.from_iterable(map(functions, COMMANDS)):
         assert len(inspect.signature(command).parameters) <= 13, command.__name__
     assert len(fields(o.ModelOptions)) + len(fields(o.ViewOptions)) + len(fields(o.MachineOptions)) > 12
 
@@ -157,6 +158,12 @@ def test_help_is_one_screen_with_two_examples_that_parse(page: tuple[str, ...]) 
         words = shlex.split(example)
         arguments = words[len(page) :] if words[: len(page)] == [*page] else words[1:]
         command.make_context(example, arguments).close()  # an option that is not there would exit
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_pages_say(name: str) -> None:
+    page = typer.main.get_command(app).commands[name].help  # type: ignore[attr-defined]
+    assert " ".join(page.partition("\n\n")[0].split()) == COMMANDS[name]
 
 
 def test_help_of_a_command_two_ways() -> None:

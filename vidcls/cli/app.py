@@ -5,25 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
-from vidcls.cli import EXIT_INTERRUPTED, bench, guard, print_message
-from vidcls.cli.doctor import doctor
-from vidcls.cli.evaluate import evaluate
-from vidcls.cli.export import export
+from vidcls.cli import EXIT_INTERRUPTED, guard, print_message
 from vidcls.cli.groups import Command, Group
-from vidcls.cli.merge import merge
-from vidcls.cli.models import models
-from vidcls.cli.predict import predict
-from vidcls.cli.score import score
-from vidcls.cli.split import split
-from vidcls.cli.synthesize import synthesize
-from vidcls.cli.train import train
 
-COMMANDS = (predict, score, merge, models, train, split, evaluate, synthesize, export, doctor)
+# name → first sentence of its help: the list of commands imports none of them.
+# `vidcls.cli.NAME` holds the function NAME, or COMMANDS, the functions of a group.
+COMMANDS = {
+    "predict": "Classify clips: print the top labels of each and their scores.",
+    "score": "Classify folders of clips, from a handful to millions, into one row per clip.",
+    "merge": "Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.",
+    "models": "List the models that vidcls knows, or show one in detail; those that can run at once come first.",
+    "train": "Train or fine-tune a model; several GPUs with ``accelerate launch -m vidcls train …``.",
+    "split": "Split a labeled set into training and validation lists, stratified by class and reproducible.",
+    "evaluate": "Measure a model's accuracy on a labeled set.",
+    "synthesize": "Generate labeled mp4 clips whose camera motion is known exactly.",
+    "export": "Write a model for another runtime, or a checkpoint of any published format as one safetensors file.",
+    "doctor": "Check versions, decoders, devices and caches; say what is missing and how to install it.",
+    "bench": "Measure how fast models, decoders, the whole command and the batch pipeline are on this machine.",
+}
 LIKE_A_SOURCE = frozenset("./\\*?[@:")  # in a path, a glob, a list or a URL, and in no command's name
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -32,6 +39,9 @@ class Commands(Group):
     """The commands of vidcls; a clip in place of a command's name is classified."""
 
     default = "predict"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": Built()})
 
     def takes(self, args: list[str]) -> bool:
         """Whether the first argument is a source of clips and not a command's name."""
@@ -42,18 +52,59 @@ class Commands(Group):
             first[:1] != "-" and (bool(LIKE_A_SOURCE & set(first)) or os.path.exists(first))
         )
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS]
 
-class BenchCommands(Group):
-    """The commands of ``vidcls bench``; without a name, the models' forward passes are measured."""
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page, for which no command is built."""
+        listing = copy(self)
+        listing.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
+        super(Commands, listing).format_help(ctx, formatter)
 
-    default = "models"
+
+class Built(Mapping[str, Any]):
+    """The commands by name, each imported and built when it is asked for."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            if name not in COMMANDS:
+                raise KeyError(name)
+            self._built[name] = build(name)
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
 
 
-def add(app: typer.Typer, *commands: Callable[..., Any]) -> None:
-    """Add functions to an app as its commands."""
-    for command in commands:
-        guarded: Any = guard(command)
-        app.command(cls=type("Command", (Command,), {"flags": guarded.flags}))(guarded)
+def functions(name: str) -> tuple[Callable[..., Any], ...]:
+    """Import the function of a command, or those of a group."""
+    module = import_module(f"vidcls.cli.{name}")
+    found: tuple[Callable[..., Any], ...] = getattr(module, "COMMANDS", ()) or (getattr(module, name),)
+    return found
+
+
+def build(name: str) -> Any:
+    """Import a command, or a group of which the first is the default, and build what parses its arguments."""
+    found = functions(name)
+    one = typer.Typer(add_completion=False, rich_markup_mode="markdown", context_settings=HELP)
+    if len(found) > 1:
+        one.info.cls = type("Group", (Group,), {"default": found[0].__name__})
+        one.info.help = COMMANDS[name]
+    for function in found:
+        guarded: Any = guard(function)
+        one.command(cls=type("Command", (Command,), {"flags": guarded.flags}))(guarded)
+    built = typer.main.get_command(one)
+    built.name = name
+    return built
 
 
 app = typer.Typer(
@@ -66,10 +117,6 @@ app = typer.Typer(
     help="Classify videos with pure-transformer models: `vidcls clip.mp4` names what is in a clip.",
     epilog="Every option reads an environment variable: `--decode-timeout` reads VIDCLS_DECODE_TIMEOUT.",
 )
-add(app, *COMMANDS)
-benchmarks = typer.Typer(cls=BenchCommands, context_settings=HELP, help=bench.__doc__)
-add(benchmarks, bench.models, bench.decode, bench.predict, bench.score)
-app.add_typer(benchmarks, name="bench")
 
 
 def _version(value: bool) -> None:

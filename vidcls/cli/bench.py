@@ -184,6 +184,9 @@ def score(
     _write("score", [row], bench.HEADINGS, [bench.cells(row)], report)
 
 
+COMMANDS = (models, decode, predict, score)
+
+
 def _models(names: list[str] | None, known: Registry) -> tuple[str, ...]:
     if names == ["all"]:
         return tuple(name for name, spec in known.items() if spec.published.top1 is not None)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
-from vidcls.errors import DependencyError, UsageError, VidclsError
+from vidcls.errors import DependencyError, UsageError, VidclsError, nearest
 
 ENVIRONMENT = "VIDCLS_"
 MAX_METAVAR = 20  # characters that fit beside a help text at 80 columns
@@ -58,8 +58,6 @@ class Choices:
         """
         for word in value if isinstance(value, list) else [value]:
             if word is not None and word not in self.words():
-                from vidcls.config import nearest
-
                 words = self.words()
                 raise UsageError(
                     flag, f"unknown choice {word!r}{nearest(word, words)}", f"choose from {', '.join(words)}"

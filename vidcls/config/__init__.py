@@ -17,7 +17,6 @@ from vidcls.config.specs import (
     problems,
 )
 from vidcls.config.yaml import parse_yaml, read_yaml
-from vidcls.errors import nearest
 
 __all__ = [
     "Figures",
@@ -29,7 +28,6 @@ __all__ = [
     "WeightsSpec",
     "builtin_registry_path",
     "load_registry",
-    "nearest",
     "pair",
     "parse_yaml",
     "problems",

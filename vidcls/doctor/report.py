@@ -16,9 +16,9 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from vidcls import __version__
-from vidcls.config import load_registry, nearest, registry_paths
+from vidcls.config import load_registry, registry_paths
 from vidcls.doctor import imports, machine
-from vidcls.errors import VidclsError
+from vidcls.errors import VidclsError, nearest
 
 WALK_TIMEOUT = 3.0  # seconds for counting a cache's bytes
 

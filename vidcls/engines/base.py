@@ -1,19 +1,20 @@
-"""The interface of every engine: pixels or views in, logits out. Imports no torch."""
+"""The interface of every engine: pixels or views in, logits out. Imports neither torch nor numpy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from vidcls.errors import CheckpointError
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Floats: TypeAlias = "NDArray[np.float32]"
 # A pixel x becomes x * scale + shift, each (3,), one number for a channel.
-ScaleShift = tuple[Floats, Floats]
+ScaleShift: TypeAlias = "tuple[Floats, Floats]"
 
 
 class Engine(Protocol):

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from vidcls.config import nearest
-from vidcls.errors import UsageError, printable
+from vidcls.errors import UsageError, nearest, printable
 from vidcls.output.base import Format
 from vidcls.output.csv import Csv, Tsv
 from vidcls.output.jsonl import Json, JsonLines

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from vidcls.config import nearest
-from vidcls.errors import UsageError
+from vidcls.errors import UsageError, nearest
 from vidcls.training.recipe import Optimizer
 
 _BLOCK = re.compile(r"^(.*?)\b(blocks|layers)\.(\d+)\.")

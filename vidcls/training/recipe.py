@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vidcls.config import InputSpec, Spec, nearest
+from vidcls.config import InputSpec, Spec
+from vidcls.errors import nearest
 from vidcls.training.camera_motion.settings import Synthetic
 
 NO_VAL = "none"

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from vidcls.config import nearest, problems, read_yaml
-from vidcls.errors import ConfigError, UsageError
+from vidcls.config import problems, read_yaml
+from vidcls.errors import ConfigError, UsageError, nearest
 from vidcls.training.recipe import NO_VAL, Recipe
 
 RECIPE = "recipe.yaml"

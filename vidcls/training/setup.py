@@ -13,10 +13,9 @@ from vidcls.config import (
     Registry,
     WeightsSpec,
     load_registry,
-    nearest,
     problems,
 )
-from vidcls.errors import ConfigError, UsageError
+from vidcls.errors import ConfigError, UsageError, nearest
 from vidcls.models import CONFIGS, config_keys
 from vidcls.training.init.initialize import InitReport, initialize
 from vidcls.training.recipe import Recipe

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from vidcls.video.index import Index
 
 # name → its class
@@ -22,7 +22,7 @@ DECODERS = {
     "pyav": "vidcls.video.pyav_decoder:PyAVDecoder",
 }
 
-Picture = npt.NDArray[np.uint8]
+Picture: TypeAlias = "npt.NDArray[np.uint8]"
 
 
 class DecodeError(Exception):

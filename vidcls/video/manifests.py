@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from vidcls.config import nearest
-from vidcls.errors import InputError, UsageError
+from vidcls.errors import InputError, UsageError, nearest
 from vidcls.output.parquet import need_pyarrow
 from vidcls.output.row import is_reserved
 from vidcls.video import object_store

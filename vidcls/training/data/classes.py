@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from vidcls.config import nearest
-from vidcls.errors import UsageError, printable
+from vidcls.errors import UsageError, nearest, printable
 from vidcls.training.data.forms import is_number
 from vidcls.training.data.listing import Listing
 

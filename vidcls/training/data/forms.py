@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidcls.config import nearest
-from vidcls.errors import UsageError
+from vidcls.errors import UsageError, nearest
 from vidcls.video.manifests import PATH_COLUMNS
 from vidcls.video.sources import VIDEO_SUFFIXES, is_video_name
 

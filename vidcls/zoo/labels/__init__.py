@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidcls.config import nearest
-from vidcls.errors import ConfigError
+from vidcls.errors import ConfigError, nearest
 
 MAX_BYTES = 16 * 1024**2
 MAX_LABELS = 1_000_000
