@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -104,6 +106,59 @@ def test_shared_options_are_parameters_of_load() -> None:
     assert set(keywords(o.WholeVideoOptions())) <= accepted
     for name, value in keywords(*groups).items():
         assert inspect.signature(load).parameters[name].default == value, name
+
+
+def all_options() -> list[tuple[str, Any]]:
+    def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield from ((name, p) for p in command.params if p.param_type_name == "option")
+        for word, child in getattr(command, "commands", {}).items():
+            yield from below(f"{name} {word}", child)
+
+    return list(below("vidcls", typer.main.get_command(app)))
+
+
+def test_every_option_reads_its_environment_variable() -> None:
+    for name, option in all_options():
+        if option.opts[0] not in ("--version", "--help", "--install-completion", "--show-completion"):
+            assert option.envvar == "VIDCLS_" + option.opts[0][2:].replace("-", "_").upper(), name
+
+
+def test_switches_with_two_names_are_handed_on() -> None:
+    assert arguments(o.InputOptions(), o.InputOptions(recursive=False)) == ["--no-recursive"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict none.mp4 -o there.csv",
+        "merge part1.jsonl -o there.csv",
+        "bench models -o there.csv",
+        "bench models --plot there.csv",
+        "bench decode none.mp4 -o there.csv",
+        "bench predict none.mp4 -o there.csv",
+        "bench score none.mp4 -o there.csv",
+        "score none.mp4 -o there.csv",
+        "export --format safetensors -o there.safetensors",
+        "split clips -o full",
+        "synthesize camera-motion full",
+    ],
+)
+def test_no_command_replaces_a_file_unasked(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    for label in "ab":
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "clips" / label / f"{number}.mp4").touch()
+    kept = [Path("there.csv"), Path("there.safetensors"), Path("full/train.csv"), Path("full/labels.csv")]
+    for path in kept:
+        path.write_text("kept")
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 2, result.output
+    assert "--overwrite" in result.stderr
+    assert [path.read_text() for path in kept] == ["kept"] * len(kept)
 
 
 def test_one_flag_means_one_parameter_everywhere() -> None:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from vidcls.cli import EXIT_INTERRUPTED, guard, print_message
+from vidcls.cli import EXIT_INTERRUPTED, guard, print_error, print_message
 from vidcls.cli.groups import Command, Group
+from vidcls.errors import ConfigError
 
 # name → first sentence of its help: the list of commands imports none of them.
 # `vidcls.cli.NAME` holds the function NAME, or COMMANDS, the functions of a group.
@@ -115,7 +116,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings=HELP,
     help="Classify videos with pure-transformer models: `vidcls clip.mp4` names what is in a clip.",
-    epilog="Every option reads an environment variable: `--decode-timeout` reads VIDCLS_DECODE_TIMEOUT.",
+    epilog="Every option reads an environment variable (`--decode-timeout` reads VIDCLS_DECODE_TIMEOUT), and its "
+    "default may stand in `config.toml` or `./vidcls.toml`; `vidcls doctor` shows what is set.",
 )
 
 
@@ -129,12 +131,21 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        return
+    from vidcls.cli.config_file import apply
+
+    try:
+        apply(context)
+    except ConfigError as error:
+        print_error(error)
+        raise typer.Exit(error.exit_code) from None
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

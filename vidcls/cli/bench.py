@@ -42,7 +42,19 @@ class ReportOptions(Options):
     output: Annotated[
         Path | None, Option("--output", "-o", metavar="FILE", help="Write everything as JSON to this file.")
     ] = None
+    overwrite: o.OverwriteOption = False
     quiet: o.QuietOption = False
+
+    def check(self, *others: Path | None) -> None:
+        """Refuse to replace a file unasked, before anything is measured.
+
+        Raises:
+            UsageError: One exists.
+        """
+        from vidcls.output.sinks import check_absent
+
+        for path in (self.output, *others):
+            check_absent(path, self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ def models(
     from vidcls.config import load_registry
     from vidcls.engines import has_openvino
 
+    report.check(measured.plot)
     known = load_registry(measured.registry)
     engines = measured.engine or ["eager", *(["openvino"] if has_openvino() else [])]
     precisions = measured.precision or ["fp32", "bf16"]
@@ -144,6 +157,7 @@ def decode(
     from vidcls.bench import decode as bench
     from vidcls.config import load_registry
 
+    report.check()
     known = load_registry(registry)
     (name,) = _models(None if model is None else [model], known)
     rows = bench.decode(clip, known[name].input, spread=timing.spread, seconds=timing.seconds)
@@ -161,6 +175,7 @@ def predict(
     """
     from vidcls.bench import predict as bench
 
+    report.check()
     rows = bench.time_command(clip, arguments(model, views, machine))
     _write("predict", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
@@ -180,6 +195,7 @@ def score(
     """
     from vidcls.bench import score as bench
 
+    report.check()
     row = bench.time_scoring(clip, arguments(model, views, machine))
     _write("score", [row], bench.HEADINGS, [bench.cells(row)], report)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vidcls.cli import options as o
-from vidcls.errors import printable
+from vidcls.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from vidcls.doctor.report import Report, Row
@@ -29,7 +29,8 @@ def doctor(context: typer.Context, json: o.JsonOption = False) -> int:
     """
     from vidcls.doctor.report import report
 
-    found = report(_variables_of_options(context.find_root().command))
+    root = context.find_root().command
+    found = report(_variables_of_options(root), _configuration(root))
     if json:
         print(json_module.dumps(found.as_dict(), indent=2))
     elif sys.stdout.isatty():
@@ -37,6 +38,21 @@ def doctor(context: typer.Context, json: o.JsonOption = False) -> int:
     else:
         print(_plain(found))
     return 0 if found.ok else EXIT_CANNOT_PREDICT
+
+
+def _configuration(root: Any) -> list[tuple[str, str, ConfigError | None]]:
+    """Return each file of defaults, what it sets, and why it cannot be read."""
+    from vidcls.cli.config_file import config_files, read_settings
+
+    found: list[tuple[str, str, ConfigError | None]] = []
+    for path in config_files():
+        try:
+            settings = read_settings(root, [path])
+        except ConfigError as error:
+            found.append((str(path), "", error))
+        else:
+            found.append((str(path), ", ".join(f"{' '.join(s.command)} {s}" for s in settings), None))
+    return found
 
 
 def _variables_of_options(command: Any) -> set[str]:

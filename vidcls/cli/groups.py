@@ -21,6 +21,7 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 from vidcls.errors import DependencyError, UsageError, VidclsError, nearest
 
 ENVIRONMENT = "VIDCLS_"
+WORDS = "vidcls.words"  # under which a context keeps what stood on the command line
 MAX_METAVAR = 20  # characters that fit beside a help text at 80 columns
 
 Found = TypeVar("Found")
@@ -85,7 +86,8 @@ def arguments(*groups: Options) -> list[str]:
             value = getattr(group, parameter.name)
             if value != parameter.default:
                 flag = _flag(parameter.name, _metadata(parameter.annotation, ParameterInfo)[0])
-                found += [flag] if value is True else [flag, str(value)]
+                switch = {True: [flag], False: [f"--no-{flag[2:]}"]} if isinstance(value, bool) else {}
+                found += switch.get(value) or [flag, str(value)]
     return found
 
 
@@ -203,7 +205,7 @@ def _flag(name: str, info: ParameterInfo) -> str:
         return (info.metavar or name.upper()).removesuffix("...")
     # Typer holds the first name of an annotated option as its default.
     spelled = [str(one) for one in (info.default, *(info.param_decls or ())) if str(one).startswith("--")]
-    return spelled[0] if spelled else "--" + name.replace("_", "-")
+    return spelled[0].split("/")[0] if spelled else "--" + name.replace("_", "-")
 
 
 class Command(TyperCommand):
@@ -235,6 +237,7 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Name the default command where none is named."""
+        ctx.meta.setdefault(WORDS, tuple(args))
         if args[:1] == ["help"]:
             args = [*args[1:], "--help"]
         elif self.takes(args):

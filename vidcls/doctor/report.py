@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from packaging.requirements import Requirement
 from vidcls import __version__
 from vidcls.config import load_registry, registry_paths
 from vidcls.doctor import imports, machine
-from vidcls.errors import VidclsError, nearest
+from vidcls.errors import ConfigError, VidclsError, nearest
 
 WALK_TIMEOUT = 3.0  # seconds for counting a cache's bytes
 
@@ -95,11 +96,14 @@ class Report:
         return {"ok": self.ok, "sections": [asdict(section) for section in self.sections]}
 
 
-def report(options: Iterable[str] = ()) -> Report:
+def report(
+    options: Iterable[str] = (), configuration: Iterable[tuple[str, str, ConfigError | None]] = ()
+) -> Report:
     """Check packages, decoders, devices, registry, caches and environment variables; takes a few seconds.
 
     Args:
         options: Names of the environment variables that the command line reads, so that a misspelled one is found.
+        configuration: Files of defaults, what each sets, and what is wrong with it.
     """
     tried = {name: imports.start(name) for name in imports.PROBES}  # all at once
     found = {name: imports.finish(process) for name, process in tried.items()}
@@ -111,6 +115,7 @@ def report(options: Iterable[str] = ()) -> Report:
             Section("devices", _devices(found["torch"])),
             Section("models", _models()),
             Section("caches", _caches()),
+            Section("configuration", tuple(starmap(_configured, configuration))),
             Section("environment", _variables(frozenset(options) | OWN_VARIABLES)),
         )
     )
@@ -336,6 +341,12 @@ def _bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def _configured(path: str, text: str, error: ConfigError | None) -> Row:
+    if error is not None:
+        return Row(path, error.problem, "broken", error.remedy, required=True)
+    return Row(path, text or "sets nothing")
 
 
 def _variables(known: frozenset[str]) -> tuple[Row, ...]:

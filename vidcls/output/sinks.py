@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from vidcls.errors import OutputError, printable
+from vidcls.errors import OutputError, UsageError, printable
 from vidcls.paths import put_in_place, temporary_path
 
 
@@ -122,6 +122,17 @@ class File(Sink):
             return failure
         kept = f"; what was written so far is in {printable(str(self._place))}"
         return OutputError(failure.subject, failure.problem, failure.remedy + kept)
+
+
+def check_absent(path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
+    """Refuse a file that exists, unless it is to be replaced; devices and pipes may be written into.
+
+    Raises:
+        UsageError: It exists.
+    """
+    if path is not None and not overwrite and os.path.isfile(path):
+        name = printable(os.fspath(path))
+        raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidcls.errors import UsageError, printable
+from vidcls.errors import UsageError
 from vidcls.output.base import Writer
 from vidcls.output.formats import FORMATS, check_wide, choose_format
 from vidcls.output.row import Layout
-from vidcls.output.sinks import File, Stdout
+from vidcls.output.sinks import File, Stdout, check_absent
 
 __all__ = ["FORMATS", "check_output", "open_output"]
 
@@ -38,9 +38,7 @@ def check_output(
         return found
     found = choose_format(path, format)
     check_wide(found, wide)
-    if not overwrite and os.path.isfile(path or ""):
-        name = printable(os.fspath(path or ""))
-        raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
+    check_absent(path, overwrite)
     return found
 
 

@@ -17,6 +17,7 @@ from vidcls.errors import UsageError, printable
 from vidcls.output.base import Format
 from vidcls.output.formats import FORMATS, check_wide, complete_format
 from vidcls.output.row import Layout
+from vidcls.output.sinks import check_absent
 from vidcls.score.database import APPLICATION, VERSION
 from vidcls.score.resume_log import key_of
 from vidcls.score.row_file import write_whole
@@ -75,8 +76,7 @@ def merge(
     check_wide(name, wide)
     kind = FORMATS[name]
     kind()  # what it needs is installed, or this says so
-    if target.exists() and not overwrite:
-        raise UsageError(printable(output), "already exists", "choose another output, or pass overwrite=True")
+    check_absent(target, overwrite)
     if target.resolve() in {Path(path).resolve() for path in paths}:
         raise UsageError(printable(output), "is one of the parts", "choose another output")
     parts = [open_part(path) for path in paths]
