@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.checkpoints.kinetics import kinetics400_rows
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
 from vidcls.models.videomae import sinusoid_table
+from vidcls.zoo.find import CheckpointKeywords, find_model
+from vidcls.zoo.labels import load_labels
 
 transformers = pytest.importorskip("transformers", minversion="5.24", reason="the reference")
 
@@ -285,3 +289,45 @@ def test_position_table_is_that_of_the_paper() -> None:
         angle = torch.tensor(p / 10000 ** (2 * (j // 2) / 8), dtype=torch.float64)
         assert table[0, p, j] == (angle.sin() if j % 2 == 0 else angle.cos()).float()
     assert torch.equal(sinusoid_table(9, 8), table[:, :9])
+
+
+# Kinetics-400 out of Kinetics-710
+
+
+def kinetics710(tmp_path: Path) -> Path:
+    """An authors' file of 710 classes in half precision, as the distilled models are saved."""
+    state = {name: tensor.half() for name, tensor in authors(num_classes=710).state_dict().items()}
+    torch.save({"module": state}, tmp_path / "k710.pth")
+    return tmp_path / "k710.pth"
+
+
+def test_kinetics_400_is_a_selection_of_710_rows(tmp_path: Path) -> None:
+    file = kinetics710(tmp_path)
+    whole: Any = load_checkpoint(file, num_heads=3)
+    part: Any = load_checkpoint(file, num_heads=3, num_classes=400)
+    views = torch.randn(1, 3, 4, 16, 16)
+    rows = kinetics400_rows()
+    assert part.num_classes == part.config.num_classes == 400
+    torch.testing.assert_close(part(views), whole(views)[:, rows])
+    read = read_checkpoint(file, num_heads=3, num_classes=400)
+    assert read.labels == load_labels("kinetics400")
+    assert "selected from Kinetics-710" in read.notes[-1]
+    with pytest.raises(CheckpointError, match="has num_classes 710, but num_classes=600 was given"):
+        load_checkpoint(file, num_heads=3, num_classes=600)
+
+
+def test_rows_are_those_of_the_authors_map() -> None:
+    rows, names = kinetics400_rows(), load_labels("kinetics710")
+    assert len(set(rows)) == 400
+    assert rows[:10] == [341, 158, 189, 16, 398, 302, 202, 318, 80, 323]  # misc/ of OpenGVLab/VideoMAEv2
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == "e2b35a012f378f1b"
+    assert [names[row] for row in rows][12] == "inflating balloons"  # balloon blowing
+
+
+def test_an_entry_of_kinetics_400_selects_its_rows(tmp_path: Path) -> None:
+    file = kinetics710(tmp_path)
+    keywords = CheckpointKeywords(config={"num_heads": 3})
+    for name, classes in (("videomae2-s-k400", 400), ("videomae2-s-k710", 710)):
+        facts = find_model(name, weights=file, keywords=keywords, offline=True).facts
+        assert facts.num_classes == classes
+        assert facts.spec.labels == f"kinetics{classes}"

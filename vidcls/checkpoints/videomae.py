@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.kinetics import ALL, SELECTED, select_classes
 from vidcls.checkpoints.vit_tensors import head_count, settle
 from vidcls.models.sizes import pair
 from vidcls.models.videomae_config import VideoMAEConfig
@@ -49,7 +50,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         raw: The file.
         architecture: ``videomae`` or None.
         config: ``num_heads`` where the width is none of the released models'; ``num_frames`` and ``image_size`` where
-            the views are not 16 frames of 224 pixels; any other keyword of the architecture.
+            the views are not 16 frames of 224 pixels; ``num_classes=400`` for Kinetics-400's rows of a classifier of
+            Kinetics-710; any other keyword of the architecture.
 
     Raises:
         CheckpointError: It is incomplete, uses cosine attention, or contradicts a keyword.
@@ -66,10 +68,13 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         state = {name: t for name, t in state.items() if not name.startswith("norm.")}
     heads, notes = head_count(raw, found["embed_dim"], config.get("num_heads"))
     found["num_heads"] = heads
+    wanted = config.get("num_classes")
+    if (found.get("num_classes"), wanted) == (ALL, SELECTED):
+        config = {**config, "num_classes": ALL}
     sized = "num_frames" in config or "image_size" in config
     settled = {"any_size": not sized, **settle(raw, found, config)}
     size = pair(settled.get("image_size", VideoMAEConfig.image_size))
-    return Checkpoint(
+    whole = Checkpoint(
         NAME,
         NAME,
         settled,
@@ -77,6 +82,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         input=authors_input(size, found.get("num_classes")),
         notes=notes if "num_classes" in found else (*notes, HEADLESS),
     )
+    return select_classes(whole, wanted)
 
 
 def refuse_unfit(raw: Raw, state: dict[str, Tensor]) -> None:

@@ -336,9 +336,10 @@ def read_for(
     """Read a checkpoint.
 
     What the tensors leave open (heads, frames) is taken from the registry's entry only for the entry's own weights:
-    a checkpoint given by hand may have other sizes.
+    a checkpoint given by hand may have other sizes. An entry of Kinetics-400 takes its rows of Kinetics-710's.
     """
     from vidcls.checkpoints import read_checkpoint
+    from vidcls.checkpoints.kinetics import select_classes
 
     architecture = keywords.architecture or (entry.architecture if entry is not None else None)
     config: dict[str, Any] = {}
@@ -352,7 +353,8 @@ def read_for(
     ):
         config["num_frames"] = keywords.num_frames
     stored = wanted.format if isinstance(wanted, WeightsSpec) else None
-    return read_checkpoint(path, architecture, keywords.format or stored, **config)
+    checkpoint = read_checkpoint(path, architecture, keywords.format or stored, **config)
+    return checkpoint if entry is None else select_classes(checkpoint, entry.config.get("num_classes"))
 
 
 def _source_name(wanted: str | WeightsSpec) -> str:
