@@ -132,7 +132,7 @@ def test_other_ways_to_store_the_same_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_act": "silu"}, "unknown hidden_act 'silu'"),
+        ({"hidden_act": "prelu"}, "unknown hidden_act 'prelu'"),
         ({"hidden_act": ["gelu"]}, "unknown hidden_act"),
         ({"num_attention_heads": 5}, "5 heads cannot share 24"),
         ({"num_attention_heads": "many"}, "num_attention_heads is 'many'"),

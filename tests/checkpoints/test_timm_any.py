@@ -36,6 +36,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention pooling": ("vit_small_patch16_224", {**VIT, "global_pool": "map", "class_token": False}),
     "oblong": ("vit_small_patch16_224", {**VIT, "img_size": [16, 32]}),
     "distilled": ("deit_tiny_distilled_patch16_224", VIT),
+    "two heads that are added": ("volo_d1_224", {"img_size": 32}),
     "ConvNeXt": ("convnext_atto", CONVNEXT),
     "ResNet": ("resnet18", {"channels": (8, 16, 16, 24)}),
     "EfficientNet": ("tf_efficientnet_lite0", {}),
@@ -90,6 +91,19 @@ def test_folders_compute_what_timm_does(tmp_path: Path, name: str) -> None:
         torch.testing.assert_close(ours(frames), one_by_one.mean(0))
     ours.reset_head(3)
     assert ours(frames).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["plain ViT", "register tokens", "ConvNeXt"])
+@pytest.mark.parametrize(("outer", "inner"), [("state_dict", "module."), ("", "_orig_mod."), ("model", "")])
+def test_folders_whose_weights_a_training_script_wrapped(
+    tmp_path: Path, name: str, outer: str, inner: str
+) -> None:
+    architecture, arguments = MODELS[name]
+    theirs = make(tmp_path, architecture, arguments)
+    state = {inner + key: tensor for key, tensor in load_file(tmp_path / "model.safetensors").items()}
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({outer: state} if outer else state, tmp_path / "model.pth.tar")
+    assert difference(load_checkpoint(tmp_path), theirs, (32, 32)) < 1e-9
 
 
 def test_a_folder_tells_labels_and_preprocessing(tmp_path: Path) -> None:

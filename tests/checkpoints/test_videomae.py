@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.checkpoints.hf_config import ACTIVATIONS
 from vidcls.checkpoints.kinetics import kinetics400_rows
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import build
@@ -65,7 +66,7 @@ def agree(ours: Any, theirs: Any, size: tuple[int, ...] = (2, 3, 4, 24, 24)) -> 
         ({"qv_bias": False}, (2, 3, 4, 24, 24)),
         ({"layer_norm_eps": 1e-3}, (2, 3, 4, 24, 24)),
         ({"use_mean_pooling": False, "layer_norm_eps": 1e-3}, (2, 3, 4, 24, 24)),
-        ({"hidden_act": "gelu_pytorch_tanh"}, (2, 3, 4, 24, 24)),
+        *[({"hidden_act": name}, (2, 3, 4, 24, 24)) for name in ACTIVATIONS],
         (
             {"image_size": [16, 32], "patch_size": [8, 16], "num_frames": 6, "tubelet_size": 3},
             (1, 3, 6, 16, 32),
@@ -157,7 +158,7 @@ REFUSED: list[tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]]
         lambda config, tensors: tensors.update({"videomae.encoder.layer.0.extra": torch.ones(1)}),
         "1 unexpected",
     ),
-    (lambda config, tensors: config.update(hidden_act="silu"), "unknown hidden_act 'silu'"),
+    (lambda config, tensors: config.update(hidden_act="prelu"), "unknown hidden_act 'prelu'"),
     (lambda config, tensors: config.update(num_attention_heads=2.5), "not a whole number"),
     (lambda config, tensors: config.update(image_size=[24]), "image_size"),
 ]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from vidcls.errors import ConfigError
+from vidcls.models import sizes
+from vidcls.models.layers import ACTIVATIONS
 from vidcls.models.vit import ViTConfig, ViTFrames, ViTFramesConfig
 
 
@@ -118,3 +120,7 @@ def test_frames_of_another_size_are_refused() -> None:
 def test_what_makes_no_model_is_said(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ViTConfig(**{"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, **changes})
+
+
+def test_every_activation_has_its_module() -> None:
+    assert tuple(ACTIVATIONS) == sizes.ACTIVATIONS

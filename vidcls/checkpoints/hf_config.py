@@ -10,16 +10,16 @@ from torch import Tensor
 from vidcls.checkpoints.base import Raw
 from vidcls.checkpoints.class_names import class_names
 from vidcls.errors import ConfigError
+from vidcls.models.sizes import ACTIVATIONS as ACTIVATION_NAMES
 from vidcls.views.hf_preprocessor import assumed_preprocessor, input_from_preprocessor
 
-# ``gelu_new``, ``gelu_fast`` and ``gelu_pytorch_tanh`` are the tanh approximation with its constants spelled out.
+# ``gelu_new`` and the like are the tanh approximation with its constants spelled out.
+TANH_GELUS = ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh", "gelu_pytorch_tanh")
 ACTIVATIONS = {
-    "gelu": "gelu",
+    **{name: name for name in ACTIVATION_NAMES if name != "gelu_tanh"},
+    **dict.fromkeys(TANH_GELUS, "gelu_tanh"),
     "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
+    "swish": "silu",
 }
 
 

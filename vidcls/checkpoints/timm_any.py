@@ -94,13 +94,18 @@ def _with_registered(raw: Raw, timm: Any, name: Any) -> Raw:
     size = (224, 224) if known is None else tuple(known.input_size[1:])
     with torch.device("meta"):
         own = set(create(plain, 0, size).state_dict())
-    fitting = max(views(raw), key=lambda view: len(own & view.tensors.keys()))
+    fitting = _unwrapped(raw, own)
     head = picture.get("classifier")
     weight = fitting.tensors.get(f"{head}.weight") if isinstance(head, str) else None
     if weight is not None and weight.ndim == 2:
         picture["num_classes"] = weight.shape[0]
     config = {"architecture": plain, "num_classes": picture.get("num_classes"), "pretrained_cfg": picture}
     return replace(fitting, kind="timm", meta={"config": config, "preprocessor": {}})
+
+
+def _unwrapped(raw: Raw, own: set[str]) -> Raw:
+    """The weights without what a training script puts before the model's ``own`` names."""
+    return max(views(raw), key=lambda view: len(own & view.tensors.keys()))
 
 
 def _num_classes(raw: Raw) -> int:
@@ -123,6 +128,7 @@ def _fitted(
     with torch.device("meta"):
         model = create(name, classes, size, 3, arguments)
     own = model.state_dict()
+    raw = _unwrapped(raw, set(own))
     tensors = {
         key: tensor for key, tensor in raw.tensors.items() if key in own or not key.endswith("_tracked")
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+ACTIVATIONS = tuple(
+    "gelu gelu_tanh quick_gelu relu relu6 leaky_relu silu hardswish mish tanh sigmoid linear".split()
+)
 """Keys of `vidcls.models.layers.ACTIVATIONS`."""
 
 

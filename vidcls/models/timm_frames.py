@@ -77,9 +77,11 @@ def create(
 
 
 def classifier_name(model: nn.Module) -> str | None:
-    """Name of a timm model's classifier, where it is one linear layer; None otherwise."""
+    """Name of a timm model's classifier, where it is one linear layer and all that makes the logits; None otherwise."""
     classifier = model.get_classifier()  # type: ignore[operator]
-    if not isinstance(classifier, nn.Linear):
+    if not isinstance(classifier, nn.Linear) or hasattr(
+        model, "aux_head"
+    ):  # VOLO adds a second one's maximum
         return None
     return next((name for name, module in model.named_modules() if module is classifier), None)
 
