@@ -12,6 +12,7 @@ import torch
 from vidcls.config import InputSpec, load_registry
 from vidcls.engines import Engine, check_names, choose_precision, lazy, make_engine, surely_cpu
 from vidcls.engines.select import EngineRequest, choose
+from vidcls.engines.torch import EagerEngine
 from vidcls.errors import DeviceError
 from vidcls.inference.clip import Clip
 from vidcls.inference.shared_units import batches, cut_clip, score_clip
@@ -245,3 +246,18 @@ def test_a_model_that_cannot_be_converted_says_so() -> None:
 
     with pytest.raises(DeviceError, match="cannot convert"):
         openvino_parts(Stubborn(), 2, (8, 8))
+
+
+def test_a_failure_of_the_compiler_is_one_line() -> None:
+    from torch._inductor.exc import InductorError
+
+    def forward(views: torch.Tensor) -> torch.Tensor:
+        raise InductorError(TypeError("CantSplit"), None)
+
+    model, spec = make_model("vivit-fe-tiny")
+    engine = make_engine(model, "cpu", "fp32")
+    assert isinstance(engine, EagerEngine)
+    engine._forward = forward
+    clip = make_clip(spec, windows(spec.num_frames, 4, 2))
+    with pytest.raises(DeviceError, match=r"torch\.compile failed .*CantSplit.*engine=eager"):
+        engine(clip.views)

@@ -137,7 +137,7 @@ def _device_errors(device: str) -> Iterator[None]:
     """Turn PyTorch's errors of a device into vidcls's own.
 
     Raises:
-        DeviceError: Memory ran out, or the device failed.
+        DeviceError: Memory ran out, the device failed, or torch.compile could not compile the model.
     """
     try:
         yield
@@ -146,6 +146,9 @@ def _device_errors(device: str) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first:
             remedy = "use fewer views, a smaller batch or a smaller model"
             raise DeviceError(device, "out of memory", remedy) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            remedy = "use engine=eager, or another release of PyTorch"
+            raise DeviceError("compile", f"torch.compile failed ({first})", remedy) from error
         if isinstance(error, _DEVICE_FAULTS):
             raise DeviceError(device, f"failed ({first})", "try device=cpu") from error
         raise

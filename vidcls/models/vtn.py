@@ -32,6 +32,8 @@ from vidcls.models.vtn_config import VIT_BACKBONES, VTNConfig
 
 # Width of one attention head where a configuration does not say how many there are.
 HEAD_DIM = 64
+# A CUDA device takes so many times the frames at once: with few of them it waits for its next order.
+CUDA_CHUNKS = 8
 TIMM_PREFIX = "timm:"
 
 
@@ -78,7 +80,7 @@ class VTN(nn.Module):
         Args:
             views: The frames, normalized.
             frame_chunk: Frames that go through the backbone at once, which bounds the memory it takes; None:
-                ``self.frame_chunk`` in evaluation, all in training, where a backbone may normalize over its batch,
+                ``self.frame_chunk`` in evaluation, times `CUDA_CHUNKS` on CUDA devices, all in training, where a backbone may normalize over its batch,
                 and for a compiler, which would write the backbone down once for each chunk.
 
         Raises:
@@ -87,6 +89,8 @@ class VTN(nn.Module):
         chunk = frame_chunk
         if chunk is None and not self.training and not torch.compiler.is_compiling():
             chunk = self.frame_chunk
+            if chunk is not None and views.is_cuda:
+                chunk *= CUDA_CHUNKS
         if chunk is not None and chunk < 1:
             raise ConfigError("frame_chunk", f"is {chunk}", "give a positive number of frames")
         batch, _, num_frames = views.shape[:3]
