@@ -69,9 +69,10 @@ def attend_in_packs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     count, heads, n, width = many[0].shape
     per_pack = next(size for size in range(max(1, PACKED // n), 0, -1) if count % size == 0)
     # (count, heads, n, hd) → (packs, heads, per_pack · n, hd); the projection's layout makes this a view
-    packs = [part.transpose(1, 2).reshape(-1, per_pack * n, heads, width).transpose(1, 2) for part in many]
+    packed = (part.transpose(1, 2).reshape(-1, per_pack * n, heads, width).transpose(1, 2) for part in many)
+    q_packs, k_packs, v_packs = packed
     owner = torch.arange(per_pack * n, device=q.device) // n
-    attended = F.scaled_dot_product_attention(*packs, attn_mask=owner[:, None] == owner)
+    attended = F.scaled_dot_product_attention(q_packs, k_packs, v_packs, owner[:, None] == owner)
     return attended.transpose(1, 2).reshape(-1, n, heads, width).transpose(1, 2).view_as(q)
 
 

@@ -79,9 +79,10 @@ class VTN(nn.Module):
 
         Args:
             views: The frames, normalized.
-            frame_chunk: Frames that go through the backbone at once, which bounds the memory it takes; None:
-                ``self.frame_chunk`` in evaluation, times `CUDA_CHUNKS` on CUDA devices, all in training, where a backbone may normalize over its batch,
-                and for a compiler, which would write the backbone down once for each chunk.
+            frame_chunk: Frames that go through the backbone at once, which bounds the memory it takes. None:
+                ``self.frame_chunk`` in evaluation, times `CUDA_CHUNKS` on CUDA devices; all in training, where a
+                backbone may normalize over its batch, and for a compiler, which would write the backbone down once
+                for each chunk.
 
         Raises:
             ConfigError: ``frame_chunk`` is not positive, or the frames are not of ``config.image_size``.
