@@ -4,7 +4,7 @@ python benchmarks/table.py            # compare
 python benchmarks/table.py --write    # put the tables in
 
 Reads benchmarks/results/*.json: `forward-*.json` of `benchmarks/forward.py` or `vidcls bench -o ...`,
-`whole_process.json`, `startup.json` and `growth.json` of the scripts of these names.
+`gpu.json`, `whole_process.json`, `startup.json` and `growth.json` of the scripts of these names.
 """
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PROGRAMS = {
+    "eager": "eager",
+    "eager call": "eager, pixels sent and logits back",
+    "compile": "compile",
+    "compile call": "compile, pixels sent and logits back",
+    "transformers": "transformers",
+}
 
 
 def main() -> int:
@@ -24,7 +31,7 @@ def main() -> int:
     stale = 0
     for path, names in (
         ("README.md", ("speed",)),
-        ("docs/performance.md", ("forward", "whole", "startup", "growth")),
+        ("docs/performance.md", ("forward", "gpu", "whole", "startup", "growth")),
     ):
         file = ROOT / path
         text = file.read_text(encoding="utf-8")
@@ -48,6 +55,7 @@ def tables() -> dict[str, str]:
     whole, growth = load(RESULTS / "whole_process.json"), load(RESULTS / "growth.json")
     return {
         "forward": forward_table(forward),
+        "gpu": gpu_table(load(RESULTS / "gpu.json")),
         "whole": whole_table(whole),
         "growth": growth_table(growth),
         "startup": startup_table(load(RESULTS / "startup.json")),
@@ -81,10 +89,8 @@ def forward_table(rows: list[dict[str, Any]]) -> str:
         "times as fast as",
         "by processor s",
         "error of logits",
-        "GPU",
     ]
-    more = ["±", "GFLOP/s", "of matmul peak", "at the peak", "memory", "clips/s"]
-    lines = [head[:-1] + more + head[-1:]]
+    lines = [[*head, "±", "GFLOP/s", "of matmul peak", "at the peak", "memory", "clips/s"]]
     for row in rows:
         if row["failed"]:
             continue
@@ -101,7 +107,29 @@ def forward_table(rows: list[dict[str, Any]]) -> str:
         line += ["–" if limit is None else f"{limit:.2f} ×"]
         line += ["–" if memory is None else f"{memory / 2**20:.0f} MiB"]
         line += ["–" if clips is None else f"{clips:.3f}"]
-        lines.append([*line, "not measured"])
+        lines.append(line)
+    return markdown(lines)
+
+
+def gpu_table(record: dict[str, Any]) -> str:
+    """Forward passes on a GPU, in bf16."""
+    lines = [["model", "program", "views together", "ms", "views/s", "TFLOP/s", "of matmul peak"]]
+    lines[0] += ["times as fast as transformers", "error of logits"]
+    for row in record["rows"]:
+        times = row["times_transformers"]
+        lines.append(
+            [
+                row["model"],
+                PROGRAMS[row["program"]],
+                str(row["batch"]),
+                f"{1e3 * row['seconds']:.1f}",
+                f"{row['views_per_second']:.0f}",
+                f"{row['gflops_per_second'] / 1e3:.0f}",
+                "–" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.0f} %",
+                "–" if times is None else f"{times:.2f}",
+                f"{row['error']:.0e}",
+            ]
+        )
     return markdown(lines)
 
 
