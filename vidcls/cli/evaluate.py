@@ -42,13 +42,14 @@ def evaluate(
     overwrite: o.OverwriteOption = False,
     json: o.JsonOption = False,
     worst: Annotated[int, typer.Option(min=0, max=1000, help="Number of worst errors to show.")] = 20,
+    thumbnails: o.ThumbnailsOption = 200,
     quiet: o.QuietOption = False,
 ) -> int:
     """Measure a model's accuracy on a labeled set.
 
-    Prints top-1, top-5 (of more than five classes), mean class accuracy, calibration error and the recall of each
-    class. With -o the folder gets report.json, report.md, classes.csv, the confusion matrix, and contact sheets of
-    the worst errors.
+    Prints top-1, top-5 (of more than five classes), mean class accuracy, macro F1, calibration error and the recall of
+    each class. With -o the folder gets report.html, a page for a browser, report.json, report.md, classes.csv, clips.csv,
+    the confusion matrix, and contact sheets of the worst errors.
 
     Examples:
     - `vidcls evaluate --weights run/best.safetensors --data val.csv -o report/`
@@ -79,9 +80,11 @@ def evaluate(
     about = {"data": str(Path(data).absolute()), **scorer.settings(), "labels": list(scorer.labels())}
     if output is not None:
         from vidcls.evaluation.report import write_report
+        from vidcls.report.page import PAGE, make_page
 
         with setup.reader() as reader:
             write_report(report, scorer.labels(), output, about, reader)
+        make_page(output, output / PAGE, thumbnails=thumbnails, overwrite=True, quiet=quiet)
     _print(report, scorer.labels(), about, json)
     return 1 if report.failed else 0
 

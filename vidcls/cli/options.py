@@ -73,6 +73,9 @@ WideOption = Annotated[
         "--wide", help="CSV, TSV: one line for each clip, its labels side by side.  [default: one per label]"
     ),
 ]
+ThumbnailsOption = Annotated[
+    int, Option(min=0, max=10_000, help="Clips whose frames the page shows; 0 for none.")
+]
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
 
 

@@ -19,6 +19,8 @@ from vidcls.output.csv import csv_bytes
 from vidcls.paths import write_text
 from vidcls.video.reader import VideoReader
 
+SUMMARY = "report.json"
+"""All figures."""
 CLIPS = "clips.csv"
 """True and predicted label of each clip."""
 SHEET = (2, 4)
@@ -55,7 +57,7 @@ def write_report(
         _write_clips(report, labels, folder / CLIPS)
         _write_confusion(report, labels, folder / "confusion.csv")
         text = json.dumps(as_json(report, labels, about), indent=1, ensure_ascii=False)
-        write_text(folder / "report.json", text + "\n")
+        write_text(folder / SUMMARY, text + "\n")
         write_text(folder / "report.md", as_markdown(report, labels, about, sheets))
     except OSError as error:
         raise OutputError(

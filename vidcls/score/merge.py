@@ -103,7 +103,7 @@ def open_part(path: str) -> Part:
     if not place.is_file():
         raise UsageError(path, "no such file", "check that this part has been scored to its end")
     journal = Path(f"{path}.journal")
-    facts = _facts(journal) if journal.exists() else {}
+    facts = journal_facts(journal) if journal.exists() else {}
     settings = format.read(path)[0] or facts.get("settings")
     if settings is None:
         problem = "its journal is missing, and with it its settings"
@@ -115,7 +115,7 @@ def open_part(path: str) -> Part:
     return Part(place, settings, facts.get("finished"), facts.get("length") if format.appendable else None)
 
 
-def _facts(journal: Path) -> dict[str, Any]:
+def journal_facts(journal: Path) -> dict[str, Any]:
     """Read what a part's journal says of it: its ``settings``, ``finished``, ``length``."""
     name = printable(str(journal))
     try:

@@ -1,0 +1,103 @@
+"""What a page shows of one clip, from a row that may come from a stranger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vidcls.output.row import COLUMNS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip.
+
+    Attributes:
+        path: The clip, as it was named.
+        model: Name of the model.
+        views: Views in time.
+        crops: Crops of each view.
+        num_frames: Frames of a view; None: every frame of the file.
+        stride: Frames from one to the next, at the model's rate.
+        fps: Frame rate of the file in 1/s.
+        duration: Length in seconds.
+        top: The best labels and their scores, best first.
+        indices: Their class ids.
+        warnings: What a person should know of it.
+        error: Why it could not be scored.
+        error_kind: The same in a word.
+        seconds: Time spent on it.
+        extra: Columns that a manifest brought along.
+        true_label: Its label in the evaluated set; None outside an evaluation.
+    """
+
+    path: str
+    model: str = ""
+    views: int = 1
+    crops: int = 1
+    num_frames: int | None = None
+    stride: int = 1
+    fps: float | None = None
+    duration: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    indices: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    error_kind: str | None = None
+    seconds: float | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    true_label: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The best label."""
+        return self.top[0][0] if self.top else None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether its best label is not its true one."""
+        return self.true_label is not None and self.label not in (None, self.true_label)
+
+
+def item_of(row: Mapping[str, Any]) -> Item:
+    """Return the item of a row as `vidcls predict` and `vidcls score` write it.
+
+    Raises:
+        ValueError: The row is not one of theirs; the message says which column.
+    """
+    ranked = _get(row, "predictions", list, [])
+    return Item(
+        path=_get(row, "path", str, ""),
+        model=_get(row, "model", str, ""),
+        views=_get(row, "views", int, 1),
+        crops=_get(row, "crops", int, 1),
+        num_frames=_get(row, "num_frames", int, None),
+        stride=_get(row, "stride", int, 1),
+        fps=_number(row, "fps"),
+        duration=_number(row, "duration"),
+        top=tuple((_get(one, "label", str, ""), _number(one, "score") or 0.0) for one in ranked),
+        indices=tuple(_get(one, "index", int, -1) for one in ranked),
+        warnings=tuple(str(one) for one in _get(row, "warnings", list, [])),
+        error=_get(row, "error", str, None),
+        error_kind=_get(row, "error_kind", str, None),
+        seconds=_number(row, "seconds"),
+        extra={str(name): str(row[name]) for name in row if name not in COLUMNS and row[name] is not None},
+    )
+
+
+def _get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
+    value = row.get(name) if isinstance(row, Mapping) else row
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{name} is {repr(value)[:60]}")
+    return value
+
+
+def _number(row: Any, name: str) -> float | None:
+    value = _get(row, name, (int, float), None)  # type: ignore[arg-type]
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,133 @@
+"""A source → one HTML file: nothing is fetched, and nothing of it can run that is not ours.
+
+Text goes through Jinja2's escaping or, in the script, only ever into text nodes. A policy in the page's head forbids all
+scripts and styles but the two whose checksums it names, and every connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidcls.errors import OutputError, UsageError, printable
+from vidcls.paths import replacing
+from vidcls.report.payload import payload, script_json
+from vidcls.report.pictures import Bounds, draw
+from vidcls.report.source import Source, read_source
+from vidcls.report.summary import summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PARTS = Path(__file__).with_name("page")
+SCRIPTS = ("base.js", "table.js", "dialog.js", "evaluation.js", "start.js")
+PAGE = "report.html"  # of an evaluation, in its folder
+SUFFIXES = (".html", ".htm")
+
+
+def make_page(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    thumbnails: int = Bounds.clips,
+    seconds: float = Bounds.seconds,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> Source:
+    """Write a page about results and return what it shows.
+
+    Args:
+        source: See `vidcls.report.source.read_source`.
+        output: An .html file.
+        thumbnails: Clips whose frames are shown; 0 for none.
+        seconds: Time for decoding them.
+        overwrite: Replace a file that exists.
+        quiet: No bar.
+
+    Raises:
+        UsageError: The source is not one, or the output exists.
+        OutputError: The page cannot be written.
+    """
+    target = Path(output)
+    check_target(target, overwrite)
+    found = read_source(Path(source))
+    pictures = draw(found.items, found.settings, Bounds(thumbnails, seconds), quiet=quiet)
+    save(target, render(found, payload(found, pictures, target.absolute().parent), len(pictures)))
+    return found
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a page that has another suffix, or exists.
+
+    Raises:
+        UsageError: It does.
+    """
+    if target.suffix.lower() not in SUFFIXES:
+        name = printable(str(target))
+        raise UsageError(name, "its suffix is not that of a page", "end its name in .html")
+    if target.exists() and not overwrite:
+        raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
+
+
+def save(target: Path, html: str) -> None:
+    """Write the page whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from vidcls.output.sinks import open_error
+
+    try:
+        with replacing(target) as place:
+            place.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")
+    except OSError as error:
+        raise open_error(target, error) from None
+
+
+def render(source: Source, data: dict[str, Any], pictured: int = 0) -> str:
+    """Return the page.
+
+    Args:
+        source: What it shows.
+        data: The same for its script.
+        pictured: How many clips have pictures.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    from vidcls import __version__
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PARTS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = printable
+    script, style = _joined(SCRIPTS), _joined(["style.css"])
+    return environment.get_template("report.html").render(
+        source=source,
+        summary=summarize(source.items),
+        model=source.items[0] if source.items else None,
+        pictured=pictured,
+        data=Markup(script_json(data)),
+        script=Markup(script),
+        style=Markup(style),
+        hashes={"script": _hash(script), "style": _hash(style)},
+        version=__version__,
+        now=datetime.now(timezone.utc),
+    )
+
+
+def _joined(names: Iterable[str]) -> str:
+    return "".join((PARTS / name).read_text(encoding="utf-8") for name in names)
+
+
+def _hash(text: str) -> str:
+    """Return the checksum by which a content security policy knows a script or a style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
