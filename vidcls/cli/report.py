@@ -20,9 +20,7 @@ def report(
             "`vidcls evaluate` wrote.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write: .html.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write: .html.")],
     thumbnails: o.ThumbnailsOption = 200,
     thumbnail_time: Annotated[
         float, typer.Option(min=0, max=86_400, help="Seconds to spend on decoding thumbnails at most.")
@@ -32,7 +30,8 @@ def report(
 ) -> None:
     """Write a page about results: one HTML file that opens offline in any browser.
 
-    It has a summary, a table to sort and filter, frames of each clip, and errors; of an evaluation the confusion matrix too.
+    It has a summary, a table to sort and filter, frames of each clip, and the errors; of an evaluation the confusion
+    matrix too.
 
     Examples:
     - `vidcls report scores.jsonl -o report.html`

@@ -1,1 +1,1 @@
-"""Results → one HTML file that opens offline: `source` reads them, `pictures` decodes frames, `page` writes the file."""
+"""Results → one HTML file that opens offline: `source` reads, `pictures` decodes frames, `page` writes."""

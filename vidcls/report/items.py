@@ -69,13 +69,13 @@ def item_of(row: Mapping[str, Any]) -> Item:
     Raises:
         ValueError: The row is not one of theirs; the message says which column.
     """
-    ranked = _get(row, "predictions", list, [])
+    ranked: list[Any] = _get(row, "predictions", list, [])
     return Item(
         path=_get(row, "path", str, ""),
         model=_get(row, "model", str, ""),
         views=_get(row, "views", int, 1),
         crops=_get(row, "crops", int, 1),
-        num_frames=_get(row, "num_frames", int, None),
+        num_frames=_get(row, "frames", int, None),
         stride=_get(row, "stride", int, 1),
         fps=_number(row, "fps"),
         duration=_number(row, "duration"),

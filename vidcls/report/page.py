@@ -1,7 +1,7 @@
 """A source → one HTML file: nothing is fetched, and nothing of it can run that is not ours.
 
-Text goes through Jinja2's escaping or, in the script, only ever into text nodes. A policy in the page's head forbids all
-scripts and styles but the two whose checksums it names, and every connection.
+Text goes through Jinja2's escaping or, in the script, only ever into text nodes. A policy in the page's head forbids
+all scripts and styles but the two whose checksums it names, and every connection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidcls.errors import OutputError, UsageError, printable
+from vidcls.errors import UsageError, printable
+from vidcls.output.sinks import check_absent, open_error
 from vidcls.paths import replacing
 from vidcls.report.payload import payload, script_json
 from vidcls.report.pictures import Bounds, draw
@@ -69,8 +70,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if target.suffix.lower() not in SUFFIXES:
         name = printable(str(target))
         raise UsageError(name, "its suffix is not that of a page", "end its name in .html")
-    if target.exists() and not overwrite:
-        raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
+    check_absent(target, overwrite)
 
 
 def save(target: Path, html: str) -> None:
@@ -79,8 +79,6 @@ def save(target: Path, html: str) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    from vidcls.output.sinks import open_error
-
     try:
         with replacing(target) as place:
             place.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -1,7 +1,7 @@
 """The frames that a page shows of its clips: of some clips, within a bound of time and of bytes.
 
-The paths come from a file of results, which may be a stranger's: nothing is fetched, and what is no video of this machine
-is passed over.
+The paths come from a file of results, which may be a stranger's: nothing is fetched, and what is not a video of this
+machine is passed over.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -125,7 +125,9 @@ class _Artist:
         self._clock = threading.Timer(seconds, self._end)
         self._clock.daemon = True
 
-    def draw(self, items: Sequence[Item], chosen: Sequence[int]) -> Iterator[tuple[int, list[Strip]]]:
+    def draw(
+        self, items: Sequence[Item], chosen: Sequence[int]
+    ) -> Generator[tuple[int, list[Strip]], None, None]:
         """Yield each clip's number and strips, in order; none where it cannot be read."""
         workers = min(READERS, os.cpu_count() or 1)
         self._clock.start()
@@ -183,15 +185,13 @@ class _Views:
         """Return (views, frames) numbers in the file."""
         spec = self._spec(item)
         if spec is None:
-            return np.linspace(0, info.num_frames - 1, 8).round().astype(np.int64)[None]
+            return _spread(info.num_frames, 8)[None]
         fps = (self._settings or {}).get("fps_option", "auto")
         plan = plan_clips(
             spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=fps
         )
-        views = plan.indices[np.linspace(0, len(plan.indices) - 1, min(len(plan.indices), MAX_VIEWS)).astype(int)]
-        shown = max(2, MAX_FRAMES // len(views))
-        places = np.linspace(0, views.shape[1] - 1, min(views.shape[1], shown)).round().astype(int)
-        return views[:, places]
+        views = plan.indices[_spread(len(plan.indices), MAX_VIEWS)]
+        return views[:, _spread(views.shape[1], max(2, MAX_FRAMES // len(views)))]
 
     def _spec(self, item: Item) -> InputSpec | None:
         """Return how the model saw the clip; None where that is not known."""
@@ -208,7 +208,12 @@ class _Views:
             if self._settings is not None:
                 known = {name: self._settings[name] for name in InputSpec.model_fields}
                 return InputSpec.model_validate({**known, **changes})
-            entry = load_registry().get(item.model)
-            return entry and InputSpec.model_validate({**entry.input.model_dump(), **changes})
+            return InputSpec.model_validate({**load_registry()[item.model].input.model_dump(), **changes})
         except (VidclsError, ValueError, KeyError):
             return None
+
+
+def _spread(length: int, most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` numbers below ``length``, evenly spread from the first to the last."""
+    places: NDArray[np.int64] = np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)
+    return places
