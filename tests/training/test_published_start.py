@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import GOLDENS
 from tests.training.moving import make_folder
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.models import build
 from vidcls.training import checkpointing
 from vidcls.training.prepare import Prepared
 from vidcls.training.probe.run import train_probe
@@ -33,8 +35,10 @@ def hugging_face(folder: Path, architecture: str) -> str:
     pytest.importorskip("transformers")
     from vidcls.bench.reference import save_reference
 
-    sizes = {"tubelet_size": (2, 8, 8)} if architecture.startswith("vivit") else {"patch_size": (8, 8)}
-    save_reference(architecture, {**TINY, **sizes}, str(folder))
+    patches = (
+        {"patch_size": (8, 8)} if architecture.startswith("timesformer") else {"tubelet_size": (2, 8, 8)}
+    )
+    save_reference(architecture, {**TINY, **patches}, str(folder))
     return str(folder)
 
 
@@ -46,9 +50,25 @@ def timm_vit(folder: Path) -> str:
     return str(folder / "vit.safetensors")
 
 
+def facebook(folder: Path) -> str:
+    """TimeSformer as its authors publish it: the settings are in the file."""
+    folder.mkdir()
+    model = build("timesformer-divided", **{**TINY, "embed_dim": 64, "num_heads": 1}, patch_size=8)
+    settings = {
+        "DATA": {"NUM_FRAMES": 4, "TRAIN_CROP_SIZE": 32, "TEST_CROP_SIZE": 32, "SAMPLING_RATE": 2},
+        "TIMESFORMER": {"ATTENTION_TYPE": "divided_space_time"},
+        "MODEL": {"NUM_CLASSES": 400},
+    }
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"epoch": 14, "model_state": state, "cfg": yaml.safe_dump(settings)}, folder / "model.pyth")
+    return str(folder / "model.pyth")
+
+
 FAMILIES = {
     "hf-vivit": lambda folder: hugging_face(folder, "vivit-st"),
     "hf-timesformer": lambda folder: hugging_face(folder, "timesformer-divided"),
+    "hf-videomae": lambda folder: hugging_face(folder, "videomae"),
+    "pyth": facebook,
     "timm": timm_vit,
     "scenic": lambda _: str(GOLDENS / "scenic-spacetime" / "checkpoint_old.msgpack"),
 }
@@ -117,8 +137,13 @@ train(recipe, out, resume=resuming, device="cpu")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_training_from_a_published_checkpoint_survives_a_kill(clips: Path, tmp_path: Path) -> None:
-    checkpoint = FAMILIES["scenic"](tmp_path)
+@pytest.mark.parametrize(
+    "family", [name if name == "scenic" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
+def test_training_from_a_published_checkpoint_survives_a_kill(
+    family: str, clips: Path, tmp_path: Path
+) -> None:
+    checkpoint = FAMILIES[family](tmp_path / "published")
     config, out = tmp_path / "recipe.yaml", tmp_path / "run"
     config.write_text(recipe_text(recipe_from(checkpoint, clips, schedule={"epochs": 3}, save_every=1)))
     command = [sys.executable, "-c", RUN, str(config), str(out)]

@@ -55,6 +55,15 @@ class DataOptions(o.LabeledOptions):
         bool,
         Option("--directions-matter", rich_help_panel=DATA, help="Left and right carry meaning: never flip."),
     ] = False
+    flip: Annotated[
+        bool | None,
+        Option(
+            "--flip/--no-flip",
+            rich_help_panel=DATA,
+            help="Mirror half of the clips, unless class names speak of left, right or clockwise; with --probe, learn "
+            "from mirrored views too.  [default: flip; with --probe, no-flip]",
+        ),
+    ] = None
 
     def overrides(self, clips: str | None) -> dict[str, Any]:
         """Return the keys of a recipe that these options set; ``clips`` is the command's argument.
@@ -74,7 +83,10 @@ class DataOptions(o.LabeledOptions):
             "labels_format": self.labels_format,
             "delimiter": self.delimiter,
             "skip_missing": self.skip_missing or None,
-            "augment": {"directions_matter": self.directions_matter or None},
+            "augment": {
+                "directions_matter": self.directions_matter or None,
+                "flip": None if self.flip is None else 0.5 * self.flip,
+            },
         }
 
 
@@ -190,9 +202,6 @@ class ProbeOptions(Options):
             help="Temporal views per clip.  [default: the model's]",
         ),
     ] = None
-    flip: Annotated[bool, Option("--flip", rich_help_panel=PROBE, help="Learn from mirrored views too.")] = (
-        False
-    )
 
     def overrides(self) -> dict[str, Any]:
         """Return the keys of a recipe that these options set.
@@ -200,11 +209,11 @@ class ProbeOptions(Options):
         Raises:
             UsageError: An option is given without ``probe``.
         """
-        if not self.probe and (self.num_views is not None or self.flip):
+        if not self.probe and self.num_views is not None:
             from vidcls.errors import UsageError
 
-            raise UsageError("probe", "is missing, and --views and --flip need it", "add it")
-        return {"input": {"num_views": self.num_views}, "augment": {"flip": 0.5 if self.flip else None}}
+            raise UsageError("probe", "is missing, and --views needs it", "add it")
+        return {"input": {"num_views": self.num_views}}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from vidcls.engines.torch import cpu_has_bf16
 from vidcls.errors import ConfigError
 from vidcls.training import logs, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
-from vidcls.training.data.augment import directional
+from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.sets import load_data, make_loaders, worker_count
 from vidcls.training.losses import balanced_weights
 from vidcls.training.recipe import Recipe
@@ -71,15 +71,10 @@ class Prepared:
 
     def _without_wrong_flips(self) -> Recipe:
         """Switch flips off where class names speak of directions and the recipe does not decide it."""
-        augment = self.recipe.augment
-        found = directional(self.data.labels)
-        if found and augment.flip > 0 and "directions_matter" not in augment.model_fields_set:
-            self.message(
-                f"classes speak of directions ({', '.join(map(repr, found[:3]))}): clips are not mirrored; "
-                "to mirror them all the same, set augment.directions_matter to false"
-            )
-            changed = augment.model_copy(update={"directions_matter": True})
-            self.recipe = self.recipe.model_copy(update={"augment": changed})
+        augment, note = without_wrong_flips(self.recipe.augment, self.data.labels)
+        if note is not None:
+            self.message(note)
+            self.recipe = self.recipe.model_copy(update={"augment": augment})
         return self.recipe
 
     def _class_weights(self) -> list[Tensor] | None:

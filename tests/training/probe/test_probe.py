@@ -95,11 +95,18 @@ def test_the_second_run_embeds_only_what_is_new(
     assert read_checkpoint(wider.weights).labels == ("down", "left", "other", "right")
 
 
-def test_mirrored_views_are_learned_from_where_flips_are_asked_for(clips: Path, tmp_path: Path) -> None:
+def test_mirrored_views_are_learned_from_where_flips_are_asked_for(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Left and right mirrored are each other: learned from mirrored views they cannot be told apart."""
     plain = probe(clips, tmp_path / "plain")
-    flipped = probe(clips, tmp_path / "flipped", augment={"flip": 0.5})
+    flipped = probe(clips, tmp_path / "flipped", augment={"flip": 0.5, "directions_matter": False})
     refused = probe(clips, tmp_path / "refused", augment={"flip": 0.5, "directions_matter": True})
+    asked: dict[str, Any] = {"model": "camera-motion", "data": str(clips), "input": {"num_views": 2}}
+    unsaid = Recipe.model_validate({**asked, "augment": {"flip": 0.5}})
+    noticed = train_probe(unsaid, tmp_path / "noticed", device="cpu")
+    assert "classes speak of directions ('left', 'right'): clips are not mirrored" in capsys.readouterr().err
+    assert np.array_equal(plain.probe.weight, noticed.probe.weight)
     assert plain.figures is not None
     assert flipped.figures is not None
     assert flipped.figures.accuracy < plain.figures.accuracy
@@ -159,7 +166,7 @@ def test_the_command(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(tmp_path / "run" / "best.safetensors")
     assert "accuracy" in done.stderr
-    refused = CliRunner().invoke(app, ["train", str(clips), "--flip", "-o", str(tmp_path / "other")])
+    refused = CliRunner().invoke(app, ["train", str(clips), "--views", "2", "-o", str(tmp_path / "other")])
     assert refused.exit_code == 2
     assert "--probe" in refused.stderr
     twice = CliRunner().invoke(app, ["train", str(clips), "--data", "x", "-o", str(tmp_path / "other")])

@@ -54,6 +54,21 @@ def directional(labels: Sequence[str]) -> list[str]:
     return [label for label in labels if _DIRECTION.search(label)]
 
 
+def without_wrong_flips(augment: Augment, labels: Sequence[str]) -> tuple[Augment, str | None]:
+    """Switch flips off where class names speak of directions and the recipe does not decide it.
+
+    Returns:
+        The settings, and a line that says what was changed, or None.
+    """
+    found = directional(labels)
+    if not found or augment.flip <= 0 or "directions_matter" in augment.model_fields_set:
+        return augment, None
+    return augment.model_copy(update={"directions_matter": True}), (
+        f"classes speak of directions ({', '.join(map(repr, found[:3]))}): clips are not mirrored; "
+        "to mirror them all the same, set augment.directions_matter to false"
+    )
+
+
 def transforms() -> Any:
     """Return torchvision's functional transforms.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vidcls.inference.embed import Embedder, EmbeddingCache
 from vidcls.output.progress import ProgressBar
 from vidcls.paths import cache_dir
 from vidcls.training import checkpointing, logs
+from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.listing import Sample
 from vidcls.training.data.sets import Data, load_data
 from vidcls.training.groups import number_groups
@@ -81,9 +82,10 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
     data = _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
     for note in data.notes:
         say(note)
+    mirrors = _mirrors(recipe, data.labels, say)
     bad = logs.BadClips(out / logs.BAD_CLIPS, fresh=True)
-    cache = EmbeddingCache(cache_dir() / "embeddings", {**embedder.settings(), "mirrored": _mirrors(recipe)})
-    work = _Embedding(embedder, cache, bad, quiet, _mirrors(recipe))
+    cache = EmbeddingCache(cache_dir() / "embeddings", {**embedder.settings(), "mirrored": mirrors})
+    work = _Embedding(embedder, cache, bad, quiet, mirrors)
     train = work.embed(*_of(data.train), "training clips")
     val = None if data.val is None else work.embed(*_of(data.val), "validation clips")
     say(
@@ -107,10 +109,14 @@ def _checked(data: Data, recipe: Recipe) -> Data:
     return data
 
 
-def _mirrors(recipe: Recipe) -> bool:
+def _mirrors(recipe: Recipe, labels: Sequence[str], say: Callable[[str], None]) -> bool:
     """Whether mirrored views are learned from: only where the recipe asks for flips, since left may mean left."""
-    asked = "flip" in recipe.augment.model_fields_set and recipe.augment.flip > 0
-    return asked and not recipe.augment.directions_matter
+    if "flip" not in recipe.augment.model_fields_set:
+        return False
+    augment, note = without_wrong_flips(recipe.augment, labels)
+    if note is not None:
+        say(note)
+    return augment.flip > 0 and not augment.directions_matter
 
 
 def _of(part: tuple[list[Sample], list[tuple[int, ...]]] | None) -> tuple[list[Sample], list[int]]:
