@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ import torch
 
 from tests.clips import make_clip
 from tests.models.test_all_architectures import every_architecture, tiny, views
-from vidcls.inference.embed import Embedder, EmbeddingCache, classifier_layer, swap_classifier
+from vidcls.engines.embedding import EmbeddingRequest
+from vidcls.engines.token_reader import classifier_layer, without_classifier
+from vidcls.inference.embed import Embedder
+from vidcls.inference.feature_store import EmbeddingCache
+from vidcls.inference.load import load_embedder
+
+
+def embedder_of(model: str, **more: Any) -> Embedder:
+    machine = {"device": "cpu", "engine": "eager", "precision": "fp32"}
+    return load_embedder(EmbeddingRequest(per="view"), model=model, **{**machine, **more})
 
 
 @every_architecture
@@ -19,11 +29,10 @@ from vidcls.inference.embed import Embedder, EmbeddingCache, classifier_layer, s
 def test_the_classifier_of_the_embedding_is_the_logits(architecture: str) -> None:
     model = tiny(architecture)
     logits = model(views())
-    layer = swap_classifier(model, torch.nn.Identity())
-    embeddings = model(views())
+    layer = classifier_layer(model)
+    embeddings = without_classifier(model)(views())
     assert embeddings.shape == (3, layer.in_features)
     assert (layer(embeddings) - logits).abs().max() < 1e-5 * max(1.0, float(logits.abs().max()))
-    swap_classifier(model, layer)
     assert torch.equal(model(views()), logits)
 
 
@@ -38,9 +47,9 @@ def test_embeddings_of_a_clip(tmp_path: Path) -> None:
     import vidcls
 
     clip = make_clip(tmp_path / "clip.mp4", 80, size=(48, 64))
-    embedder = Embedder("camera-motion", views={"num_views": 2}, device="cpu")
-    found = embedder.embed(clip)
-    both = embedder.embed(clip, mirrored=True)
+    embedder = embedder_of("camera-motion", num_views=2)
+    found = embedder.embed(clip).vectors
+    both = embedder.mirroring().embed(clip).vectors
     assert found.shape == (2, 128)
     assert found.dtype == np.float32
     assert both.shape == (4, 128)
@@ -60,10 +69,10 @@ def classifier_of(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_what_an_embedding_depends_on_is_in_its_settings() -> None:
-    base = Embedder("camera-motion").settings()
-    assert Embedder("camera-motion").settings() == base
-    assert Embedder("camera-motion", views={"num_views": 7}).settings() != base
-    assert Embedder("camera-motion", views={"stride": 3}).settings() != base
+    base = embedder_of("camera-motion").settings()
+    assert embedder_of("camera-motion").settings() == base
+    assert embedder_of("camera-motion", num_views=7).settings() != base
+    assert embedder_of("camera-motion", stride=3).settings() != base
 
 
 def test_the_cache_holds_what_was_put_and_notices_changes(tmp_path: Path) -> None:

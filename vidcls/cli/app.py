@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "Classify clips: print the top labels of each and their scores.",
     "score": "Classify folders of clips, from a handful to millions, into one row per clip.",
     "merge": "Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.",
+    "embed": "Turn clips into vectors that are near for clips that are alike, for search, clustering or a classifier.",
     "models": "List the models that vidcls knows, or show one in detail; those that can run at once come first.",
     "train": "Train or fine-tune a model; several GPUs with ``accelerate launch -m vidcls train …``.",
     "split": "Split a labeled set into training and validation lists, stratified by class and reproducible.",

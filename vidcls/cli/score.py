@@ -37,10 +37,9 @@ class RowsOptions(Options):
 
 
 @dataclass(frozen=True)
-class ScoringOptions(o.PipelineOptions):
-    """How the work is done and what of it is written."""
+class RunOptions(o.PipelineOptions):
+    """How the work is done, and again."""
 
-    all_scores: Annotated[bool, Option("--all-scores", help="Write the scores of all classes too.")] = False
     retry_failed: Annotated[
         bool, Option("--retry-failed", help="Try clips again that failed in an earlier run.")
     ] = False
@@ -49,6 +48,13 @@ class ScoringOptions(o.PipelineOptions):
         bool,
         Option("--log-json", rich_help_panel=o.SCORING, help="Progress and errors as JSON lines on stderr."),
     ] = False
+
+
+@dataclass(frozen=True)
+class ScoringOptions(RunOptions):
+    """`RunOptions`, and what is written."""
+
+    all_scores: Annotated[bool, Option("--all-scores", help="Write the scores of all classes too.")] = False
 
 
 @dataclass(frozen=True)
@@ -145,27 +151,59 @@ def score(
     - `vidcls score clips/ -o scores.parquet`
     - `vidcls score clips.csv -o part1.jsonl --shard 1/8`
     """
-    from vidcls.score import listing
     from vidcls.score.run import Job
-    from vidcls.score.run import score as run
+
+    setup = {"top_k": top_k, "all_scores": scoring.all_scores}
+    job = Job(
+        **work(source, output, (model, views, machine), setup, scoring, cluster, inputs), **rows.keywords()
+    )
+    return run(job, scoring.log_json, quiet, verbose)
+
+
+def work(
+    source: list[str],
+    output: str,
+    load: tuple[o.ModelOptions, o.ViewOptions, o.ManyDevices],
+    setup: dict[str, Any],
+    running: RunOptions,
+    cluster: ClusterOptions,
+    inputs: o.InputOptions,
+) -> dict[str, Any]:
+    """Return what a `vidcls.score.Job` is made of.
+
+    Args:
+        source: The clips.
+        output: Where the rows go.
+        load: The model and how it runs.
+        setup: What else `vidcls.score.setup.Setup` takes.
+        running: How the work is done.
+        cluster: Where, and which part of it.
+        inputs: How lists are read.
+    """
+    from vidcls.score import listing
     from vidcls.score.setup import Setup
 
-    load = keywords(model, views, machine)
-    load["registry"] = None if model.registry is None else str(model.registry)
     listed = listing.Inputs(listing.sources_of(source), **inputs.keywords())
-    load["clips"] = listed.at_least(ANNOUNCED)
-    job = Job(
-        inputs=listed,
-        output=output,
-        setup=Setup(load, top_k, scoring.all_scores, scoring.workers, scoring.batch_size),
-        shard=listing.parse_shard(cluster.shard),
-        retry_failed=scoring.retry_failed,
-        overwrite=scoring.overwrite,
-        make_scorer=cluster.scorer(),
-        **rows.keywords(),
-    )
-    summary = run(job, {"json_lines": scoring.log_json, "quiet": quiet, "verbose": verbose})
-    return _report(job, summary, scoring.log_json, quiet, verbose)
+    registry = load[0].registry
+    more = {"registry": registry and str(registry), "clips": listed.at_least(ANNOUNCED)}
+    model = {**keywords(*load), **more}
+    return {
+        "inputs": listed,
+        "output": output,
+        "setup": Setup(model, workers=running.workers, batch=running.batch_size, **setup),
+        "shard": listing.parse_shard(cluster.shard),
+        "retry_failed": running.retry_failed,
+        "overwrite": running.overwrite,
+        "make_scorer": cluster.scorer(),
+    }
+
+
+def run(job: Job, log_json: bool, quiet: bool, verbose: bool) -> int:
+    """Run a job, print how it went and return the exit code."""
+    from vidcls.score.run import score
+
+    summary = score(job, {"json_lines": log_json, "quiet": quiet, "verbose": verbose})
+    return _report(job, summary, log_json, quiet, verbose)
 
 
 def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bool) -> int:
@@ -175,10 +213,11 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bo
         _log(summary)
     else:
         if not quiet:
-            again = f", {counts.skipped:,} had been scored before" if counts.skipped else ""
+            again = f", {counts.skipped:,} had been {job.kind.done} before" if counts.skipped else ""
             twice = f", {counts.duplicates:,} were listed twice" if counts.duplicates else ""
             print_message(
-                f"vidcls: {counts.scored:,} clips scored{again}{twice}; {job.output} has {summary.rows:,} rows"
+                f"vidcls: {counts.scored:,} clips {job.kind.done}{again}{twice}; "
+                f"{job.output} has {summary.rows:,} {job.kind.rows}"
             )
         waited = summary.stats.get("wait_share")
         if verbose and waited is not None and counts.scored:
@@ -190,7 +229,9 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bo
         if summary.failed and not quiet and not job.retry_failed:
             print_message("vidcls: the same command with --retry-failed tries the failed clips again")
         if summary.interrupted:
-            print_message("vidcls: interrupted; what was scored is kept, and the same command resumes")
+            print_message(
+                f"vidcls: interrupted; what was {job.kind.done} is kept, and the same command resumes"
+            )
     if summary.interrupted:
         return EXIT_INTERRUPTED
     return 1 if summary.failed else 0

@@ -40,8 +40,8 @@ class NumpyViViTEngine:
     precision = "fp32"
 
     def __init__(self, tensors: Tensors, config: Mapping[str, Any]) -> None:
-        self._tensors = tensors
-        self._config = config
+        self.tensors = tensors
+        self.config = config
         self.unit_frames = int(config["tubelet_size"][0])
 
     def prepare(self, dtype: np.dtype[Any], scale_shift: ScaleShift) -> None:
@@ -72,33 +72,37 @@ class NumpyViViTEngine:
         numbers = units.astype(np.float32)
         if scale_shift is not None:
             numbers = numbers * scale_shift[0] + scale_shift[1]
-        kernel = self._tensors["patch_embed.proj.weight"]  # (d, c, t, h, w)
+        kernel = self.tensors["patch_embed.proj.weight"]  # (d, c, t, h, w)
         dim, channels, frames, high, wide = kernel.shape
         rows, columns = numbers.shape[2] // high, numbers.shape[3] // wide
         numbers = numbers[:, :, : rows * high, : columns * wide]
         patches = numbers.reshape(-1, frames, rows, high, columns, wide, channels)
         patches = patches.transpose(0, 2, 4, 1, 3, 5, 6).reshape(len(units), rows * columns, -1)
         tokens = _product(patches, kernel.transpose(2, 3, 4, 1, 0).reshape(-1, dim))
-        tokens += self._tensors["patch_embed.proj.bias"]
-        return self._encoder("spatial", tokens, self._config["num_heads"])
+        tokens += self.tensors["patch_embed.proj.bias"]
+        return self._encoder("spatial", tokens, self.config["num_heads"])
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
-        if self._config["temporal_depth"]:
-            heads = self._config["temporal_num_heads"] or self._config["num_heads"]
+        return self._linear("head", self.pool(features))
+
+    def pool(self, features: Floats) -> Floats:
+        """Features of the views' units (v, t', d) → what the classifier's last layer reads, (v, d)."""
+        if self.config["temporal_depth"]:
+            heads = self.config["temporal_num_heads"] or self.config["num_heads"]
             pooled = self._encoder("temporal", features, heads)
         else:
             pooled = features.mean(1)
-        if "pre_logits.0.weight" in self._tensors:
+        if "pre_logits.0.weight" in self.tensors:
             pooled = np.tanh(self._linear("pre_logits.0", pooled))
-        return self._linear("head", pooled)
+        return pooled
 
     def _encoder(self, name: str, tokens: Floats, heads: int) -> Floats:
         """Tokens (b, n, d) → (b, d)."""
-        token = self._tensors.get(f"{name}.cls_token")
+        token = self.tensors.get(f"{name}.cls_token")
         if token is not None:
             tokens = np.concatenate([np.broadcast_to(token, (len(tokens), 1, tokens.shape[2])), tokens], 1)
-        x = tokens + self._tensors[f"{name}.pos_embed"]
-        for number in range(self._config["depth" if name == "spatial" else "temporal_depth"]):
+        x = tokens + self.tensors[f"{name}.pos_embed"]
+        for number in range(self.config["depth" if name == "spatial" else "temporal_depth"]):
             block = f"{name}.blocks.{number}"
             x = x + self._attention(f"{block}.attn", self._norm(f"{block}.norm1", x), heads)
             hidden = _gelu_tanh(self._linear(f"{block}.mlp.fc1", self._norm(f"{block}.norm2", x)))
@@ -117,8 +121,8 @@ class NumpyViViTEngine:
         return self._linear(f"{name}.proj", (weights @ v).swapaxes(1, 2).reshape(b, n, d))
 
     def _linear(self, name: str, x: Floats) -> Floats:
-        y = _product(x, self._tensors[f"{name}.weight"].T)
-        bias = self._tensors.get(f"{name}.bias")
+        y = _product(x, self.tensors[f"{name}.weight"].T)
+        bias = self.tensors.get(f"{name}.bias")
         if bias is not None:
             y += bias
         return y
@@ -126,9 +130,9 @@ class NumpyViViTEngine:
     def _norm(self, name: str, x: Floats) -> Floats:
         centered = x - x.mean(-1, keepdims=True)
         scale = 1 / np.sqrt(
-            (centered * centered).mean(-1, keepdims=True) + np.float32(self._config["norm_eps"])
+            (centered * centered).mean(-1, keepdims=True) + np.float32(self.config["norm_eps"])
         )
-        normed: Floats = centered * scale * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+        normed: Floats = centered * scale * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
         return normed
 
 

@@ -139,7 +139,7 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
             device, f"the engine {name} runs on the CPU here", "use device=cpu, or engine=eager"
         )
     if name == "numpy":
-        return _numpy_engine(found)
+        return numpy_engine(found)
     if name == "openvino":
         return _openvino_engine(found, view, precision)
     if name in ("onnxruntime", "pt2"):
@@ -155,7 +155,12 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
     return make() if found.loaded else lazy(make, found.facts.unit_frames)
 
 
-def _numpy_engine(found: Found) -> Engine:
+def numpy_engine(found: Found) -> Engine:
+    """Return NumPy's engine for a model, of its file alone where that is enough.
+
+    Raises:
+        DeviceError: It cannot run this model.
+    """
     tensors = None if found.path is None else numpy_vivit.read_tensors(found.path, found.facts.config)
     if tensors is not None and numpy_vivit.can_run(found.facts.spec.architecture, found.facts.config):
         return numpy_vivit.NumpyViViTEngine(tensors, found.facts.config)

@@ -20,7 +20,7 @@ from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.inference.clip import Clip, clip_of_frames, frames_in_memory
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.shared_units import VIEW_BATCH, batches, score_clip
-from vidcls.output.row import Row
+from vidcls.output.row import SCORES, Row
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
@@ -30,6 +30,10 @@ from vidcls.views.transform import frame_transform, pixel_scale_shift, plan_clip
 Fps = Literal["auto", "native"] | float
 if TYPE_CHECKING:
     import torch
+
+    from vidcls.engines.select import EngineRequest
+    from vidcls.inference.embed import Embedder, Embedding
+    from vidcls.zoo.find import Found
 
     Path = str | os.PathLike[str]
     ClipLike = Path | bytes | NDArray[np.uint8] | torch.Tensor
@@ -50,6 +54,7 @@ class Classifier:
         uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
         warnings: Printed with every result.
         notes: Choices that the checkpoint left open and the loader made; for people, once.
+        origin: The model and what was asked of its engine, which embeddings and explanations need.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Classifier:
         uses_frame_indices: bool = False,
         warnings: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
+        origin: tuple[Found, EngineRequest] | None = None,
     ) -> None:
         self.engine = engine
         self.spec = spec
@@ -75,6 +81,8 @@ class Classifier:
         self.uses_frame_indices = uses_frame_indices
         self.warnings = warnings
         self.notes = notes
+        self.origin = origin
+        self._embedders: dict[tuple[str, str], Embedder] = {}
         self._reader = reader if reader is not None else VideoReader()
         self._transform = frame_transform(spec.input)
         self._pixel_type = np.dtype(np.float32 if spec.input.resize_rule == "float" else np.uint8)
@@ -165,8 +173,69 @@ class Classifier:
             DeviceError: Memory ran out.
         """
         start = time.perf_counter()
+        name, read = self.read_any(clip, frame_rate)
+        return self._predict_clip(name, read, top_k, start)
+
+    def read_any(self, clip: ClipLike, frame_rate: float | None = None) -> tuple[str, Clip]:
+        """Read a clip of any form, ready to be cut into views → its name, and the clip; see `predict`."""
         source = _source(clip)
-        return self._predict_clip(source.path, self._read_source(source, frame_rate), top_k, start)
+        return source.path, self._read_source(source, frame_rate)
+
+    def embed(
+        self,
+        clip: ClipLike,
+        *,
+        layer: Literal["head", "cls", "mean"] = "head",
+        per: Literal["clip", "view", "frame"] = "clip",
+        frame_rate: float | None = None,
+    ) -> Embedding:
+        """Return what the model makes of a clip just before its classifier: vectors that are near for like clips.
+
+        Args:
+            clip: As in `predict`.
+            layer: ``head`` for what the classifier's last layer reads, ``cls`` for the class token after the last
+                block, ``mean`` for the mean of the other tokens.
+            per: One vector for the ``clip``, for each ``view``, or for each ``frame`` or tubelet of each view.
+            frame_rate: As in `predict`.
+
+        Raises:
+            UsageError: The model has no such vectors.
+            VideoError: The clip cannot be read.
+            DeviceError: Memory ran out.
+        """
+        if (layer, per) not in self._embedders:
+            self._embedders[layer, per] = self._embedder(layer, per)
+        return self._embedders[layer, per].embed(clip, frame_rate=frame_rate)
+
+    def _embedder(self, layer: str, per: str) -> Embedder:
+        from vidcls.engines.embedding import EmbeddingRequest, embedding_engine
+        from vidcls.inference.embed import Embedder
+
+        (found, request), wanted = self.model_behind(), EmbeddingRequest(layer, per)
+        engine = embedding_engine(found, self.spec.input, request, wanted)
+        return Embedder(found, wanted, self.running(engine))
+
+    def running(self, engine: Engine) -> Classifier:
+        """Return what reads clips as this does, and runs another engine; it has no labels."""
+        return Classifier(
+            engine,
+            self.spec,
+            (),
+            weights=self.weights,
+            fps=self.fps,
+            reader=self._reader,
+            uses_frame_indices=self.uses_frame_indices,
+        )
+
+    def model_behind(self) -> tuple[Found, EngineRequest]:
+        """Return the model that the engine runs, and what was asked of the engine.
+
+        Raises:
+            UsageError: This classifier was not made by `vidcls.load`.
+        """
+        if self.origin is None:
+            raise UsageError(self.spec.name, "has only an engine", "load the model with vidcls.load")
+        return self.origin
 
     def predict_many(
         self, clips: Iterable[ClipLike | Source], top_k: int = 5, *, frame_rate: float | None = None
@@ -244,6 +313,14 @@ class Classifier:
             "warnings": [*self.warnings, *clip.warnings],
         }
         return Prediction(row, scores, logits, seconds)
+
+    def outputs_row(
+        self, name: str, clip: Clip, outputs: Floats, top_k: int, all_scores: bool
+    ) -> dict[str, Any]:
+        """Return the row of what the engine gave for a clip's views, (v, k)."""
+        scores = self.scores(outputs)
+        row = self.prediction(name, clip, scores, outputs.mean(axis=0), top_k).row
+        return row | {SCORES: scores.tolist()} if all_scores else row
 
     def _row(self, name: str) -> dict[str, Any]:
         spec = self.spec.input

@@ -1,194 +1,224 @@
-"""Embeddings: what a model makes of a clip just before its classifier, for any architecture."""
+"""Embeddings: what a model makes of a clip just before its classifier, for any architecture. Imports no torch."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from vidcls.engines import make_engine
-from vidcls.errors import ConfigError
-from vidcls.inference.classifier import Classifier
-from vidcls.inference.feature_store import clip_identity
-from vidcls.inference.load import view_of
-from vidcls.paths import replacing
+from vidcls.engines.embedding import EmbeddingRequest, MirroredEngine
+from vidcls.errors import VidclsError
+from vidcls.inference.clip import Clip
+from vidcls.output.embedding import clip_row
 from vidcls.video.reader import VideoReader
-from vidcls.zoo.find import Found, find_model
+from vidcls.zoo.find import Found
 from vidcls.zoo.weights import checksum
 
-VERSION = 1
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vidcls.inference.classifier import Classifier
+
+VERSION = 2  # of what a model's vectors depend on
 
 Floats = NDArray[np.float32]
 
 
-def classifier_layer(model: nn.Module) -> nn.Linear:
-    """The last linear layer of a model, whose outputs are the logits (or their mean over frames).
-
-    Raises:
-        ConfigError: Its head does not end in one.
-    """
-    head = model.get_submodule("head")
-    last = head[-1] if isinstance(head, nn.Sequential) else head
-    if not isinstance(last, nn.Linear):
-        raise ConfigError(
-            type(model).__name__, "its head does not end in a linear layer", "use another model"
-        )
-    return last
-
-
-def swap_classifier(model: nn.Module, layer: nn.Module) -> nn.Module:
-    """Put ``layer`` in the place of a model's last layer, and return the one that was there.
-
-    With an identity there the model gives embeddings (b, d) in place of logits. Models that average logits over frames
-    then give the mean of the frames' embeddings: the linear layer of the mean is the mean of the linear layers.
-    """
-    head = model.get_submodule("head")
-    if isinstance(head, nn.Sequential):
-        old, head[-1] = head[-1], layer
-        return old
-    model.head = layer
-    return head
-
-
 class Embedder:
-    """Clips to embeddings, one for each view, by the frozen model of a checkpoint.
+    """One model made ready to embed clips: what `vidcls embed` runs, and behind `Classifier.embed`.
 
     Args:
-        model: Name in the registry, or a checkpoint, as for `vidcls.load`.
-        weights: A checkpoint to take instead of the model's own.
-        views: Keys of the model's input to change, such as ``num_views``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        registry: A registry file laid over the one that ships with vidcls.
-        reader: Reads the clips; by default one of its own.
+        found: The model.
+        request: Which vectors are wanted.
+        views: Reads clips and runs what gives the vectors, see `vidcls.engines.embedding`.
 
     Attributes:
         spec: The model, with how it sees a video.
+        labels: There are none.
+        notes: Choices that the checkpoint left open and the loader made.
+        engine: Views → vectors.
     """
 
-    def __init__(
-        self,
-        model: str | None = None,
-        weights: str | None = None,
-        views: dict[str, Any] | None = None,
-        device: str = "auto",
-        registry: str | None = None,
-        reader: VideoReader | None = None,
-    ) -> None:
-        self._found: Found = find_model(model, weights=weights, registry=registry)
-        facts = self._found.facts
-        self.spec = facts.spec.model_copy(update={"input": view_of(facts, **(views or {}))})
-        self._uses_frame_indices = facts.uses_frame_indices
-        self._device, self._reader = device, reader
-        self._classifier: Classifier | None = None
-        self._head: nn.Module | None = None
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, found: Found, request: EmbeddingRequest, views: Classifier) -> None:
+        self.request = request
+        self.spec, self.engine, self.weights = views.spec, views.engine, views.weights
+        self.notes = found.facts.notes
+        self.uses_frame_indices = views.uses_frame_indices
+        self._found, self._views = found, views
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector; the model is loaded for it."""
+        engine: Any = self.engine
+        return int(engine.dimension)
+
+    def mirroring(self) -> Embedder:
+        """Return one that gives the vectors of the mirrored views too, behind the others."""
+        engine: Any = MirroredEngine(self.engine)
+        return Embedder(self._found, replace(self.request, mirrored=True), self._views.running(engine))
 
     def close(self) -> None:
         """Stop the decoding process."""
-        if self._classifier is not None:
-            self._classifier.close()
+        self._views.close()
 
     def settings(self) -> dict[str, Any]:
-        """All but the clip that an embedding depends on, as JSON can hold it."""
+        """All but the clip that a vector depends on, as JSON can hold it."""
         path = self._found.path
         return {
+            "kind": "embeddings",
             "version": VERSION,
-            "weights": "random" if path is None else checksum(path),
+            "model": self.spec.name,
             "architecture": self.spec.architecture,
+            "weights_sha256": "random" if path is None else checksum(path),
             "config": json.loads(json.dumps(self._found.facts.config, default=str)),
-            "input": self.spec.input.model_dump(mode="json"),
+            **self.spec.input.model_dump(mode="json", exclude={"average"}),
+            "fps_option": self._views.fps,
+            "layer": self.request.layer,
+            "per": self.request.per,
         }
 
+    def read(self, clip: str | os.PathLike[str] | bytes, reader: VideoReader | None = None) -> Clip:
+        """Read a clip; see `Classifier.read`."""
+        return self._views.read(clip, reader)
+
+    def failed(self, name: str, error: VidclsError) -> Embedding:
+        """Return the result of a clip that could not be embedded."""
+        return Embedding(clip_row(name, None, {}, error=str(error)), np.empty((0, 0), np.float32))
+
+    def outputs_row(
+        self, name: str, clip: Clip, outputs: Floats, top_k: int, all_scores: bool
+    ) -> dict[str, Any]:
+        """Return the row of a clip's views, (v, n · d); see `Classifier.outputs_row`."""
+        return self.embedding(name, clip, outputs).row
+
+    def embedding(self, name: str, clip: Clip, outputs: Floats) -> Embedding:
+        """Make the result of what the engine gave for a clip's views, (v, n · d)."""
+        vectors = outputs.astype(np.float32, copy=False).reshape(len(outputs), -1, self.dimension)
+        if self.request.mirrored:  # the engine puts the mirrored ones beside the others; here they follow
+            vectors = np.concatenate(np.split(vectors, 2, axis=1))
+        parts = _parts(clip, len(vectors), vectors.shape[1], self.request.per)
+        if self.request.per == "clip":
+            vectors = vectors.mean((0, 1), keepdims=True)
+        flat = np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]))
+        row = clip_row(
+            name,
+            flat,
+            parts,
+            duration=round(clip.info.duration, 6) or None,
+            decoder=clip.decoder,
+            warnings=list(clip.warnings),
+        )
+        return Embedding(row, flat)
+
+    def embed(self, clip: Any, *, frame_rate: float | None = None) -> Embedding:
+        """Embed one clip; arguments and errors are those of `Classifier.predict`."""
+        name, read = self._views.read_any(clip, frame_rate)
+        return self.embedding(name, read, self._views.clip_logits(read)[0])
+
     def model_with(self, weight: NDArray[Any], bias: NDArray[Any]) -> nn.Module:
-        """The model with a classifier of weights (k, d) and biases (k,); no more clips can be embedded then."""
+        """The model with a classifier of weights (k, d) and biases (k,)."""
+        import torch
+
+        from vidcls.engines.token_reader import classifier_layer
+
         module = self._found.module()
-        if self._head is not None:
-            swap_classifier(module, self._head)
         module.reset_head(len(bias))  # type: ignore[operator] # nn.Module types attributes as tensors
         layer = classifier_layer(module)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
-        self.close()
         return module.eval()
 
-    def embed(self, clip: str | os.PathLike[str] | bytes, mirrored: bool = False) -> Floats:
-        """Embeddings (v, d) float32 of the views of a clip; with ``mirrored`` those of mirrored views after them.
 
-        Raises:
-            VideoError: It cannot be read.
-            DeviceError: Memory ran out.
-        """
-        classifier = self._ready()
-        read = classifier.read(clip)
-        found = classifier.clip_logits(read)[0]
-        if mirrored:
-            other = replace(read, frames=np.ascontiguousarray(read.frames[:, :, ::-1]))
-            found = np.concatenate([found, classifier.clip_logits(other)[0]])
-        return found.astype(np.float32, copy=False)
+@dataclass(frozen=True, repr=False)
+class Embedding:
+    """The vectors of one clip; ``row`` is the form in which they are written.
 
-    def _ready(self) -> Classifier:
-        """Load the model when the first clip that is not in a cache needs it."""
-        if self._classifier is None:
-            module = self._found.module()
-            classifier_layer(module)
-            self._head = swap_classifier(module, nn.Identity())
-            engine = make_engine(module, self._device, "fp32")
-            self._classifier = Classifier(
-                engine,
-                self.spec,
-                (),
-                weights=self._found.source,
-                reader=self._reader,
-                uses_frame_indices=self._uses_frame_indices,
-            )
-        return self._classifier
-
-
-class EmbeddingCache:
-    """Embeddings of clips on the disk, one small file each, found again by all that made them.
-
-    Args:
-        folder: Holds a folder for each set of settings.
-        settings: All but the clip that an embedding depends on.
+    Attributes:
+        row: See `vidcls.output.embedding.clip_row`.
+        vectors: (n, d) float32, one for the clip, or for each view or frame.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder = folder / _digest(settings)
+    row: dict[str, Any]
+    vectors: Floats = field(compare=False)
 
-    def path(self, clip: str | os.PathLike[str]) -> Path:
-        """The file for a clip, which need not exist.
+    @property
+    def vector(self) -> Floats:
+        """(d,) the mean of the vectors, which is the clip's own where there is one."""
+        mean: Floats = self.vectors.mean(0)
+        return mean
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.vectors, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.row['path']!r}: {self.vectors.shape[0]} x {self.vectors.shape[1]} float32)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain data, its vectors as lists of numbers."""
+        return {**self.row, "vector": self.vectors.tolist()}
+
+    def similarity(self, other: Embedding) -> float:
+        """Cosine of the angle to another clip's vector, -1 to 1."""
+        a, b = self.vector.astype(np.float64), other.vector.astype(np.float64)
+        return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the vectors as ``.npy``, or with their row as ``.npz``.
 
         Raises:
-            OSError: The clip's file cannot be looked at.
+            UsageError: The name ends in something else.
+            OutputError: It cannot be written.
         """
-        return self.folder / f"{_digest(clip_identity(clip))}.npy"
+        from vidcls.output.files import save_as
 
-    def get(self, clip: str | os.PathLike[str]) -> Floats | None:
-        """The embeddings (v, d) of a clip; None where there are none, or the file is damaged."""
-        try:
-            found: NDArray[Any] = np.load(self.path(clip), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        sound = found.ndim == 2 and found.dtype == np.float32 and np.isfinite(found).all()
-        return found if sound else None
+        writers: dict[str, Callable[[Any], None]] = {
+            ".npy": lambda file: np.save(file, self.vectors),
+            ".npz": lambda file: np.savez(
+                file, vectors=self.vectors, row=np.array(json.dumps({**self.row, "vector": None}))
+            ),
+        }
+        save_as(path, writers)
 
-    def put(self, clip: str | os.PathLike[str], embeddings: Floats) -> None:
-        """Store the embeddings of a clip; a folder that cannot be written costs only the time saved."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path(clip)) as temporary, temporary.open("wb") as file:
-                np.save(file, embeddings, allow_pickle=False)
-        except OSError:
-            return
+    def plot(self, width: int = 720) -> Any:
+        """Draw the vectors as bars, one row each, as a picture of PIL; blue is below zero, red above."""
+        from PIL import Image
+
+        top = float(np.abs(self.vectors).max()) or 1.0
+        scaled = self.vectors / top
+        white = 1 - np.abs(scaled)[..., None]
+        color = np.where(scaled[..., None] > 0, np.array([200, 40, 40]), np.array([40, 80, 200]))
+        pixels = (255 * white + color * (1 - white)).astype(np.uint8)
+        height = max(8, min(48, 480 // len(pixels)))
+        return Image.fromarray(pixels).resize((width, height * len(pixels)), Image.Resampling.NEAREST)
 
 
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
+def _parts(clip: Clip, count: int, steps: int, per: str) -> dict[str, Any]:
+    """Which view each vector is of, and when in the file it begins and ends, in seconds."""
+    frames = np.resize(clip.view_indices, (count, clip.view_indices.shape[1]))
+    views = np.repeat(np.arange(count), steps)
+    unit = max(1, frames.shape[1] // steps)
+    last = frames.shape[1] - 1
+    first = np.arange(steps) * unit
+    ends = np.minimum(first + unit - 1, last)
+    ends[-1] = last if steps == 1 else ends[-1]
+    times = clip.info.timestamps
+    begin, end = times[frames[:, first]].ravel(), times[frames[:, ends]].ravel()
+    if per == "clip":
+        return {"view": [None], "begin": [_seconds(begin.min())], "end": [_seconds(end.max())]}
+    return {
+        "view": views.tolist(),
+        "begin": [_seconds(one) for one in begin],
+        "end": [_seconds(one) for one in end],
+    }
+
+
+def _seconds(time: Any) -> float:
+    return round(float(time), 6)

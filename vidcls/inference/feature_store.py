@@ -1,4 +1,4 @@
-"""Features of single frames, kept in a folder from one run to the next: one safetensors file for each clip.
+"""Features of frames and vectors of clips, kept from one run to the next: one safetensors file for each clip.
 
 A file is found again by what made it: the clip (path, size and time of change), the weights' checksum, the way frames
 become pixels, and what ran the model. It may hold some of a clip's frames only, as after a run that was broken off.
@@ -7,6 +7,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from vidcls.video.reader import VideoInfo
 KEY = "vidcls_features"
 VERSION = 1
 SUFFIX = ".safetensors"
+CACHE_BYTES = 1 << 30  # of embeddings that are kept: 300,000 clips of four views with ViT-B
+PRUNE_EVERY = 256  # clips stored, from one look at the cache's size to the next
 
 Floats = NDArray[np.float32]
 
@@ -81,6 +84,110 @@ def clip_identity(clip: str | os.PathLike[str] | bytes, temporary: bool = False)
     return {"path": os.path.abspath(clip), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
+class ClipStore:
+    """A folder of tensors, one safetensors file for each clip.
+
+    Args:
+        folder: Made when something is stored.
+        settings: All but the clip that the tensors depend on, as JSON can hold it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        self._settings = json.loads(json.dumps({"version": VERSION, **settings}))
+
+    def path(self, clip: dict[str, Any]) -> Path:
+        """The file for a clip, which need not exist; its name starts with the clip's for people."""
+        record = json.dumps([self._settings, clip], sort_keys=True, ensure_ascii=True)
+        digest = hashlib.sha256(record.encode()).hexdigest()[:32]
+        stem = Path(clip.get("path", "")).stem
+        readable = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem)[:40]
+        return self.folder / f"{readable or 'clip'}-{digest}{SUFFIX}"
+
+    def read(self, clip: dict[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Return the tensors of a clip and what was noted of them; None for nothing, or a file that cannot be used."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path(clip)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "np") as file:
+                record = json.loads((file.metadata() or {}).get(KEY, "null"))
+                if record["settings"] != self._settings or record["clip"] != clip:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def write(self, clip: dict[str, Any], tensors: dict[str, NDArray[Any]], **notes: Any) -> None:
+        """Store a clip's tensors; the file appears whole or not at all.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        record = {"settings": self._settings, "clip": clip, **notes}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path(clip)) as temporary:
+            arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+            save_file(arrays, temporary, {KEY: json.dumps(record)})
+
+
+class EmbeddingCache:
+    """Vectors of clips in the cache, found again by all that made them; the oldest go when there are too many.
+
+    Args:
+        folder: Holds them, whatever their settings.
+        settings: All but the clip that a vector depends on.
+        max_bytes: Size of the folder; it may be larger until as many vectors have been stored as `PRUNE_EVERY` says.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], max_bytes: int = CACHE_BYTES) -> None:
+        self._store = ClipStore(folder, settings)
+        self._max_bytes, self._puts = max_bytes, 0
+
+    def path(self, clip: str | os.PathLike[str]) -> Path:
+        """The file for a clip, which need not exist.
+
+        Raises:
+            OSError: The clip's file cannot be looked at.
+        """
+        return self._store.path(clip_identity(clip))
+
+    def get(self, clip: str | os.PathLike[str]) -> Floats | None:
+        """The vectors (n, d) of a clip; None where there are none, or the file is damaged."""
+        try:
+            found = self._store.read(clip_identity(clip))
+            if found is None:
+                return None
+            os.utime(self.path(clip))  # those that are used stay
+        except OSError:
+            return None
+        vectors = found[0].get("vectors")
+        if vectors is None or vectors.ndim != 2 or vectors.dtype != np.float32:
+            return None
+        return vectors if np.isfinite(vectors).all() else None
+
+    def put(self, clip: str | os.PathLike[str], vectors: Floats) -> None:
+        """Store the vectors of a clip; a folder that cannot be written costs only the time saved."""
+        with contextlib.suppress(OSError):
+            self._store.write(clip_identity(clip), {"vectors": vectors})
+            self._puts += 1
+            if self._puts % PRUNE_EVERY == 1:
+                self.prune()
+
+    def prune(self) -> None:
+        """Delete the files that were used least lately, until the others fit."""
+        found = [(path.stat(), path) for path in self._store.folder.glob(f"*{SUFFIX}")]
+        room = self._max_bytes
+        for status, path in sorted(found, key=lambda pair: -pair[0].st_mtime_ns):
+            room -= status.st_size
+            if room < 0:
+                path.unlink(missing_ok=True)
+
+
 class FeatureStore:
     """A folder of features.
 
@@ -93,42 +200,29 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self._settings = json.loads(json.dumps({"version": VERSION, **settings}))
+        self._store = ClipStore(folder, settings)
+        self.folder, self.path = self._store.folder, self._store.path
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def path(self, clip: dict[str, Any]) -> Path:
-        """The file for a clip, which need not exist; its name starts with the clip's for people."""
-        record = json.dumps([self._settings, clip], sort_keys=True, ensure_ascii=True)
-        digest = hashlib.sha256(record.encode()).hexdigest()[:32]
-        stem = Path(clip.get("path", "")).stem
-        readable = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem)[:40]
-        return self.folder / f"{readable or 'clip'}-{digest}{SUFFIX}"
-
     def get(self, clip: dict[str, Any]) -> Features | None:
         """Return what is stored of a clip; None for nothing, or for a file that cannot be used."""
-        from safetensors import SafetensorError, safe_open
-
-        path = self.path(clip)
-        if not path.is_file():
+        stored = self._store.read(clip)
+        if stored is None:
             return None
+        tensors, record = stored
         try:
-            with safe_open(path, "np") as file:
-                record = json.loads((file.metadata() or {}).get(KEY, "null"))
-                if record["settings"] != self._settings or record["clip"] != clip:
-                    return None
-                indices, values = file.get_tensor("indices"), file.get_tensor("features")
-                info = VideoInfo(
-                    timestamps=file.get_tensor("timestamps"),
-                    **{**record["info"], "warnings": tuple(record["info"]["warnings"])},
-                )
-                found = Features(indices, values, info, record["decoder"], tuple(record["warnings"]))
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError):
+            info = VideoInfo(
+                timestamps=tensors["timestamps"],
+                **{**record["info"], "warnings": tuple(record["info"]["warnings"])},
+            )
+            warnings = tuple(record["warnings"])
+            found = Features(tensors["indices"], tensors["features"], info, record["decoder"], warnings)
+            return found if _sound(found) else None
+        except (ValueError, TypeError, KeyError):
             return None
-        return found if _sound(found) else None
 
     def put(self, clip: dict[str, Any], features: Features) -> None:
         """Store a clip's features; the file appears whole or not at all.
@@ -136,24 +230,14 @@ class FeatureStore:
         Raises:
             OutputError: It cannot be written.
         """
-        from safetensors.numpy import save_file
-
         info = {f.name: getattr(features.info, f.name) for f in fields(VideoInfo) if f.name != "timestamps"}
-        record = {
-            "settings": self._settings,
-            "clip": clip,
-            "info": info,
-            "decoder": features.decoder,
-            "warnings": features.warnings,
-        }
         tensors: dict[str, NDArray[Any]] = {
             "indices": features.indices,
-            "features": np.ascontiguousarray(features.values),
-            "timestamps": np.ascontiguousarray(features.info.timestamps),
+            "features": features.values,
+            "timestamps": features.info.timestamps,
         }
         try:
-            with replacing(self.path(clip)) as temporary:
-                save_file(tensors, temporary, {KEY: json.dumps(record)})
+            self._store.write(clip, tensors, info=info, decoder=features.decoder, warnings=features.warnings)
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -9,15 +9,17 @@ from pydantic import ValidationError
 
 from vidcls.config import InputSpec, Registry, problems
 from vidcls.engines import check_names
+from vidcls.engines.embedding import EmbeddingRequest, embedding_engine
 from vidcls.engines.select import EngineRequest, engine_for, export_hint
 from vidcls.errors import UsageError
 from vidcls.inference.classifier import Classifier, Fps
+from vidcls.inference.embed import Embedder
 from vidcls.video.reader import VideoReader
 from vidcls.zoo.facts import CheckpointFacts
 from vidcls.zoo.find import CheckpointKeywords, find_model, weights_file
 from vidcls.zoo.labels import check_labels, load_labels
 
-__all__ = ["load", "model_labels", "view_of", "weights_file"]
+__all__ = ["load", "load_embedder", "model_labels", "view_of", "weights_file"]
 
 
 def load(
@@ -100,7 +102,49 @@ def load(
         uses_frame_indices=facts.uses_frame_indices,
         warnings=("random weights: the labels mean nothing",) if random_weights else (),
         notes=(*facts.notes, *notes, *([hint] if hint else [])),
+        origin=(found, request),
     )
+
+
+def load_embedder(
+    wanted: EmbeddingRequest,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    registry: str | os.PathLike[str] | Registry | None = None,
+    random_weights: bool = False,
+    offline: bool = False,
+    fps: Fps = "auto",
+    reader: VideoReader | None = None,
+    **more: Any,
+) -> Embedder:
+    """Load a model, ready to embed clips; keywords and errors are those of `vidcls.load`.
+
+    Any key of the model's input is a keyword too. ``labels`` and ``average`` are taken and have no meaning here.
+    """
+    found = find_model(
+        model,
+        weights=weights,
+        registry=registry,
+        random_weights=random_weights,
+        offline=offline,
+        keywords=CheckpointKeywords(more.get("num_frames")),
+    )
+    views = {name: value for name, value in more.items() if name in InputSpec.model_fields}
+    view = view_of(found.facts, **views)
+    asked = {name: more[name] for name in ("engine", "device", "precision", "clips") if name in more}
+    if reader is None:
+        reader = VideoReader(more.get("decoder", "auto"), more.get("decode_timeout", 60.0))
+    runs = Classifier(
+        embedding_engine(found, view, EngineRequest(**asked), wanted),
+        found.facts.spec.model_copy(update={"input": view}),
+        (),
+        weights=found.source,
+        fps=fps,
+        reader=reader,
+        uses_frame_indices=found.facts.uses_frame_indices,
+    )
+    return Embedder(found, wanted, runs)
 
 
 def view_of(facts: CheckpointFacts, **changes: Any) -> InputSpec:

@@ -6,8 +6,10 @@ of published checkpoints shrink to nothing. A layer lives here only if its mathe
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, cast
 
@@ -210,9 +212,22 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
     return y
 
 
+_all_read: ContextVar[bool] = ContextVar("all_read", default=False)
+
+
+@contextlib.contextmanager
+def every_token() -> Iterator[None]:
+    """Compute all tokens of the last block within this context, in inference too: something reads them."""
+    before = _all_read.set(True)
+    try:
+        yield
+    finally:
+        _all_read.reset(before)
+
+
 def skips_unread() -> bool:
-    """Whether what nothing reads may be left out: in inference."""
-    return not torch.is_grad_enabled()
+    """Whether what nothing reads may be left out: in inference, unless `every_token` is wanted."""
+    return not torch.is_grad_enabled() and not _all_read.get()
 
 
 def linear_drop_path(rate: float, depth: int) -> list[float]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vidcls.errors import ConfigError, nearest
 from vidcls.models import timm_frames, visual_transformer
-from vidcls.models.layers import init_truncated_normal
+from vidcls.models.layers import init_truncated_normal, skips_unread
 from vidcls.models.longformer import Longformer
 from vidcls.models.resnet import ResNet
 from vidcls.models.sizes import pair
@@ -146,7 +146,7 @@ class VTN(nn.Module):
         """Logits (b, k) from features (b, t, d); ``frame_indices`` as in `encode_sequence`."""
         # The last layer's frames lead to no logit. Where gradients are wanted they are computed all the same, so
         # that every parameter has one (of zero), as in the release.
-        sequence = self.encode_sequence(features, frame_indices, cls_only=not torch.is_grad_enabled())
+        sequence = self.encode_sequence(features, frame_indices, cls_only=skips_unread())
         logits: Tensor = self.head(sequence[:, 0])
         return logits
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vidcls.errors import UsageError, nearest, printable
 from vidcls.output.base import Format
 from vidcls.output.csv import Csv, Tsv
+from vidcls.output.embedding import EMBEDDING_FORMATS, KIND, EmbeddingLayout
 from vidcls.output.jsonl import Json, JsonLines
 from vidcls.output.parquet import Parquet
+from vidcls.output.row import Layout
 from vidcls.output.table import Table
 
 FORMATS: dict[str, type[Format]] = {
@@ -21,6 +25,34 @@ FORMATS: dict[str, type[Format]] = {
     "tsv": Tsv,
     "parquet": Parquet,
 }
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """One kind of results: the formats that have a place for them, and what lays their columns out.
+
+    Attributes:
+        formats: Their name → the format.
+        layout: Settings, and whether predictions stand side by side → layout.
+        done: What happened to a clip that has one.
+        rows: What they are called.
+    """
+
+    formats: Mapping[str, type[Format]]
+    layout: Callable[[Mapping[str, Any], bool], Layout]
+    done: str
+    rows: str
+
+
+SCORED = RowKind(FORMATS, Layout.of, "scored", "rows")
+EMBEDDED = RowKind(EMBEDDING_FORMATS, EmbeddingLayout.of, "embedded", "clips")
+
+
+def kind_of(settings: Mapping[str, Any]) -> RowKind:
+    """Return the kind of rows that were made under such settings."""
+    return EMBEDDED if settings.get("kind") == KIND else SCORED
+
+
 BY_SUFFIX = {suffix: name for name, kind in FORMATS.items() for suffix in kind.suffixes}
 
 
@@ -51,15 +83,16 @@ def choose_format(path: str | os.PathLike[str] | None, format: str | None = None
     return found
 
 
-def complete_format(path: str, format: str | None = None) -> str:
+def complete_format(path: str, format: str | None = None, kind: RowKind = SCORED) -> str:
     """Return the key of a format that keeps whole rows: ``format``, or what ``path`` asks for by its suffix.
 
     Raises:
         UsageError: It asks for none, for one that does not, or for another one than ``format``.
     """
-    found = choose_format(path, format) if format else BY_SUFFIX.get(os.path.splitext(path)[1].lower())
-    if found is None or not FORMATS[found].complete:
-        wanted = [suffix for suffix, name in BY_SUFFIX.items() if FORMATS[name].complete]
+    by_suffix = {suffix: name for name, one in kind.formats.items() for suffix in one.suffixes}
+    found = choose_format(path, format) if format else by_suffix.get(os.path.splitext(path)[1].lower())
+    if found is None or not kind.formats[found].complete:
+        wanted = [suffix for suffix, name in by_suffix.items() if kind.formats[name].complete]
         raise UsageError(printable(path), "its format is unclear", f"end its name in {_or(wanted)}")
     return found
 

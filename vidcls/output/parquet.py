@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
 from vidcls.errors import DependencyError, UsageError, printable
 from vidcls.output.base import Format, Values
-from vidcls.output.row import COLUMNS, Layout, RankedLabel
+from vidcls.output.row import Layout, RankedLabel
 from vidcls.output.text import valid_unicode
 
 GROUP = 8192  # rows that are held in memory at once
@@ -26,7 +26,7 @@ class Parquet(Format):
     def __init__(self, layout: Layout | None = None) -> None:
         super().__init__(layout)
         need_pyarrow("Parquet")
-        self._buffer = _Buffer()
+        self._buffer = Buffer()
         self._group: list[Any] = []
         self._writer: Any = None
 
@@ -83,15 +83,23 @@ class Parquet(Format):
         return settings, rows()
 
 
-def schema(layout: Layout) -> Any:
-    """Return the columns and their types, as pyarrow has them."""
+def schema(layout: Layout, more: Mapping[str, Any] | None = None) -> Any:
+    """Return the columns and their types, as pyarrow has them.
+
+    Args:
+        layout: Which columns there are.
+        more: Types of fields that only this layout has, by their annotation.
+    """
     import pyarrow as pa
 
     arrow = {"str": pa.string(), "int": pa.int32(), "float": pa.float64(), "list[str]": pa.list_(pa.string())}
     ranked = [(f.name, arrow[str(f.type)]) for f in fields(RankedLabel) if f.name != "score"]
     arrow["list[RankedLabel]"] = pa.list_(pa.struct([*ranked, ("score", pa.float32())]))
     arrow["list[float]"] = pa.list_(pa.float32())
-    columns = [(name, arrow[str(COLUMNS[name].type).removesuffix(" | None")]) for name in layout.names()]
+    arrow.update(more or {})
+    columns = [
+        (name, arrow[str(layout.columns[name].type).removesuffix(" | None")]) for name in layout.names()
+    ]
     carried = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
     columns += [(name, carried[kind]) for name, kind in layout.carried.items()]
     settings = layout.settings
@@ -117,8 +125,8 @@ def _damaged(path: str, error: Exception) -> UsageError:
     return UsageError(printable(path), f"is not a valid Parquet file ({str(error)[:200]})", "score it again")
 
 
-class _Buffer:
-    """What pyarrow writes into: it keeps the bytes until they are taken."""
+class Buffer:
+    """What a library writes a file into: it keeps the bytes until they are taken."""
 
     closed = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 _SCORED = {"scored": True}  # only `vidcls score` writes it
 
@@ -89,6 +89,8 @@ class Layout:
         settings: What the rows depend on, for formats that can keep it.
     """
 
+    columns: ClassVar[Mapping[str, Field[Any]]]
+
     scored: bool = False
     wide: int | None = None
     all_scores: bool = False
@@ -108,13 +110,15 @@ class Layout:
 
     def misfits(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return which of a row's values no output could hold, and what they are."""
-        kinds = {name: str(COLUMNS[name].type).removesuffix(" | None") for name in self.names()}
+        kinds = {name: str(self.columns[name].type).removesuffix(" | None") for name in self.names()}
         found = {
             n: row.get(n) for n, kind in kinds.items() if kind in _PLAIN and not _fits(row.get(n), kind, 32)
         }
         found |= {n: row.get(n) for n, kind in self.carried.items() if not _fits(row.get(n), kind, 64)}
         return {name: repr(value)[:60] for name, value in found.items()}
 
+
+Layout.columns = COLUMNS
 
 _PLAIN: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
 
@@ -127,10 +131,10 @@ def _fits(value: Any, kind: str, bits: int) -> bool:
     return not isinstance(value, int) or -(1 << bits - 1) <= value < 1 << bits - 1
 
 
-def markdown_table() -> str:
+def markdown_table(columns: Mapping[str, Field[Any]] = COLUMNS) -> str:
     """Return the table of columns for the documentation."""
     lines = ["| column | type | what |", "|---|---|---|"]
-    for name, column in COLUMNS.items():
+    for name, column in columns.items():
         kind = str(column.type).replace(" | None", " or null").replace("RankedLabel", "object")
         about = column.metadata["about"] + (" (`score` only)" if column.metadata.get("scored") else "")
         lines.append(f"| `{name}` | {kind} | {about} |")

@@ -15,8 +15,7 @@ from typing import Any
 
 from vidcls.errors import UsageError, printable
 from vidcls.output.base import Format
-from vidcls.output.formats import FORMATS, check_wide, complete_format
-from vidcls.output.row import Layout
+from vidcls.output.formats import SCORED, RowKind, check_wide, complete_format, kind_of
 from vidcls.output.sinks import check_absent
 from vidcls.score.database import APPLICATION, VERSION
 from vidcls.score.resume_log import key_of
@@ -43,7 +42,7 @@ class Part:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield its rows."""
-        return _format(self.path).read(str(self.path), self.length)[1]
+        return _format(self.path, kind_of(self.settings)).read(str(self.path), self.length)[1]
 
 
 def merge(
@@ -72,20 +71,21 @@ def merge(
         OutputError: It cannot be written.
     """
     target = Path(output)
-    name = complete_format(output, format)
-    check_wide(name, wide)
-    kind = FORMATS[name]
-    kind()  # what it needs is installed, or this says so
     check_absent(target, overwrite)
     if target.resolve() in {Path(path).resolve() for path in paths}:
         raise UsageError(printable(output), "is one of the parts", "choose another output")
     parts = [open_part(path) for path in paths]
     settings = _common(parts)
+    kind = kind_of(settings)
+    name = complete_format(output, format, kind)
+    check_wide(name, wide)
+    made = kind.formats[name]
+    made()  # what it needs is installed, or this says so
     if not partial:
         _check_complete(parts)
     with _chosen(parts) as choice:
         count = choice.count()
-        write_whole(target, kind(Layout.of(settings, wide)), choice.rows())
+        write_whole(target, made(kind.layout(settings, wide)), choice.rows())
     return count
 
 
@@ -109,7 +109,7 @@ def open_part(path: str) -> Part:
         problem = "its journal is missing, and with it its settings"
         raise UsageError(printable(path), problem, f"put {printable(journal.name)} beside it")
     try:
-        Layout.of(settings)
+        kind_of(settings).layout(settings, False)
     except (KeyError, TypeError):
         raise UsageError(printable(path), "was not written by vidcls score", "name what it wrote") from None
     return Part(place, settings, facts.get("finished"), facts.get("length") if format.appendable else None)
@@ -131,7 +131,7 @@ def journal_facts(journal: Path) -> dict[str, Any]:
                 raise ValueError("it is another program's, or of another version")
             found = dict(connection.execute("SELECT name, value FROM meta"))
         settings = json.loads(found["settings"])
-        Layout.of(settings)  # it is what one needs to know of rows
+        kind_of(settings).layout(settings, False)  # it is what one needs to know of rows
         return {
             "settings": settings,
             "finished": found.get("finished") == "1",
@@ -239,9 +239,9 @@ def _chosen(parts: list[Part]) -> Iterator[_Choice]:
             choice.close()
 
 
-def _format(path: Path) -> type[Format]:
+def _format(path: Path, kind: RowKind = SCORED) -> type[Format]:
     """Return the format of a part: by its suffix, else by its first bytes."""
     if path.suffix or not path.is_file():
-        return FORMATS[complete_format(str(path))]
+        return kind.formats[complete_format(str(path), kind=kind)]
     with path.open("rb") as file:
-        return FORMATS["parquet" if file.read(4) == b"PAR1" else "jsonl"]
+        return kind.formats["parquet" if file.read(4) == b"PAR1" else "jsonl"]

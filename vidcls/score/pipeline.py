@@ -17,6 +17,7 @@ from vidcls.doctor.machine import cores, memory
 from vidcls.engines import Floats
 from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
+from vidcls.inference.embed import Embedder
 from vidcls.inference.shared_units import VIEW_BATCH
 from vidcls.score.batching import Batcher, Ready, Stats, Work, prepare
 from vidcls.score.rows import Result, finish
@@ -43,7 +44,7 @@ class Pipeline:
     """Scores clips with one classifier in this process.
 
     Args:
-        classifier: Ready to run.
+        classifier: Ready to run; or an embedder, whose rows have vectors in place of labels.
         setup: How many decoders, what batch, which predictions. Where it leaves that open: as many decoders as the
             model needs so as not to wait, and a batch by the device, on a GPU as large as pays.
         settings: What ``settings()`` returns.
@@ -51,7 +52,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, classifier: Classifier, setup: Setup, settings: dict[str, Any], processes: int = 1
+        self, classifier: Classifier | Embedder, setup: Setup, settings: dict[str, Any], processes: int = 1
     ) -> None:
         self._classifier = classifier
         self._make_reader = setup.reader
@@ -315,14 +316,10 @@ class _Flow:
             raise error
 
     def _report(self, work: Work, logits: Floats, seconds: float) -> None:
-        pipe, classifier = self._pipe, self._pipe._classifier
+        pipe, path = self._pipe, work.item.path
         try:
-            scores = classifier.scores(logits)
-            prediction = classifier.prediction(
-                work.item.path, work.clip, scores, logits.mean(axis=0), pipe._top_k, seconds
-            )
-            whole = scores.tolist() if pipe._all_scores else None
-            result = finish(work.item, prediction.row, seconds=seconds, scores=whole)
+            row = pipe._classifier.outputs_row(path, work.clip, logits, pipe._top_k, pipe._all_scores)
+            result = finish(work.item, row, seconds=seconds)
         except Exception as error:
             self._fail(work.item, _unforeseen(work.item, error), seconds)
             return

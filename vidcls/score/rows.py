@@ -34,12 +34,9 @@ def finish(
     *,
     seconds: float,
     error: InputError | None = None,
-    scores: list[float] | None = None,
 ) -> Result:
     """Complete a row of `vidcls predict` by what scoring adds to it."""
     full = {**row, "error_kind": None if error is None else error.kind, "seconds": round(seconds, 6)}
-    if scores is not None:
-        full["scores"] = scores
     full.update(item.columns)
     duration = row.get("duration") or 0.0
     return Result(item, full, full["error_kind"], duration if math.isfinite(duration) else 0.0)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from vidcls.errors import OutputError, printable
 from vidcls.output.base import Format
-from vidcls.output.formats import FORMATS, check_wide, complete_format
+from vidcls.output.formats import SCORED, RowKind, check_wide, complete_format
 from vidcls.output.jsonl import RowLines
 from vidcls.output.row import Layout
 from vidcls.paths import temporary_path
@@ -42,8 +42,9 @@ class Job:
         retry_failed: Score clips anew that failed in an earlier run.
         overwrite: Begin anew, whatever is there.
         make_scorer: Makes what scores; by default this machine.
-        format: A key of `vidcls.output.formats.FORMATS`; None goes by the suffix of ``output``.
+        format: A key of the kind's formats; None goes by the suffix of ``output``.
         wide: One line for each clip in CSV and TSV, not for each prediction.
+        kind: What the rows are; it goes with ``setup``.
     """
 
     inputs: Inputs
@@ -55,6 +56,7 @@ class Job:
     make_scorer: Callable[[Setup], Scorer] = local_scorer
     format: str | None = None
     wide: bool = False
+    kind: RowKind = SCORED
 
 
 @dataclass
@@ -86,19 +88,17 @@ class OutputPaths:
 
     Args:
         output: A path or an address; for an address the other two are in the current folder.
-        format: A key of ``FORMATS``; None goes by the suffix.
-        wide: See ``Job``.
+        job: Says what the output is, and which format and kind its rows have.
 
     Raises:
         UsageError: The format is unclear, or is not one for ``wide``.
     """
 
-    def __init__(self, output: str, format: str | None = None, wide: bool = False) -> None:
+    def __init__(self, output: str, job: Job) -> None:
         self.output = output
-        name = complete_format(output, format)
-        check_wide(name, wide)
-        self.format = FORMATS[name]
-        self.wide = wide
+        name = complete_format(output, job.format, job.kind)
+        check_wide(name, job.wide)
+        self.format = job.kind.formats[name]
         self.remote = object_store.is_remote(output)
         base = Path(urlsplit(output).path).name if self.remote else output
         self.target = Path(base)
@@ -120,7 +120,7 @@ def score(job: Job, reporter_options: dict[str, Any] | None = None) -> Summary:
         OutputError: Another process writes it, or the disk is full; rows that were made so far are kept.
         VidclsError: Something is wrong with the model or the machine.
     """
-    places = OutputPaths(job.output, job.format, job.wide)
+    places = OutputPaths(job.output, job)
     places.format()  # what it needs is installed, or this says so before anything is done
     columns = job.inputs.columns()
     journal = open_journal(places.journal, printable(job.output), overwrite=job.overwrite)
@@ -148,7 +148,7 @@ def _score(
 ) -> Summary:
     _make_ready(job, places, journal, settings)
     journal.check(settings)
-    layout = Layout.of(settings, job.wide)
+    layout = job.kind.layout(settings, job.wide)
     store = RowFile(places.rows, journal, places.row_format(layout))
     journal.put(settings=json.dumps(settings), run=journal.run, finished=0)
     counts = Counts()

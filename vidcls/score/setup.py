@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vidcls.video.reader import VideoReader
 
 if TYPE_CHECKING:
+    from vidcls.engines.embedding import EmbeddingRequest
     from vidcls.inference.classifier import Classifier
     from vidcls.score.pipeline import Pipeline
 
@@ -25,6 +26,7 @@ class Setup:
         workers: Decoders of one process at most; None: by the machine.
         batch: Views that go through the model together; None: by the machine.
         max_bytes: Of decoded views that wait; None: by the machine.
+        embedding: Vectors that rows get in place of labels; None for labels.
     """
 
     load: Mapping[str, Any] = field(default_factory=dict)
@@ -33,6 +35,7 @@ class Setup:
     workers: int | None = None
     batch: int | None = None
     max_bytes: int | None = None
+    embedding: EmbeddingRequest | None = None
 
     def reader(self) -> VideoReader:
         """Make one decoder."""
@@ -49,7 +52,6 @@ class Setup:
             VidclsError: The model cannot be loaded.
         """
         from vidcls.doctor.machine import cores
-        from vidcls.inference.load import load
         from vidcls.score.pipeline import Pipeline
 
         if processes > 1:
@@ -57,6 +59,15 @@ class Setup:
 
             torch.set_num_threads(max(1, cores() // processes))
         keywords = {**self.load, **({} if device is None else {"device": device})}
+        if self.embedding is not None:
+            from vidcls.inference.load import load_embedder
+
+            embedder = load_embedder(self.embedding, **keywords)
+            settings = {**embedder.settings(), "decoder": self.load.get("decoder", "auto")}
+            dimension = {"dimension": embedder.dimension, "precision": embedder.engine.precision}
+            return Pipeline(embedder, self, {**settings, **dimension}, processes)
+        from vidcls.inference.load import load
+
         classifier = load(**keywords)
         return Pipeline(classifier, self, self.describe(classifier), processes)
 

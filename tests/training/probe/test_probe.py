@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from tests.clips import make_clip
+from tests.inference.test_embed import embedder_of
 from tests.training.moving import make_folder
 from vidcls.checkpoints import read_checkpoint
 from vidcls.errors import UsageError
@@ -37,12 +38,12 @@ def test_the_checkpoint_predicts_what_the_probe_does(clips: Path, tmp_path: Path
     result = probe(clips, tmp_path / "run")
     checkpoint = read_checkpoint(result.weights)
     assert checkpoint.labels == ("down", "left", "right")
-    embedder = Embedder("camera-motion", views={"num_views": 2}, device="cpu")
+    embedder = embedder_of("camera-motion", num_views=2)
     with load(result.weights, engine="eager", precision="fp32", device="cpu") as model:
         assert model.spec.input.num_views == 2
         for path in sorted(clips.rglob("*.mp4"))[::5]:
             prediction = model.predict(path)
-            logits = result.probe.logits(embedder.embed(path)[None])[0]
+            logits = result.probe.logits(embedder.embed(path).vectors[None])[0]
             np.testing.assert_allclose(prediction.logits, logits, atol=1e-5)
             assert prediction.row["predictions"][0]["label"] == path.parent.name
 
@@ -76,13 +77,13 @@ def test_the_second_run_embeds_only_what_is_new(
     data = tmp_path / "set"
     shutil.copytree(clips, data)
     seen: list[str] = []
-    real = Embedder.embed
+    real = Embedder.read
 
-    def embed(self: Embedder, clip: Any, mirrored: bool = False) -> Any:
+    def read(self: Embedder, clip: Any, *more: Any) -> Any:
         seen.append(Path(clip).name)
-        return real(self, clip, mirrored)
+        return real(self, clip, *more)
 
-    monkeypatch.setattr(Embedder, "embed", embed)
+    monkeypatch.setattr(Embedder, "read", read)
     first = probe(data, tmp_path / "one")
     assert len(seen) == 18
     again = probe(data, tmp_path / "two")

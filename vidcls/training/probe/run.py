@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.errors import InputError, UsageError
-from vidcls.inference.embed import Embedder, EmbeddingCache
+from vidcls.engines.embedding import EmbeddingRequest
+from vidcls.errors import UsageError, printable
+from vidcls.inference.embed import Embedder
+from vidcls.inference.feature_store import EmbeddingCache
+from vidcls.inference.load import load_embedder
+from vidcls.output.embedding import unpack
 from vidcls.output.progress import ProgressBar
 from vidcls.paths import cache_dir
+from vidcls.score.pipeline import Pipeline
+from vidcls.score.setup import Setup
 from vidcls.training import checkpointing, logs
 from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.listing import Sample
@@ -33,6 +39,7 @@ from vidcls.training.probe.fit import (
     logistic_regression,
 )
 from vidcls.training.recipe import Recipe
+from vidcls.video.sources import Source
 
 REPORT = "probe.json"
 CONFUSION = "confusion.csv"
@@ -78,14 +85,25 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
     started = time.perf_counter()
     # Logits are averaged over views: a linear classifier of mean embeddings is that, and no softmax in between.
     view = {**recipe.input, "average": "logits"}
-    embedder = Embedder(recipe.model, recipe.init.source, view, device, recipe.registry)
+    embedder = load_embedder(
+        EmbeddingRequest(per="view"),
+        model=recipe.model,
+        weights=recipe.init.source,
+        registry=recipe.registry,
+        device=device,
+        engine="eager",
+        precision="fp32",
+        **view,
+    )
     data = _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
     for note in data.notes:
         say(note)
     mirrors = _mirrors(recipe, data.labels, say)
     bad = logs.BadClips(out / logs.BAD_CLIPS, fresh=True)
+    if mirrors:
+        embedder = embedder.mirroring()
     cache = EmbeddingCache(cache_dir() / "embeddings", {**embedder.settings(), "mirrored": mirrors})
-    work = _Embedding(embedder, cache, bad, quiet, mirrors)
+    work = _Embedding(embedder, cache, bad, quiet)
     train = work.embed(*_of(data.train), "training clips")
     val = None if data.val is None else work.embed(*_of(data.val), "validation clips")
     say(
@@ -127,11 +145,9 @@ def _of(part: tuple[list[Sample], list[tuple[int, ...]]] | None) -> tuple[list[S
 class _Embedding:
     """Embeds sets of clips, by the cache where it has them; a clip that cannot be read is left out and reported."""
 
-    def __init__(
-        self, embedder: Embedder, cache: EmbeddingCache, bad: logs.BadClips, quiet: bool, mirrors: bool
-    ) -> None:
+    def __init__(self, embedder: Embedder, cache: EmbeddingCache, bad: logs.BadClips, quiet: bool) -> None:
         self.embedder, self.cache, self.bad = embedder, cache, bad
-        self.quiet, self.mirrors = quiet, mirrors
+        self.quiet, self.mirrors = quiet, embedder.request.mirrored
         self.made = self.found = 0
 
     def embed(self, samples: Sequence[Sample], ids: Sequence[int], what: str) -> Embedded:
@@ -140,34 +156,47 @@ class _Embedding:
         Raises:
             UsageError: None can.
         """
-        kept: list[int] = []
-        rows: list[NDArray[np.float32]] = []
-        with ProgressBar(f"embedding {what}", len(samples), unit="clips", shown=not self.quiet) as bar:
-            for index, sample in enumerate(samples):
-                try:
-                    rows.append(self._one(sample.path))
-                    kept.append(index)
-                except InputError as error:
-                    self.bad.add(((sample.path, f"{error.problem} ({error.kind})"),))
-                bar.update(index + 1)
+        found: dict[str, NDArray[np.float32]] = {}
+        paths = list(dict.fromkeys(sample.path for sample in samples))
+        with ProgressBar(f"embedding {what}", len(paths), unit="clips", shown=not self.quiet) as bar:
+            for number, (path, vectors) in enumerate(self._vectors(paths), 1):
+                if vectors is not None:
+                    found[path] = vectors
+                bar.update(number)
+        kept = [index for index, sample in enumerate(samples) if sample.path in found]
         if not kept:
             raise UsageError("data", f"none of the {len(samples)} {what} can be read", "check the files")
-        views = np.stack(rows)
+        views = np.stack([found[samples[index].path] for index in kept])
         own = views.shape[1] // 2 if self.mirrors else views.shape[1]
         paths = [samples[index].path for index in kept]
         groups = number_groups(paths, [samples[index].group for index in kept])
         return Embedded(views[:, :own], views[:, own:], np.array(ids)[kept], groups)
 
-    def _one(self, path: str) -> NDArray[np.float32]:
-        """Embeddings of the views of a clip, then those of the mirrored views where they are wanted."""
-        stored = self.cache.get(path)
-        if stored is not None:
+    def _vectors(self, paths: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
+        """Yield each clip and the vectors of its views, mirrored ones behind the others; None for one that failed."""
+        missing = []
+        for path in paths:
+            stored = self.cache.get(path)
+            if stored is None:
+                missing.append(Source(path, path))
+                continue
             self.found += 1
-            return stored
-        made = self.embedder.embed(path, self.mirrors)
-        self.cache.put(path, made)
-        self.made += 1
-        return made
+            yield path, stored
+        if not missing:
+            return
+        pipeline = Pipeline(self.embedder, Setup(), {})
+        for result in pipeline.run(missing):
+            if result is None:
+                continue
+            if result.kind is not None:
+                problem = str(result.row["error"]).removeprefix(f"{printable(result.item.path)}: ")
+                self.bad.add(((result.item.path, f"{problem} ({result.kind})"),))
+                yield result.item.path, None
+                continue
+            vectors = unpack(result.row["vector"])
+            self.cache.put(result.item.path, vectors)
+            self.made += 1
+            yield result.item.path, vectors
 
 
 def _measure(
