@@ -14,6 +14,8 @@ from vidcls.cli.groups import keywords
 
 if TYPE_CHECKING:
     from vidcls.evaluation.metrics import Report
+    from vidcls.score.scorer import Scorer
+    from vidcls.training.data.listing import Listing
 
 
 def evaluate(
@@ -69,6 +71,8 @@ def evaluate(
         print_message(note)
     setup = evaluation_setup(load, pipeline.workers, pipeline.batch_size)
     scorer = local_scorer(setup)
+    if found.several:
+        return _evaluate_several(scorer, found, output, overwrite, json, quiet)
     with contextlib.closing(scorer):
         samples, ids = read_samples(found, scorer.labels())
         options = {"quiet": quiet}
@@ -86,6 +90,41 @@ def evaluate(
             write_report(report, scorer.labels(), output, about, reader)
         make_page(output, output / PAGE, thumbnails=thumbnails, overwrite=True, quiet=quiet)
     _print(report, scorer.labels(), about, json)
+    return 1 if report.failed else 0
+
+
+def _evaluate_several(
+    scorer: Scorer, found: Listing, output: Path | None, overwrite: bool, as_json: bool, quiet: bool
+) -> int:
+    """Measure a model on clips with several labels each."""
+    from vidcls.errors import printable
+    from vidcls.evaluation import multi_label
+    from vidcls.evaluation.samples import check_samples
+    from vidcls.output.text import json_text
+
+    with contextlib.closing(scorer):
+        ids = check_samples(found, scorer.labels())
+        options = {"quiet": quiet}
+        report = multi_label.evaluate(
+            scorer, found.samples, ids, folder=output, overwrite=overwrite, reporter_options=options
+        )
+    for _, error in report.failures:
+        print_message(f"vidcls: {error}")
+    about = {"data": str(Path(found.source).absolute()), **scorer.settings(), "labels": list(scorer.labels())}
+    if output is not None:
+        multi_label.write_report(report, output, about)
+    if as_json:
+        print(json_text(multi_label.as_json(report, about)))
+        return 1 if report.failed else 0
+    for name, value in report.lines():
+        print(f"{name:<18} {value:>8}")
+    print()
+    width = max(len(printable(c.label)) for c in report.classes)
+    for c in report.classes:
+        if c.average_precision is not None:
+            print(
+                f"{printable(c.label):<{width}}  average precision {c.average_precision:>6.1%} of {c.clips:>5}"
+            )
     return 1 if report.failed else 0
 
 

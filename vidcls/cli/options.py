@@ -336,6 +336,14 @@ class LabeledOptions(Options):
             help="Separator of the list's columns.  [default: told by its first lines]",
         ),
     ] = None
+    multi_label: Annotated[
+        bool,
+        Option(
+            "--multi-label",
+            rich_help_panel=DATA,
+            help="A clip may have several labels: run|jump; a column called labels says so too.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class DataOptions(o.LabeledOptions):
             "labels": self.labels,
             "labels_format": self.labels_format,
             "delimiter": self.delimiter,
+            "multi_label": self.multi_label or None,
             "skip_missing": self.skip_missing or None,
             "augment": {
                 "directions_matter": self.directions_matter or None,

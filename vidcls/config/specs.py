@@ -69,6 +69,7 @@ class InputSpec(Spec):
         std: Divides each channel after ``mean``.
         channels: Order of the color channels.
         average: What is averaged over the views, ``logits`` or ``probs`` (their softmax).
+        activation: What makes scores of logits: ``softmax`` where one class is right, ``sigmoid`` where several may be.
     """
 
     num_frames: int = Field(32, ge=1, le=65536)
@@ -93,6 +94,7 @@ class InputSpec(Spec):
     std: Triple | None = None
     channels: Literal["rgb", "bgr"] = "rgb"
     average: Literal["logits", "probs"] = "logits"
+    activation: Literal["softmax", "sigmoid"] = "softmax"
 
     @model_validator(mode="after")
     def _mean_with_std(self) -> InputSpec:

@@ -6,6 +6,7 @@ it was broken off, as `vidcls score` does, on the same engines and as many devic
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections import defaultdict
@@ -71,6 +72,19 @@ def evaluate(
         OutputError: The rows cannot be written.
         KeyboardInterrupt: It was interrupted; the rows so far are kept.
     """
+    with scored_rows(scorer, samples, folder, overwrite, reporter_options) as rows:
+        return make_report(read_scores(rows, samples, labels), scorer.labels(), worst)
+
+
+@contextlib.contextmanager
+def scored_rows(
+    scorer: Scorer,
+    samples: Sequence[Sample],
+    folder: Path | None,
+    overwrite: bool,
+    reporter_options: dict[str, Any] | None,
+) -> Iterator[Path]:
+    """Score clips and give the file of their rows; arguments and errors as for `evaluate`."""
     with tempfile.TemporaryDirectory(prefix="vidcls-evaluate-") as temporary:
         rows = _make_folder(folder or Path(temporary)) / ROWS
         job = Job(
@@ -82,7 +96,7 @@ def evaluate(
         )
         if score(job, reporter_options).interrupted:
             raise KeyboardInterrupt
-        return make_report(read_scores(rows, samples, labels), scorer.labels(), worst)
+        yield rows
 
 
 def _make_folder(folder: Path) -> Path:

@@ -26,19 +26,33 @@ def read_samples(
         videos: Folder from which a list's relative paths count.
 
     Returns:
-        The clips, and their class ids.
+        The clips, and their class ids, the first of each; see `check_samples` for all.
 
     Raises:
         UsageError: The list has mistakes, or labels that the model does not know; all are named together.
     """
     found = source if isinstance(source, Listing) else listing.read_listing(source, videos)
+    return found.samples, [ids[0] for ids in check_samples(found, labels)]
+
+
+def check_samples(found: Listing, labels: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the class ids of each clip of a set.
+
+    Args:
+        found: The set.
+        labels: The model's classes.
+
+    Raises:
+        UsageError: The set has mistakes, or labels that the model does not know; all are named together.
+    """
     problems, _ = listing.find_problems(found, check_files=False)
     problems += unknown_labels(found, [labels])
     problems += disagreements(found, labels)
     if problems:
         remedy = "fix the list, or give the model that knows these labels"
         raise listing.report(found.source, problems, [], remedy)
-    return found.samples, [ids[0] for ids in class_ids(found, [labels]) if ids[0] is not None]
+    # None is unknown: that was refused.
+    return [tuple(i for i in ids if i is not None) for ids in class_ids(found, [labels])]
 
 
 def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
@@ -46,7 +60,7 @@ def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
 
     Only where labels are numbers can this be: names are compared as they are.
     """
-    written = {sample.labels[0] for sample in found.samples} - set(labels)
+    written = {label for sample in found.samples for label in sample.labels} - set(labels)
     used = set() if found.named else {int(label) for label in written if is_number(label)}
     classes = class_names(found.source) if used else None
     if classes is None:

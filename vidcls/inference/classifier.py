@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -143,15 +143,18 @@ class Classifier:
         return np.concatenate(parts)
 
     def scores(self, logits: Floats) -> Floats:
-        """Average the logits (v, k) of one clip's views into scores (k,) that sum to one.
+        """Average the logits (v, k) of one clip's views into scores (k,).
 
-        Scenic and TimeSformer average logits (a sum of logits ranks the same); VideoMAE averages the views' softmax,
+        They sum to one, or are each in 0..1 where several classes may be right (``activation="sigmoid"``). Scenic and
+        TimeSformer average logits (a sum of logits ranks the same); VideoMAE averages the views' softmax,
         ``average="probs"``.
         """
+        activation = ACTIVATIONS[self.spec.input.activation]
         if self.average == "probs":
-            mean: Floats = softmax(logits).mean(axis=0)
+            mean: Floats = activation(logits).mean(axis=0)
             return mean
-        return softmax(logits.mean(axis=0))
+        scores: Floats = activation(logits.mean(axis=0))
+        return scores
 
     def clip_logits(self, clip: Clip) -> tuple[Floats, tuple[int, int] | None]:
         """Score one clip's views → logits (v, k), and how many units they share; see `shared_units.score_clip`."""
@@ -341,6 +344,15 @@ def softmax(logits: Floats) -> Floats:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
     return result
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return the logistic function of each logit."""
+    result: Floats = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return result
+
+
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"softmax": softmax, "sigmoid": sigmoid}
 
 
 @dataclass(frozen=True)

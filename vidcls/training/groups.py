@@ -61,15 +61,16 @@ def split(
     members: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[int(group)].append(index)
-    wanted = {label: share * count for label, count in Counter(itertools.chain(*names)).items()}
+    totals = Counter(itertools.chain(*names))
+    wanted = {label: share * count for label, count in totals.items()}
     chosen = np.zeros(len(labels), dtype=bool)
     for group in np.random.default_rng([seed, 65_537]).permutation(sorted(members)).tolist():
         counts = Counter(label for index in members[group] for label in names[index])
-        if 2 * sum(min(count, max(0.0, wanted[label])) for label, count in counts.items()) >= sum(
-            counts.values()
-        ):
+        # Clips of a small class count for more, or a large class that they show too would draw them.
+        needed = sum(min(n, max(0.0, wanted[label])) / totals[label] for label, n in counts.items())
+        if 2 * needed >= sum(n / totals[label] for label, n in counts.items()):
             chosen[members[group]] = True
-            wanted.update({label: wanted[label] - count for label, count in counts.items()})
+            wanted.update({label: wanted[label] - n for label, n in counts.items()})
     _give_each_class_both(names, groups, chosen)
     return chosen
 

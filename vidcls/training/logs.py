@@ -207,10 +207,8 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     """The line at the end of an epoch."""
     parts = [f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.3f}, top-1 {row['train_top1']:.1%}"]
     if "val_loss" in row:
-        parts.append(
-            f"validation loss {row['val_loss']:.3f}, top-1 {row['val_top1']:.1%}"
-            + (" (best)" if best else "")
-        )
+        figure = f"mAP {row['val_map']:.1%}" if "val_map" in row else f"top-1 {row['val_top1']:.1%}"
+        parts.append(f"validation loss {row['val_loss']:.3f}, {figure}" + (" (best)" if best else ""))
     if row["bad_clips"]:
         parts.append(f"{row['bad_clips']} bad clips skipped")
     return "; ".join(parts)

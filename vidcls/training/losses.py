@@ -45,6 +45,36 @@ def balanced_weights(ids: Sequence[Sequence[int]], sizes: Sequence[int]) -> list
     return [torch.where(c > 0, len(ids) / ((c > 0).sum() * c.clamp(min=1)), 0.0).float() for c in counts]
 
 
+def balanced_positives(ids: Sequence[Sequence[int]], num_classes: int) -> Tensor:
+    """Weights of clips that show a class, (k,): clips without it / clips with it; 1 for a class without clips."""
+    counts = torch.bincount(torch.tensor([i for own in ids for i in own]), minlength=num_classes)
+    return torch.where(counts > 0, (len(ids) - counts) / counts.clamp(min=1), 1.0).float()
+
+
+def multi_label_loss(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.0,
+    share: float = 1.0,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy, the mean over classes and clips, and of which clips the best class is one of theirs.
+
+    Args:
+        logits: (b, k).
+        labels: (b, k) of 0 and 1.
+        smoothing: Targets are this much nearer to a half.
+        share: Mixup's share of the batch; the rest is the batch in reverse order.
+        weights: (k,) weights of clips that show a class.
+
+    Returns:
+        The loss, and (b,) 1 for right and 0 for wrong.
+    """
+    targets = mix(labels.float() * (1.0 - smoothing) + smoothing / 2, share)
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=weights)
+    return loss, labels.gather(1, logits.argmax(1, keepdim=True))[:, 0].float()
+
+
 def class_loss(
     logits: Tensor,
     labels: Tensor,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from vidcls.doctor.machine import cores
 from vidcls.output.text import duration
+from vidcls.training.data.classes import class_counts
 from vidcls.training.data.dataset import Batch
 from vidcls.training.data.sets import HELD_OUT
 from vidcls.training.prepare import Prepared
@@ -55,9 +55,9 @@ def _classes(parts: Prepared) -> str:
     data = parts.data
     if data.train is None:
         return f"{len(data.labels)}: {', '.join(data.labels)}"
-    texts = []
+    texts, found = [], class_counts(data.classes, data.train[1])
     for head, names in enumerate(data.classes):
-        counts = Counter(ids[head] for ids in data.train[1])
+        counts = found[head]
         more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         shown = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[:SHOWN]))
         texts.append(f"{len(names)} (training clips): {shown}{more}")

@@ -14,7 +14,7 @@ from vidcls.training import logs, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
 from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.sets import load_data, make_loaders, worker_count
-from vidcls.training.losses import balanced_weights
+from vidcls.training.losses import balanced_positives, balanced_weights
 from vidcls.training.recipe import Recipe
 from vidcls.training.recipe_file import with_absolute_paths
 from vidcls.training.runtime import make_accelerator, seed_all
@@ -57,6 +57,9 @@ class Prepared:
         self.data = load_data(recipe, self.spec, self.run)
         self.message(*self.data.notes)
         recipe = self._without_wrong_flips()
+        activation = "sigmoid" if self.data.several else "softmax"
+        view = self.spec.input.model_copy(update={"activation": activation})
+        self.spec = self.spec.model_copy(update={"input": view})
         if accelerator.device.type == "cpu" and recipe.precision == "bf16" and not cpu_has_bf16():
             self.message("this CPU has no bfloat16 arithmetic: fp32 is many times as fast here")
         self.class_weights, self.workers = self._class_weights(), worker_count(recipe)
@@ -81,7 +84,8 @@ class Prepared:
         """Weights of the classes in the loss, or None."""
         if self.recipe.class_weights is None or self.data.train is None:
             return None
-        weights = balanced_weights(self.data.train[1], [len(names) for names in self.data.classes])
+        ids, sizes = self.data.train[1], [len(names) for names in self.data.classes]
+        weights = [balanced_positives(ids, *sizes)] if self.data.several else balanced_weights(ids, sizes)
         return [weight.to(self.accelerator.device) for weight in weights]
 
     def _make_model(self, fresh: bool) -> nn.Module:

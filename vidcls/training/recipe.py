@@ -195,6 +195,7 @@ class Recipe(Spec):
         videos: Folder from which paths in a list count; the list's own folder where it is left out.
         heads: For several labels a clip: name of each → number of classes; the data has one column for each.
         synthetic: How clips are made on the fly.
+        multi_label: A clip may have several labels, with ``|`` between them; a column called ``labels`` says so too.
         labels: A list of class names (a name of ``vidcls/labels`` or a file), where the data has numbers or the
             order matters; otherwise the data's words are sorted.
         labels_format: Form of the lists, a key of `vidcls.training.data.forms.FORMS`; None: told by their first lines.
@@ -221,6 +222,8 @@ class Recipe(Spec):
         seed: Seed of all random draws.
         workers: Processes that read clips; None: one for each spare core, 8 at most.
         save_every: Optimizer steps between two saves of the training state; an epoch's end always saves.
+        best: Figure of the validation by which the best epoch is chosen: ``top1``, ``top5``, ``mean_class``, ``loss``,
+            or ``map`` of several labels a clip; None: ``map`` where there is one, else ``top1``.
         patience: Epochs without a better validation after which training stops; None: never.
     """
 
@@ -234,6 +237,7 @@ class Recipe(Spec):
     videos: str | None = None
     heads: dict[str, Annotated[int, Field(ge=1)]] | None = None
     synthetic: Synthetic = Field(default_factory=Synthetic)
+    multi_label: bool = False
     labels: str | None = None
     labels_format: str | None = None
     delimiter: str | None = None
@@ -257,6 +261,7 @@ class Recipe(Spec):
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=0, le=256)
     save_every: int = Field(500, ge=1)
+    best: Literal["top1", "top5", "mean_class", "loss", "map"] | None = None
     patience: int | None = Field(None, ge=1)
 
     @field_validator("input")

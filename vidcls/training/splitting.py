@@ -13,6 +13,7 @@ import numpy as np
 from vidcls.errors import OutputError, UsageError
 from vidcls.paths import replacing
 from vidcls.training.data import listing
+from vidcls.training.data.forms import SEPARATOR, SEVERAL
 from vidcls.training.data.listing import Sample
 from vidcls.training.groups import number_groups, split
 
@@ -61,7 +62,7 @@ def write_split(
     groups = source_numbers(found.samples)
     if by == "clip":
         groups = np.arange(len(groups))
-    chosen = split([sample.labels[0] for sample in found.samples], groups, share, seed)
+    chosen = split([sample.labels or ("",) for sample in found.samples], groups, share, seed)
     if chosen.all() or not chosen.any():
         raise UsageError(
             clips, f"{len(set(groups.tolist()))} sources cannot be split", "give more clips, or by=clip"
@@ -72,7 +73,8 @@ def write_split(
                 str(target), "exists already", "name another output=FOLDER, or pass overwrite=True"
             )
     train, val = ([found.samples[i] for i in np.flatnonzero(side)] for side in (~chosen, chosen))
-    targets = write_lists(output, train, val, ["label_name" if found.named else "label"])
+    column = SEVERAL if found.several else "label_name" if found.named else "label"
+    targets = write_lists(output, train, val, [column])
     sides = [groups[~chosen], groups[chosen]]
     return Split(
         *targets,
@@ -120,4 +122,5 @@ def _write(path: Path, samples: Sequence[Sample], columns: Sequence[str]) -> Non
         writer.writerow(("path", *columns, *(["group"] if grouped else [])))
         for sample in samples:
             group = [sample.group] if grouped else []
-            writer.writerow((os.path.abspath(sample.path), *sample.labels, *group))
+            labels = [SEPARATOR.join(sample.labels)] if tuple(columns) == (SEVERAL,) else sample.labels
+            writer.writerow((os.path.abspath(sample.path), *labels, *group))

@@ -26,7 +26,7 @@ from vidcls.training import checkpointing, logs, optim, plan
 from vidcls.training.data.augment import mix, mixup_share
 from vidcls.training.data.dataset import Batch
 from vidcls.training.data.sets import Data
-from vidcls.training.losses import Sums, class_loss
+from vidcls.training.losses import Sums, class_loss, multi_label_loss
 from vidcls.training.prepare import Prepared
 from vidcls.training.recipe import Recipe
 from vidcls.training.recipe_file import RECIPE, recipe_text
@@ -266,9 +266,13 @@ class Trainer:
             logits = (
                 self.parts.model(views, part.indices) if self.parts.uses_indices else self.parts.model(views)
             )
-        sizes = [len(names) for names in self.parts.data.classes]
-        weights = self.parts.class_weights
-        loss, right = class_loss(logits, part.labels, sizes, recipe.label_smoothing, share, weights)
+        weights, smoothing = self.parts.class_weights, recipe.label_smoothing
+        if self.parts.data.several:
+            weight = None if weights is None else weights[0]
+            loss, right = multi_label_loss(logits, part.labels, smoothing, share, weight)
+        else:
+            sizes = [len(names) for names in self.parts.data.classes]
+            loss, right = class_loss(logits, part.labels, sizes, smoothing, share, weights)
         if self.parts.extra_loss is not None and part.motion is not None:
             loss = loss + recipe.synthetic.motion_loss * self.parts.extra_loss(part.motion)
         return loss, float(right.sum())
@@ -296,7 +300,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validate, save, log; after it the next epoch begins."""
         scores = self._validate()
-        better = scores is None or self.best is None or scores.rank > (self.best["top1"], -self.best["loss"])
+        better = scores is None or scores.better(self.best, self.recipe.best)
         self.stale = 0 if better else self.stale + 1
         if better:
             self.best = scores.values if scores is not None else None
@@ -318,9 +322,14 @@ class Trainer:
     def _validate(self) -> Scores | None:
         if self.parts.val is None:
             return None
-        model, classes = self.parts.finished, self.parts.data.classes
+        data = self.parts.data
         scores = validate(
-            model, self.parts.val, classes, self.parts.accelerator, uses_indices=self.parts.uses_indices
+            self.parts.finished,
+            self.parts.val,
+            data.classes,
+            self.parts.accelerator,
+            uses_indices=self.parts.uses_indices,
+            several=data.several,
         )
         if self.main:
             self.bad.add(scores.bad)

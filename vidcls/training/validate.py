@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidcls.errors import DependencyError
+from vidcls.errors import DependencyError, UsageError
 from vidcls.training.data.dataset import Loader
-from vidcls.training.losses import class_loss
+from vidcls.training.losses import class_loss, multi_label_loss
+
+FIGURES = ("top1", "top5", "mean_class", "loss", "map")
+"""Figures by which the best epoch may be chosen."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,29 @@ class Scores:
 
     Attributes:
         values: ``loss``, ``top1``, ``top5``, ``mean_class`` (of the first head), with several heads ``top1`` is
-            that of all heads at once, and ``NAME_top1`` each one's.
+            that of all heads at once, and ``NAME_top1`` each one's. Where clips have several labels: ``loss``, ``map``
+            (mean average precision over the classes), and ``top1``, whether the best class is one of the clip's.
         bad: Clips that could not be read.
     """
 
     values: dict[str, float]
     bad: tuple[tuple[str, str], ...]
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """By what runs are compared: accuracy, then loss."""
-        return self.values["top1"], -self.values["loss"]
+    def better(self, other: dict[str, float] | None, figure: str | None) -> bool:
+        """Whether this validation is better than another one's values, by a figure of `Recipe.best`, then the loss.
+
+        Raises:
+            UsageError: The validation has no such figure.
+        """
+        name = figure or ("map" if "map" in self.values else "top1")
+        if name not in self.values:
+            known = ", ".join(key for key in FIGURES if key in self.values)
+            raise UsageError("best", f"there is no figure {name!r} here", f"choose from {known}")
+        mine, theirs = (
+            (values[name] * (-1 if name == "loss" else 1), -values["loss"])
+            for values in (self.values, other or self.values)
+        )
+        return other is None or mine > theirs
 
 
 def make_metrics(num_classes: int) -> Any:
@@ -66,6 +81,7 @@ def validate(
     accelerator: Any,
     *,
     uses_indices: bool = False,
+    several: bool = False,
 ) -> Scores:
     """Score a set with one view a clip.
 
@@ -75,8 +91,10 @@ def validate(
         classes: Class names of each head.
         accelerator: Devices, precision, and how many processes there are.
         uses_indices: Whether the model is told the frames' numbers.
+        several: Whether a clip may have several classes.
     """
-    scorer = _Scorer([len(names) for names in classes], accelerator.device)
+    sizes = [len(names) for names in classes]
+    scorer = _SeveralScorer(sizes[0], accelerator.device) if several else _Scorer(sizes, accelerator.device)
     bad: list[tuple[str, str]] = []
     training = model.training
     model.eval()
@@ -118,3 +136,29 @@ class _Scorer:
             values.update({f"head{i}_top1": float(m.compute()["top1"]) for i, m in enumerate(self.heads)})
             values["top1"] = float(self.right.compute())
         return values
+
+
+class _SeveralScorer:
+    """Loss and mean average precision of clips with several labels, over all processes."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MultilabelAveragePrecision
+
+        self.precision = MultilabelAveragePrecision(num_classes, average="none").to(device)
+        self.loss, self.right = MeanMetric().to(device), MeanMetric().to(device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        self.precision.update(logits, labels)
+        loss, right = multi_label_loss(logits, labels)
+        self.loss.update(loss, weight=len(labels))
+        self.right.update(right)
+
+    def values(self) -> dict[str, float]:
+        # A class without clips has no precision (NaN); it does not count.
+        mean = float(self.precision.compute().nanmean())
+        return {
+            "map": mean if mean == mean else 0.0,
+            "top1": float(self.right.compute()),
+            "loss": float(self.loss.compute()),
+        }

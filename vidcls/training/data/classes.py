@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vidcls.errors import UsageError, nearest, printable
 from vidcls.training.data.forms import is_number
-from vidcls.training.data.listing import Listing
+from vidcls.training.data.listing import Listing, labels_of_heads
 
 SPARSE = 1000
 """From this number on a label is not taken for an id where nine of ten ids have no clip: it may be a year."""
@@ -25,12 +25,11 @@ def make_classes(listing: Listing, given: Sequence[str] | None = None) -> tuple[
     Raises:
         UsageError: Numbers can hardly be ids.
     """
-    heads = len(listing.samples[0].labels)
+    heads = labels_of_heads(listing)
     classes = []
-    for head in range(heads):
-        words = {sample.labels[head] for sample in listing.samples}
+    for words in map(set, heads):
         numbers = None if listing.named or not all(map(is_number, words)) else {int(word) for word in words}
-        if given is not None and heads == 1 and _fits(words, numbers, given):
+        if given is not None and len(heads) == 1 and _fits(words, numbers, given):
             classes.append(tuple(given))
         elif numbers is None:
             classes.append(tuple(sorted(words)))
@@ -54,8 +53,13 @@ def _check_dense(listing: Listing, numbers: set[int]) -> None:
 
 
 def class_ids(listing: Listing, classes: Classes) -> list[tuple[int | None, ...]]:
-    """Return the ids of each clip's labels: by name, or the number itself; None for an unknown label."""
+    """Return the ids of each clip's labels: by name, or the number itself; None for an unknown label.
+
+    One for each head; where clips have several labels, as many as it has.
+    """
     lookup = [_lookup(listing, names) for names in classes]
+    if listing.several:
+        return [tuple(map(lookup[0].get, sample.labels)) for sample in listing.samples]
     return [
         tuple(index.get(label) for label, index in zip(sample.labels, lookup, strict=True))
         for sample in listing.samples
@@ -75,9 +79,9 @@ def unknown_labels(listing: Listing, classes: Classes) -> list[str]:
     counts: Counter[tuple[int, str]] = Counter()
     first: dict[tuple[int, str], str] = {}
     for sample, ids in zip(listing.samples, class_ids(listing, classes), strict=True):
-        for head, number in enumerate(ids):
+        for place, number in enumerate(ids):
             if number is None:
-                key = head, sample.labels[head]
+                key = 0 if listing.several else place, sample.labels[place]
                 counts[key] += 1
                 first.setdefault(key, sample.origin)
     return [
@@ -85,6 +89,13 @@ def unknown_labels(listing: Listing, classes: Classes) -> list[str]:
         f"{nearest(key[1], classes[key[0]])}"
         for key, count in counts.items()
     ]
+
+
+def class_counts(classes: Classes, ids: Sequence[tuple[int, ...]]) -> list[Counter[int]]:
+    """How many clips show each class of each head; with one head a clip may show several."""
+    if len(classes) == 1:
+        return [Counter(i for several in ids for i in several)]
+    return [Counter(head) for head in zip(*ids, strict=True)]
 
 
 def describe_classes(classes: Classes, sets: dict[str, Sequence[tuple[int, ...]]]) -> list[str]:
@@ -95,8 +106,9 @@ def describe_classes(classes: Classes, sets: dict[str, Sequence[tuple[int, ...]]
         sets: Name of each set → the ids of its clips.
     """
     lines = ["\t".join(["id", *sets, "label"])]
+    shown = [class_counts(classes, clips) for clips in sets.values()]
     for head, names in enumerate(classes):
-        counts = [Counter(ids[head] for ids in clips) for clips in sets.values()]
+        counts = [counts[head] for counts in shown]
         for i, name in enumerate(names):
             lines.append("	".join([str(i), *(str(count[i]) for count in counts), printable(name)]))
     return lines

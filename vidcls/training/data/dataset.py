@@ -38,7 +38,7 @@ class Batch:
 
     Attributes:
         views: (b, c, t, h, w) float32, normalized.
-        labels: (b, heads) int64.
+        labels: (b, heads) int64 class ids; (b, k) of 0 and 1 where clips have several labels.
         indices: (b, t) int64 numbers of the frames within the clip's span; what VTN is told.
         bad: Path and reason of each clip that could not be read.
         error: Why no clip at all could be read; the caller raises it. (An exception that leaves a
@@ -84,12 +84,13 @@ class ClipDataset(Dataset[Batch]):
 
     Args:
         samples: The clips.
-        labels: (n, heads) ids of their labels.
+        labels: (n, heads) ids of their labels; any number of ids where ``num_classes`` is given.
         spec: How the model sees a video.
         augment: What is done to the pictures; None gives the central view as it is tested.
         seed: Seed of all random draws.
         decoder: As for `VideoReader`.
         timeout: Seconds that decoding one clip may take.
+        num_classes: Classes, k, where a clip may have several of them.
     """
 
     def __init__(
@@ -101,7 +102,9 @@ class ClipDataset(Dataset[Batch]):
         seed: int = 0,
         decoder: str = "auto",
         timeout: float = 60.0,
+        num_classes: int | None = None,
     ) -> None:
+        self.num_classes = num_classes
         self.samples, self.labels = tuple(samples), tuple(labels)
         self.spec = spec if augment else spec.model_copy(update={"num_views": 1, "num_crops": 1})
         self.augment, self.seed = augment, seed
@@ -130,8 +133,9 @@ class ClipDataset(Dataset[Batch]):
                 except VidclsError as error:
                     return self._empty(bad, error)
                 else:
-                    label = torch.tensor([self.labels[place]], dtype=torch.int64)
-                    return Batch(views[None], label, torch.from_numpy(indices)[None], tuple(bad))
+                    return Batch(
+                        views[None], self._target(place), torch.from_numpy(indices)[None], tuple(bad)
+                    )
             bad.append((self.samples[place].path, reason))
         if not self.augment:
             return self._empty(bad)
@@ -139,9 +143,16 @@ class ClipDataset(Dataset[Batch]):
         problem = f"{len(bad)} clips in a row cannot be read (first: {first})"
         return self._empty(bad, UsageError("data", problem, "check the files"))
 
+    def _target(self, place: int) -> Tensor:
+        """(1, heads) class ids, or (1, k) of 0 and 1."""
+        ids = torch.tensor([self.labels[place]], dtype=torch.int64)
+        return (
+            ids if self.num_classes is None else ids.new_zeros(1, self.num_classes).index_fill(1, ids[0], 1)
+        )
+
     def _empty(self, bad: list[tuple[str, str]], error: VidclsError | None = None) -> Batch:
         views = torch.empty(0, 3, self.spec.num_frames, *self.spec.image_size)
-        labels = torch.empty(0, len(self.labels[0]), dtype=torch.int64)
+        labels = torch.empty(0, self.num_classes or len(self.labels[0]), dtype=torch.int64)
         return Batch(
             views, labels, torch.empty(0, self.spec.num_frames, dtype=torch.int64), tuple(bad), error
         )

@@ -9,7 +9,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidcls.errors import UsageError, nearest
@@ -31,7 +31,10 @@ MAX_LIST_BYTES = 256 * 1024**2
 PATH_NAMES = frozenset((*PATH_COLUMNS, "clip"))
 NAMED = ("label_name", "class_name")
 """Columns whose labels are names, never ids, also where they look like numbers."""
-LABEL_NAMES = frozenset(("label", "class", "category", "action", *NAMED))
+SEVERAL = "labels"
+"""The column of lists whose clips have several labels each, with `SEPARATOR` between them."""
+SEPARATOR = "|"
+LABEL_NAMES = frozenset(("label", "class", "category", "action", SEVERAL, *NAMED))
 GROUP_NAMES = ("group", "source")
 """Columns that name the source a clip was cut from, for splits that keep a source on one side."""
 YOUTUBE_NAMES = frozenset(("youtube_id", "time_start", "time_end"))
@@ -55,6 +58,7 @@ class Table:
         notes: What was assumed.
         groups: Line number → what the clip was cut from, where a column says so.
         named: Labels are names, never ids.
+        several: A clip may have several labels, which are still one text.
     """
 
     form: str
@@ -64,6 +68,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     groups: dict[int, str] = field(default_factory=dict)
     named: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,13 @@ class Wanted:
         heads: Names of the labels that each clip has.
         form: A key of `FORMS`; None: to be found out.
         delimiter: Between the columns of ``csv``; None: to be found out.
+        several: A clip may have several labels.
     """
 
     heads: tuple[str, ...] = ("label",)
     form: str | None = None
     delimiter: str | None = None
+    several: bool = False
 
     def __post_init__(self) -> None:
         if self.form is not None and self.form not in FORMS:
@@ -105,8 +112,8 @@ def read_table(path: Path, wanted: Wanted) -> Table:
     if form == "kinetics":
         raise UsageError(f"{path}:1", "has no column youtube_id", f"expected {FORMS['kinetics']}")
     if form is None and delimiter is None:
-        form, delimiter = _guess(path, lines[:LOOKED_AT], len(wanted.heads))
-    table = Table(form or "csv", named=form == "folder")
+        form, delimiter = _guess(path, lines[:LOOKED_AT], wanted)
+    table = Table(form or "csv", named=form == "folder", several=wanted.several)
     if table.form == "csv":
         return _read_delimited(path, lines, delimiter or _best_delimiter(lines[:LOOKED_AT]), wanted)
     if table.form == "frames":
@@ -175,7 +182,8 @@ def _with_header(path: Path, lines: list[Line], delimiter: str, header: list[str
         return Table("kinetics", rows, header)
     columns = columns_of(header, wanted.heads)
     assert columns is not None
-    table = _rows(path, lines[1:], delimiter, columns)
+    wanted = replace(wanted, several=wanted.several or header[columns[1]] == SEVERAL)
+    table = _rows(path, lines[1:], delimiter, columns, wanted.several)
     table.header, table.named = header, header[columns[1]] in NAMED
     group = next((i for i, name in enumerate(header) if name in GROUP_NAMES and i not in columns), None)
     if group is not None:
@@ -194,15 +202,15 @@ def _split(line: str, delimiter: str) -> list[str]:
         return [line]
 
 
-def _rows(path: Path, lines: list[Line], delimiter: str, columns: list[int]) -> Table:
-    table = Table("csv")
+def _rows(path: Path, lines: list[Line], delimiter: str, columns: list[int], several: bool = False) -> Table:
+    table = Table("csv", several=several)
     for number, line in lines:
         where, cells = f"{path.name}:{number}", _split(line, delimiter)
         if len(cells) <= max(columns):
             table.problems.append(f"{where}: {len(cells)} columns where {max(columns) + 1} are needed")
             continue
         name, *labels = (cells[c].strip() for c in columns)
-        if not name or not all(labels):
+        if not name or not (several or all(labels)):  # where there may be several labels, there may be none
             table.problems.append(f"{where}: the {'label' if name else 'path'} is empty")
         else:
             table.rows.append((number, [name, *labels]))
@@ -212,7 +220,7 @@ def _rows(path: Path, lines: list[Line], delimiter: str, columns: list[int]) -> 
 # Without
 
 
-def _guess(path: Path, lines: list[Line], heads: int) -> tuple[str, str | None]:
+def _guess(path: Path, lines: list[Line], wanted: Wanted) -> tuple[str, str | None]:
     """Tell the form of a list without column names by its first lines.
 
     Raises:
@@ -222,7 +230,7 @@ def _guess(path: Path, lines: list[Line], heads: int) -> tuple[str, str | None]:
     numbers = [_trailing_numbers(text) for text in texts]
     plain = not any(delimiter in text for text in texts for delimiter in DELIMITERS)
     if all(numbers) and (plain or all(map(_VIDEO.fullmatch, texts))):
-        return _guess_numbers(path, set(numbers), heads), None
+        return "space" if wanted.several else _guess_numbers(path, set(numbers), len(wanted.heads)), None
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _best_delimiter(lines)
     if any(len(_split(text, delimiter)) > 1 for text in texts):
         return "csv", delimiter
@@ -245,7 +253,7 @@ def _guess_numbers(path: Path, counts: set[int], heads: int) -> str:
     raise UsageError(
         str(path),
         f"has {' or '.join(map(str, sorted(counts)))} numbers after a path, {heads} expected",
-        "one label a clip and head is learned; if there are frame counts, say labels_format=frames",
+        "say labels_format=frames if one is a count of frames, multi_label=True if clips have several labels",
     )
 
 
@@ -284,7 +292,15 @@ def _read_delimited(path: Path, lines: list[Line], delimiter: str, wanted: Wante
             f"the columns are called {', '.join(map(repr, first))[:200]}",
             f"call them path,{','.join(wanted.heads)}, or leave the header out",
         )
-    return _rows(path, lines, delimiter, list(range(len(wanted.heads) + 1)))
+    return _rows(path, lines, delimiter, list(range(len(wanted.heads) + 1)), wanted.several)
+
+
+def several_labels(text: str) -> tuple[str, ...]:
+    """The labels in one cell: ``run|jump``, or numbers with spaces between them (MMAction2), each once."""
+    words = text.split(SEPARATOR)
+    if len(words) == 1 and all(map(is_number, text.split())):
+        words = text.split()
+    return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 
 def _is_path(cell: str, path: Path) -> bool:

@@ -24,6 +24,7 @@ from vidcls.training.data.forms import (
     is_number,
     read_lines,
     read_table,
+    several_labels,
 )
 from vidcls.video.sources import walk
 
@@ -46,7 +47,7 @@ class Sample:
 
     Attributes:
         path: The video file.
-        labels: Its label as it is written, one for each head.
+        labels: Its label as it is written, one for each head; or all of its labels where the set is of several.
         origin: Where the list says so, ``train.csv:12``.
         group: What the clip was cut from, where a column says so.
     """
@@ -66,6 +67,7 @@ class Listing:
         samples: All clips that the list names, missing ones too.
         problems: Lines of the list that make no sense.
         named: Labels are names, never ids, also where they look like numbers.
+        several: A clip has any number of labels, and there is one head.
         notes: What was assumed while reading it.
     """
 
@@ -73,6 +75,7 @@ class Listing:
     samples: list[Sample] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     named: bool = False
+    several: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -83,6 +86,7 @@ def read_listing(
     *,
     labels_format: str | None = None,
     delimiter: str | None = None,
+    multi_label: bool = False,
     part: str = "train",
 ) -> Listing:
     """Read a list, or a folder of classes or with a list in it.
@@ -93,13 +97,14 @@ def read_listing(
         heads: Names of the labels that each clip has.
         labels_format: A key of `forms.FORMS`; by default it is told by the list's first lines.
         delimiter: Between the columns of the list; by default it is told by its first lines.
+        multi_label: A clip may have several labels, with ``|`` between them; a column called ``labels`` says so too.
         part: ``train`` or ``test``, for lists that hold both (HMDB-51).
 
     Raises:
         UsageError: The source does not exist, is too large, has no known form, or holds nothing.
     """
     path = Path(source)
-    wanted = Wanted(tuple(heads), labels_format, delimiter)
+    wanted = Wanted(tuple(heads), labels_format, delimiter, multi_label)
     root = Path(videos) if videos else None
     lists = list(hmdb_files(path)) if labels_format in (None, "hmdb51") else []
     inside = next((path / name for name in TABLES if _is_table(path / name, wanted)), None)
@@ -186,18 +191,31 @@ def _read_folder(root: Path, heads: int) -> Listing:
 
 def _read_file(path: Path, videos: Path | None, wanted: Wanted) -> Listing:
     table = read_table(path, wanted)
-    listing = Listing(str(path), problems=table.problems, named=table.named, notes=table.notes)
+    listing = Listing(
+        str(path), problems=table.problems, named=table.named, several=table.several, notes=table.notes
+    )
     if table.form == "kinetics":
         _add_kinetics(listing, table, path, videos or path.parent)
         return listing
     for number, (name, *labels) in table.rows:
         place = str(_resolve(name, path, videos))
-        listing.samples.append(
-            Sample(place, tuple(labels), f"{path.name}:{number}", table.groups.get(number, ""))
-        )
-    if not listing.named and len(wanted.heads) == 1:
+        own = several_labels(labels[0]) if table.several else tuple(labels)
+        listing.samples.append(Sample(place, own, f"{path.name}:{number}", table.groups.get(number, "")))
+    if listing.several:
+        listing.samples = _joined(listing.samples)
+    elif not listing.named and len(wanted.heads) == 1:
         _name_numbers(listing, path, [name for _, (name, *_) in table.rows])
     return listing
+
+
+def _joined(samples: list[Sample]) -> list[Sample]:
+    """One sample for each clip, with the labels of all its lines."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        first = found.setdefault(sample.path, sample)
+        labels = tuple(dict.fromkeys((*first.labels, *sample.labels)))
+        found[sample.path] = replace(first, labels=labels)
+    return list(found.values())
 
 
 def _resolve(name: str, listing: Path, videos: Path | None) -> Path:
@@ -294,8 +312,8 @@ def find_problems(listing: Listing, check_files: bool = True) -> tuple[list[str]
         Label mistakes and bad lines, to be fixed; and the samples whose file is missing.
     """
     problems = list(listing.problems)
-    for head in range(len(listing.samples[0].labels) if listing.samples else 0):
-        problems += _similar_labels([sample.labels[head] for sample in listing.samples])
+    for labels in labels_of_heads(listing):
+        problems += _similar_labels(labels)
     seen: dict[str, Sample] = {}
     for sample in listing.samples:
         first = seen.setdefault(sample.path, sample)
@@ -306,6 +324,14 @@ def find_problems(listing: Listing, check_files: bool = True) -> tuple[list[str]
             )
     missing = [sample for sample in listing.samples if check_files and not os.path.isfile(sample.path)]
     return problems, missing
+
+
+def labels_of_heads(listing: Listing) -> list[list[str]]:
+    """The labels of each head, clip by clip; all labels of all clips where clips have several."""
+    if listing.several:
+        return [[label for sample in listing.samples for label in sample.labels]]
+    heads = len(listing.samples[0].labels) if listing.samples else 0
+    return [[sample.labels[head] for sample in listing.samples] for head in range(heads)]
 
 
 def _similar_labels(labels: list[str]) -> list[str]:

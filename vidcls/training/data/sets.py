@@ -15,8 +15,15 @@ from vidcls.doctor.machine import cores
 from vidcls.errors import UsageError
 from vidcls.training import splitting, synthetic
 from vidcls.training.data import listing
-from vidcls.training.data.classes import class_ids, describe_classes, make_classes, unknown_labels
+from vidcls.training.data.classes import (
+    class_counts,
+    class_ids,
+    describe_classes,
+    make_classes,
+    unknown_labels,
+)
 from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader
+from vidcls.training.data.forms import SEVERAL
 from vidcls.training.data.listing import Sample
 from vidcls.training.groups import split
 from vidcls.training.recipe import NO_VAL, Recipe
@@ -33,6 +40,7 @@ class Data:
         classes: Class names of each head, in the order of their ids.
         train: Training clips and their ids; None where they are made on the fly.
         val: Validation clips; None for none, or where they are made on the fly.
+        several: A clip may have several of the classes of the one head.
         columns: Names of the columns of labels in a list of these clips.
         held_out: The validation clips were drawn from the training set.
         notes: Warnings for the user.
@@ -41,6 +49,7 @@ class Data:
     classes: tuple[tuple[str, ...], ...]
     train: tuple[list[Sample], list[tuple[int, ...]]] | None = None
     val: tuple[list[Sample], list[tuple[int, ...]]] | None = None
+    several: bool = False
     columns: tuple[str, ...] = ("label",)
     held_out: bool = False
     notes: list[str] = field(default_factory=list)
@@ -75,7 +84,7 @@ def load_data(recipe: Recipe, spec: ModelSpec, run: Path | None = None, *, hold_
     train, val = _read_lists(recipe, recipe.data)
     classes = _classes(recipe, spec, train)
     missing = _check(recipe, classes, [train] if val is None else [train, val])
-    data = Data(classes, columns=tuple(recipe.heads or ("label_name" if train.named else "label",)))
+    data = Data(classes, several=train.several, columns=_columns(recipe, train))
     data.notes += dict.fromkeys(note for one in (train, val) if one is not None for note in one.notes)
     if missing:
         data.notes.append(f"{len(missing)} missing files are left out (first: {missing[0].path})")
@@ -84,7 +93,7 @@ def load_data(recipe: Recipe, spec: ModelSpec, run: Path | None = None, *, hold_
     data.val = _numbered(val, classes, absent) if val else None
     if not data.train[0] or (data.val is not None and not data.val[0]):
         raise UsageError(recipe.data, "no clip of the list exists", "check the paths, or give videos=FOLDER")
-    if len(set(data.train[1])) < 2:
+    if len(set(data.train[1])) < 2 and not (train.several and len(classes[0]) > 1):
         problem = f"all clips are of one class, {'/'.join(train.samples[0].labels)!r}"
         raise UsageError(recipe.data, problem, "give clips of two classes or more")
     if val is None and hold_out and recipe.val is None:
@@ -98,13 +107,25 @@ def _read_lists(recipe: Recipe, source: str) -> tuple[listing.Listing, listing.L
     train, beside = listing.parts_of(source)
     val = beside if recipe.val is None else None if recipe.val == NO_VAL else recipe.val
     heads = tuple(recipe.heads) if recipe.heads else ("label",)
-    form: dict[str, Any] = {"labels_format": recipe.labels_format, "delimiter": recipe.delimiter}
+    form: dict[str, Any] = {
+        "labels_format": recipe.labels_format,
+        "delimiter": recipe.delimiter,
+        "multi_label": recipe.multi_label,
+    }
     found = listing.read_listing(train, recipe.videos, heads, **form)
     if train != source:
         found.notes.append(f"training on {train}" + (f", validating on {val}" if val else ""))
-    return found, None if val is None else listing.read_listing(
-        val, recipe.videos, heads, **form, part="test"
-    )
+    if val is None:
+        return found, None
+    form["multi_label"] = found.several
+    return found, listing.read_listing(val, recipe.videos, heads, **form, part="test")
+
+
+def _columns(recipe: Recipe, train: listing.Listing) -> tuple[str, ...]:
+    """Names of the columns of labels, by which a list of the same clips would be read the same."""
+    if train.several:
+        return (SEVERAL,)
+    return tuple(recipe.heads or ("label_name" if train.named else "label",))
 
 
 def _check(recipe: Recipe, classes: Sequence[Sequence[str]], sets: Sequence[listing.Listing]) -> list[Sample]:
@@ -134,7 +155,10 @@ def _hold_out(data: Data, seed: int, run: Path | None) -> None:
         paths = {os.path.abspath(s.path) for s in listing.read_listing(kept, heads=data.columns).samples}
         chosen = np.array([os.path.abspath(sample.path) in paths for sample in samples])
     else:
-        names = [tuple(f"{head}/{i}" for head, i in enumerate(several)) for several in ids]
+        names = [
+            tuple(f"{0 if data.several else head}/{i}" for head, i in enumerate(own)) or ("none",)
+            for own in ids
+        ]
         chosen = split(names, splitting.source_numbers(samples), HELD_OUT, seed)
     if chosen.all() or not chosen.any():
         data.notes.append("too few clips to hold some out: the figures are on training clips")
@@ -183,8 +207,7 @@ def _warnings(data: Data) -> list[str]:
     """What may be intended, but is worth a warning: classes without clips, clips in both sets."""
     notes = []
     assert data.train is not None
-    seen = [{ids[head] for ids in data.train[1]} for head in range(len(data.classes))]
-    for names, used in zip(data.classes, seen, strict=True):
+    for names, used in zip(data.classes, class_counts(data.classes, data.train[1]), strict=True):
         empty = [name for i, name in enumerate(names) if i not in used]
         if empty:
             notes.append(f"{len(empty)} of {len(names)} classes have no training clip (first: {empty[0]!r})")
@@ -211,6 +234,8 @@ def make_loaders(
         raise UsageError(
             "batch_size", f"{recipe.batch_size} clips cannot be shared by {world_size} devices", "change it"
         )
+    if data.several and recipe.sampler == "balanced":
+        raise UsageError("sampler", "balanced needs clips of one label each", "use class_weights=balanced")
     workers = worker_count(recipe)
     share: dict[str, Any] = {"micro_batch": recipe.micro_batch, "rank": rank, "world_size": world_size}
     if recipe.data is not None and synthetic.is_synthetic(recipe.data):
@@ -218,7 +243,8 @@ def make_loaders(
             recipe, spec.input, {**share, "workers": workers}
         )
     assert data.train is not None
-    dataset = ClipDataset(*data.train, spec.input, recipe.augment, recipe.seed)
+    width = len(data.labels) if data.several else None
+    dataset = ClipDataset(*data.train, spec.input, recipe.augment, recipe.seed, num_classes=width)
     sampler = EpochSampler(
         len(dataset),
         recipe.batch_size,
@@ -230,7 +256,7 @@ def make_loaders(
     train = ClipLoader(dataset, sampler, workers, pin)
     if data.val is None:
         return train, None
-    test = ClipDataset(*data.val, spec.input, None, recipe.seed)
+    test = ClipDataset(*data.val, spec.input, None, recipe.seed, num_classes=width)
     share["micro_batch"] = None
     order = EpochSampler(len(test), recipe.micro_batch or recipe.batch_size, shuffle=False, **share)
     return train, ClipLoader(test, order, workers, pin)

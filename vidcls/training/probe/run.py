@@ -122,7 +122,7 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
 
 
 def _checked(data: Data, recipe: Recipe) -> Data:
-    if recipe.heads or data.train is None:
+    if recipe.heads or data.several or data.train is None:
         raise UsageError("probe", "needs clips with one label each", "leave heads and synthetic data out")
     return data
 
