@@ -214,6 +214,9 @@ def test_a_page_holds_so_many_clips_and_says_so(tmp_path: Path, monkeypatch: pyt
         ("a.json", b"[" * 100_000, "is not valid JSON"),
         ("a.json", b"{}", "is neither a list of rows nor a timeline"),
         ("a.json", b"[1]", "is neither a list of rows nor a timeline"),
+        ("a.json", b'[{"path": "x", "segments": 5}]', r"is not a timeline of vidcls \(segments is 5\)"),
+        ("a.json", b'{"path": "x", "segments": [5]}', r"\(start is 5\)|segment"),
+        ("a.json", b'{"path": "x", "segments": [{"start": 5, "end": 1}]}', "a segment is from 5 s to 1 s"),
         ("a.csv", b"path\n", "is not a .jsonl, .parquet or .json file"),
         ("a.mp4", b"text", "is not a .jsonl, .parquet or .json file"),
     ],
@@ -256,6 +259,41 @@ def test_an_evaluation_has_its_figures(tmp_path: Path) -> None:
     assert data["evaluation"]["means"]["weighted"]["recall"] == pytest.approx(37 / 40)
     assert "92.5%" in html
     assert "on <bdi>a set</bdi>" in html
+
+
+def test_timelines_become_a_page(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.mp4", 100)
+    segments = [
+        {
+            "start": 0.5,
+            "end": 2.0,
+            "label": "run",
+            "score": 0.8,
+            "predictions": [{"label": "run", "score": 0.8}],
+        },
+        {"start": 2.0, "end": 4.0, "label": "walk", "score": 0.6},
+        {"start": 4.0, "end": 5.0, "label": "run", "score": 0.7, "predictions": []},
+    ]
+    films = [
+        {"path": str(clip), "duration": 10.0, "segments": segments, "cuts": [2.0], "error": None},
+        {"path": "gone.mp4", "segments": [], "cuts": None, "error": "gone.mp4: no such file"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(films))
+    _, data, html = page_of(tmp_path / "a.json", tmp_path / "a.html", thumbnails=5)
+    first, second = data["films"]
+    run, walk = (data["labels"].index(label) for label in ("run", "walk"))
+    assert first["s"] == [
+        [0.5, 2.0, [[run, 8000]]],
+        [2.0, 4.0, [[walk, 6000]]],
+        [4.0, 5.0, [[run, 7000]]],
+    ]
+    assert (first["h"], first["d"], first["c"]) == ("./film.mp4", 10.0, [2.0])
+    assert first["v"][0]["t"] == pytest.approx([4 * n / 11 for n in range(12)], abs=0.05)
+    assert second["e"] == "gone.mp4: no such file"
+    assert ">45%<" in html  # of the time has a label
+    single = tmp_path / "single.json"
+    single.write_text(json.dumps(films[0]))
+    assert [film.path for film in read_source(single).films] == [str(clip)]
 
 
 def test_names_that_are_not_unicode_keep_their_labels(tmp_path: Path) -> None:

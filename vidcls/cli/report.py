@@ -16,7 +16,7 @@ def report(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="What `vidcls score` or `predict` wrote (.jsonl, .parquet, .json), or the folder that "
+            help="What `vidcls score`, `predict` or `timeline` wrote (.jsonl, .parquet, .json), or the folder that "
             "`vidcls evaluate` wrote.",
         ),
     ],
@@ -31,7 +31,7 @@ def report(
     """Write a page about results: one HTML file that opens offline in any browser.
 
     It has a summary, a table to sort and filter, frames of each clip, and the errors; of an evaluation the confusion
-    matrix too.
+    matrix too; of timelines, bars to scrub. A video that lies beside the page plays in it.
 
     Examples:
     - `vidcls report scores.jsonl -o report.html`
@@ -43,4 +43,5 @@ def report(
         source, output, thumbnails=thumbnails, seconds=thumbnail_time, overwrite=overwrite, quiet=quiet
     )
     if not quiet:
-        print_message(f"vidcls: {output} shows {len(found.items):,} clips")
+        shown = f"{len(found.films):,} videos" if found.films else f"{len(found.items):,} clips"
+        print_message(f"vidcls: {output} shows {shown}")

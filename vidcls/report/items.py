@@ -69,27 +69,32 @@ def item_of(row: Mapping[str, Any]) -> Item:
     Raises:
         ValueError: The row is not one of theirs; the message says which column.
     """
-    ranked: list[Any] = _get(row, "predictions", list, [])
+    ranked: list[Any] = get(row, "predictions", list, [])
     return Item(
-        path=_get(row, "path", str, ""),
-        model=_get(row, "model", str, ""),
-        views=_get(row, "views", int, 1),
-        crops=_get(row, "crops", int, 1),
-        num_frames=_get(row, "frames", int, None),
-        stride=_get(row, "stride", int, 1),
-        fps=_number(row, "fps"),
-        duration=_number(row, "duration"),
-        top=tuple((_get(one, "label", str, ""), _number(one, "score") or 0.0) for one in ranked),
-        indices=tuple(_get(one, "index", int, -1) for one in ranked),
-        warnings=tuple(str(one) for one in _get(row, "warnings", list, [])),
-        error=_get(row, "error", str, None),
-        error_kind=_get(row, "error_kind", str, None),
-        seconds=_number(row, "seconds"),
+        path=get(row, "path", str, ""),
+        model=get(row, "model", str, ""),
+        views=get(row, "views", int, 1),
+        crops=get(row, "crops", int, 1),
+        num_frames=get(row, "frames", int, None),
+        stride=get(row, "stride", int, 1),
+        fps=number(row, "fps"),
+        duration=number(row, "duration"),
+        top=tuple((get(one, "label", str, ""), number(one, "score") or 0.0) for one in ranked),
+        indices=tuple(get(one, "index", int, -1) for one in ranked),
+        warnings=tuple(str(one) for one in get(row, "warnings", list, [])),
+        error=get(row, "error", str, None),
+        error_kind=get(row, "error_kind", str, None),
+        seconds=number(row, "seconds"),
         extra={str(name): str(row[name]) for name in row if name not in COLUMNS and row[name] is not None},
     )
 
 
-def _get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
+def get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
+    """Return a value of a row, or the default where it has none.
+
+    Raises:
+        ValueError: It is of another kind, or the row is not a mapping.
+    """
     value = row.get(name) if isinstance(row, Mapping) else row
     if value is None:
         return default
@@ -98,6 +103,11 @@ def _get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
     return value
 
 
-def _number(row: Any, name: str) -> float | None:
-    value = _get(row, name, (int, float), None)  # type: ignore[arg-type]
+def number(row: Any, name: str) -> float | None:
+    """Return a number of a row; None where it has none, or one that is not finite.
+
+    Raises:
+        ValueError: It is not a number.
+    """
+    value = get(row, name, (int, float), None)  # type: ignore[arg-type]
     return float(value) if value is not None and math.isfinite(value) else None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vidcls.errors import UsageError, printable
 from vidcls.output.sinks import check_absent, open_error
 from vidcls.paths import replacing
+from vidcls.report.films import summarize_films
 from vidcls.report.payload import payload, script_json
 from vidcls.report.pictures import Bounds, draw
 from vidcls.report.source import Source, read_source
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PARTS = Path(__file__).with_name("page")
-SCRIPTS = ("base.js", "table.js", "dialog.js", "evaluation.js", "start.js")
+SCRIPTS = ("base.js", "table.js", "dialog.js", "evaluation.js", "films.js", "start.js")
 PAGE = "report.html"  # of an evaluation, in its folder
 SUFFIXES = (".html", ".htm")
 
@@ -56,7 +57,8 @@ def make_page(
     target = Path(output)
     check_target(target, overwrite)
     found = read_source(Path(source))
-    pictures = draw(found.items, found.settings, Bounds(thumbnails, seconds), quiet=quiet)
+    items = found.items or [film.item for film in found.films]
+    pictures = draw(items, found.settings, Bounds(thumbnails, seconds), quiet=quiet)
     save(target, render(found, payload(found, pictures, target.absolute().parent), len(pictures)))
     return found
 
@@ -111,6 +113,7 @@ def render(source: Source, data: dict[str, Any], pictured: int = 0) -> str:
     return environment.get_template("report.html").render(
         source=source,
         summary=summarize(source.items),
+        films=summarize_films(source.films),
         model=source.items[0] if source.items else None,
         pictured=pictured,
         data=Markup(script_json(data)),

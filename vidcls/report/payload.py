@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from vidcls.errors import printable
 from vidcls.output.pictures import data_uri
+from vidcls.report.films import Film
 from vidcls.report.items import Item
 from vidcls.report.pictures import Strip, is_local
 from vidcls.report.source import Source
@@ -28,18 +29,19 @@ def payload(source: Source, pictures: Mapping[int, Sequence[Strip]], folder: Pat
 
     Args:
         source: What the page shows.
-        pictures: Strips of frames by the clip's number.
+        pictures: Strips of frames by the clip's or film's number.
         folder: Where the page will lie, from which videos are linked.
     """
     labels = _Labels()
     for label in source.labels:  # those of an evaluation keep their numbers
         labels[label]
     clips = [_clip(item, labels, folder) for item in source.items]
+    films = [_film(film, labels, folder) for film in source.films]
     for number, strips in pictures.items():
-        clips[number]["v"] = [
+        (films or clips)[number]["v"] = [
             {"j": data_uri(strip.jpeg), "t": strip.times, "w": strip.width} for strip in strips
         ]
-    return {"clips": clips, "evaluation": _evaluation(source), "labels": labels.names()}
+    return {"clips": clips, "films": films, "evaluation": _evaluation(source), "labels": labels.names()}
 
 
 class _Labels(dict[str, int]):
@@ -60,7 +62,7 @@ def _clip(item: Item, labels: _Labels, folder: Path) -> dict[str, Any]:
         "h": link(item.path, folder),
         "d": item.duration and round(item.duration, 2),
         "f": item.fps and round(item.fps, 3),
-        "t": [[labels[label], round(score * 10_000)] for label, score in item.top],
+        "t": _ranked(item.top, labels),
         "y": None if item.true_label is None else labels[item.true_label],
         "e": item.error and printable(item.error),
         "k": item.error_kind and printable(item.error_kind),
@@ -69,6 +71,29 @@ def _clip(item: Item, labels: _Labels, folder: Path) -> dict[str, Any]:
         "x": {printable(name): printable(value) for name, value in item.extra.items()},
     }
     return {name: value for name, value in found.items() if value not in (None, [], {}, "")}
+
+
+def _ranked(top: Iterable[tuple[str, float]], labels: _Labels) -> list[list[int]]:
+    return [[labels[label], round(score * 10_000)] for label, score in top]
+
+
+def _film(film: Film, labels: _Labels, folder: Path) -> dict[str, Any]:
+    found = {
+        "p": printable(film.path),
+        "h": link(film.path, folder),
+        "d": round(film.duration, 3),
+        "e": film.error and printable(film.error),
+        "c": [round(cut, 3) for cut in film.cuts],
+        "s": [
+            [
+                round(one.start, 3),
+                round(one.end, 3),
+                [[labels[label], round(score * 10_000)] for label, score in one.top],
+            ]
+            for one in film.stretches
+        ],
+    }
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def link(path: str, folder: Path) -> str | None:

@@ -31,6 +31,7 @@ from vidcls.views.sampling import plan_clips
 MAX_BYTES = 12 << 20  # of all pictures of a page
 MAX_FRAMES = 16  # of one clip
 MAX_VIEWS = 8  # of one clip
+WHOLE = 12  # frames of a whole file, where nobody knows the views
 CLIP_SECONDS = 10.0  # for decoding one clip
 READERS = 4  # decoding processes at most
 
@@ -185,7 +186,7 @@ class _Views:
         """Return (views, frames) numbers in the file."""
         spec = self._spec(item)
         if spec is None:
-            return _spread(info.num_frames, 8)[None]
+            return _spread(info.num_frames, WHOLE)[None]
         fps = (self._settings or {}).get("fps_option", "auto")
         plan = plan_clips(
             spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=fps

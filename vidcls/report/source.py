@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vidcls.errors import UsageError, printable
 from vidcls.output.formats import FORMATS
 from vidcls.output.text import valid_unicode
+from vidcls.report.films import Film, film_of
 from vidcls.report.items import Item, item_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Source:
         evaluation: Figures, where the clips have true labels.
         labels: The model's classes, of an evaluation.
         data: The set that was evaluated.
-        timelines: Of long videos, as `vidcls timeline` writes them.
+        films: Timelines of long videos.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Source:
     evaluation: Report | None = None
     labels: tuple[str, ...] = ()
     data: str | None = None
-    timelines: list[dict[str, Any]] = field(default_factory=list)
+    films: list[Film] = field(default_factory=list)
 
 
 def read_source(path: Path) -> Source:
@@ -105,11 +106,22 @@ def _items(path: Path, rows: Iterable[Any]) -> tuple[list[Item], bool]:
 
 def _json(path: Path) -> Source:
     found = _load(path)
-    if isinstance(found, list) and all(isinstance(row, dict) and "path" in row for row in found):
-        items, more = _items(path, found)
+    rows = found if isinstance(found, list) else [found]
+    if rows and all(isinstance(row, dict) and {"path", "segments"} <= row.keys() for row in rows):
+        return Source(path.name, more=len(rows) > MAX_ROWS, films=_films(path, rows[:MAX_ROWS]))
+    if isinstance(found, list) and all(isinstance(row, dict) and "path" in row for row in rows):
+        items, more = _items(path, rows)
         return Source(path.name, items, None, more)
     problem = "is neither a list of rows nor a timeline"
     raise UsageError(printable(str(path)), problem, SCORE_AGAIN)
+
+
+def _films(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Film]:
+    try:
+        return [film_of(row) for row in rows]
+    except ValueError as error:
+        problem = f"is not a timeline of vidcls ({error})"
+        raise UsageError(printable(str(path)), problem, SCORE_AGAIN) from None
 
 
 def _load(path: Path) -> Any:

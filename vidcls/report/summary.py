@@ -49,10 +49,7 @@ class Summary:
     @property
     def length(self) -> tuple[str, str]:
         """Number and unit of the length of all video."""
-        for size, unit in ((3600, "h"), (60, "min")):
-            if self.seconds >= size:
-                return f"{self.seconds / size:,.1f}", unit
-        return f"{self.seconds:.1f}", "s"
+        return length(self.seconds)
 
 
 def summarize(items: Sequence[Item]) -> Summary:
@@ -79,3 +76,11 @@ def bars(counts: Iterable[tuple[str, int]]) -> list[Bar]:
     counts = list(counts)
     longest = max((count for _, count in counts), default=0) or 1
     return [Bar(name, count, round(100 * count / longest, 2)) for name, count in counts]
+
+
+def length(seconds: float) -> tuple[str, str]:
+    """Return a length of time as a number and its unit."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.1f}", unit
+    return f"{seconds:.1f}", "s"

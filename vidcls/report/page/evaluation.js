@@ -123,7 +123,7 @@ function buildClasses(panel) {
     h("tr", {}, h("td", {}, `${kind === "macro" ? "Macro" : "Weighted"} mean`), h("td"), figure(mean.recall), figure(mean.precision), figure(mean.f1)),
   );
   panel.append(
-    h("table", { class: "table" }, h("caption", { class: "hidden" }, "Figures of each class"), h("thead", {}, h("tr", {}, heads)), body, h("tfoot", {}, means)),
+    h("div", { class: "matrix-box" }, h("table", { class: "table figures-table" }, h("caption", { class: "hidden" }, "Figures of each class"), h("thead", {}, h("tr", {}, heads)), body, h("tfoot", {}, means))),
   );
 }
 

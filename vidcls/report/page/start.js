@@ -29,6 +29,10 @@ function showClips(values) {
 }
 const showPair = (truth, predicted) => showClips({ "True label": String(truth), "Predicted label": String(predicted) });
 
+if (DATA.films.length) {
+  addTab("timelines", "Timelines", buildFilms, DATA.films.length);
+  addTab("times", "Time by label");
+}
 if (CLIPS.length) {
   addTab("summary", "Summary");
   if (good.length) addTab("clips", "Clips", buildClips, good.length);
