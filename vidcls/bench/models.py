@@ -36,6 +36,7 @@ class Plan:
         num_views: Temporal views; None leaves it, like the next two, to the model's entry.
         num_crops: Spatial crops per view.
         num_frames: Frames per view.
+        merge_tokens: Share of the tokens to merge away in rows of their own; 0 for none.
         compare: Whether to measure transformers' model too.
         spread: Spread of the median to reach; see `vidcls.bench.timing.measure`.
         seconds: Time for one figure.
@@ -51,6 +52,7 @@ class Plan:
     num_views: int | None = None
     num_crops: int | None = None
     num_frames: int | None = None
+    merge_tokens: float = 0.0
     compare: bool = False
     spread: float = 0.05
     seconds: float = 20.0
@@ -86,8 +88,9 @@ def _measure_model(
     plan: Plan, spec: ModelSpec, folder: str, peaks: dict[str, float | None], notify: Notify
 ) -> Iterator[Row]:
     weights, env = _weights(plan, spec, folder, notify)
-    wanted = [(engine, precision) for engine in plan.engines for precision in plan.precisions]
-    base = ("eager", "fp32")  # first, since the others' logits are compared with its
+    shares = dict.fromkeys((0.0, plan.merge_tokens))
+    wanted = [(e, p, share) for e in plan.engines for p in plan.precisions for share in shares]
+    base = ("eager", "fp32", 0.0)  # first, since the others' logits are compared with its
     reference: np.ndarray | None = None
     shape: Row = {}
     for kind in dict.fromkeys((base, *wanted)):
@@ -95,9 +98,9 @@ def _measure_model(
             continue
         # Where eager fp32 was not asked for, only its logits are.
         task = _task(plan, spec, weights, *kind, quick=kind not in wanted)
-        answer = _run(task, spec, *kind, notify, env)
+        answer = _run(task, spec, *kind[:2], notify, env) | {"merge_tokens": kind[2]}
         if "failed" in answer:
-            yield _base(spec, *kind) | {"failed": answer["failed"]}
+            yield _base(spec, *kind[:2]) | {"failed": answer["failed"]}
             continue
         if reference is None:
             reference, shape = np.array(answer["logits"]), answer
@@ -110,7 +113,7 @@ def _measure_model(
         if "failed" in answer:
             yield _base(spec, "transformers", "fp32") | {"failed": answer["failed"]}
             return
-        answer = {**shape, **answer, "clip": None}
+        answer = {**shape, **answer, "clip": None, "merge_tokens": 0.0}
         yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
 
 
@@ -121,7 +124,7 @@ def _measure_artifact(
     record = artifact.record
     spec = record.facts.spec.model_copy(update={"config": record.facts.config})
     kind = (str(FORMATS[record.format].engine), record.precision)
-    task = _task(plan, spec, str(artifact.folder), *kind, quick=False)
+    task = _task(plan, spec, str(artifact.folder), *kind, 0.0, quick=False)
     task["load"]["model"] = None
     answer = _run(task, spec, *kind, notify)
     if "failed" in answer:
@@ -164,7 +167,15 @@ def _weights(
     return folder, {**os.environ, "VIDCLS_CACHE": f"{folder}/cache"}
 
 
-def _task(plan: Plan, spec: ModelSpec, weights: str | None, engine: str, precision: str, quick: bool) -> Row:
+def _task(
+    plan: Plan,
+    spec: ModelSpec,
+    weights: str | None,
+    engine: str,
+    precision: str,
+    merge_tokens: float,
+    quick: bool,
+) -> Row:
     load: Row = {
         "model": spec.name,
         "engine": engine,
@@ -173,6 +184,7 @@ def _task(plan: Plan, spec: ModelSpec, weights: str | None, engine: str, precisi
         "num_views": plan.num_views,
         "num_crops": plan.num_crops,
         "num_frames": plan.num_frames,
+        "merge_tokens": merge_tokens,
         "registry": plan.registry,
     }
     load |= {"random_weights": True} if weights == "random" else {"weights": weights}
@@ -192,7 +204,8 @@ def _base(spec: ModelSpec, engine: str, precision: str) -> Row:
 
 def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Iterator[Row]:
     view = answer["input"]
-    params, gmacs = _count(spec, view)
+    merged = answer.get("merge_tokens", 0.0)
+    params, gmacs = _count(spec, view, merged)
     per_clip = view["num_views"] * view["num_crops"]
     for measured in answer["rows"]:
         timing, batch = measured["timing"], measured["batch"]
@@ -203,6 +216,7 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
         yield _base(spec, answer["engine"], answer["precision"]) | {
             "device": answer["device"],
             "weights": "random" if "vidcls-bench-" in answer["weights"] else answer["weights"],
+            "merge_tokens": merged,
             "batch": batch,
             "views": view["num_views"],
             "crops": view["num_crops"],
@@ -226,7 +240,7 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
         }
 
 
-def _count(spec: ModelSpec, view: Row) -> tuple[int, float]:
+def _count(spec: ModelSpec, view: Row, merge_tokens: float) -> tuple[int, float]:
     from vidcls.models import config_keys
     from vidcls.models.count import count_architecture
 
@@ -234,7 +248,9 @@ def _count(spec: ModelSpec, view: Row) -> tuple[int, float]:
     config = {**spec.config, **{k: v for k, v in sizes.items() if k in config_keys(spec.architecture)}}
     if spec.config.get("num_frames", 0) is None or "num_frames" not in spec.config:
         config.pop("num_frames", None)
-    counted = count_architecture(spec.architecture, config, view["num_frames"], tuple(view["image_size"]))
+    counted = count_architecture(
+        spec.architecture, config, view["num_frames"], tuple(view["image_size"]), merge_tokens
+    )
     return counted.params, counted.macs / 1e9
 
 

@@ -19,7 +19,8 @@ HEADINGS = (
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row as text; the published figures stand behind ours, with a bar between."""
-    head = (row["model"], row["engine"], row["precision"])
+    share = row.get("merge_tokens")
+    head = (row["model"], f"{row['engine']}, merging {share:g}" if share else row["engine"], row["precision"])
     if row["failed"]:
         return (*head, *("-" for _ in HEADINGS[3:]))
     seconds, published = row["seconds"], row["published"]
@@ -64,6 +65,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
                 f"{units['encoded']} are different and encoded ({100 * saved:.0f} % saved)"
             )
             lines += [] if line in lines else [line]
+    lines += _merging(rows)
     ours = {(r["model"], r["batch"]): r for r in rows if r["engine"] == "transformers" and not r["failed"]}
     for row in rows:
         base = ours.get((row["model"], row.get("batch")))
@@ -74,6 +76,24 @@ def notes(rows: Sequence[Row]) -> list[str]:
                 "as transformers fp32"
             )
     lines += [f"{r['model']}: {r['engine']} {r['precision']}: {r['failed']}" for r in rows if r["failed"]]
+    return lines
+
+
+def _merging(rows: Sequence[Row]) -> list[str]:
+    """What merging tokens gained and changed, against the same engine without it."""
+    kind = ("model", "engine", "precision", "batch")
+    done = [row for row in rows if not row["failed"]]
+    whole = {tuple(row[key] for key in kind): row for row in done if not row.get("merge_tokens")}
+    lines = []
+    for row in done:
+        base = whole.get(tuple(row[key] for key in kind))
+        if row.get("merge_tokens") and base is not None:
+            ratio = base["seconds"]["median"] / row["seconds"]["median"]
+            lines.append(
+                f"{row['model']}: {row['engine']} {row['precision']}, batch {row['batch']}: merging "
+                f"{row['merge_tokens']:g} of the tokens is {ratio:.2f} × as fast; logits change by {row['error']:.2g} "
+                "at most (on noise)"
+            )
     return lines
 
 

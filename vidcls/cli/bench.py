@@ -86,6 +86,10 @@ class ModelsOptions(Options):
     weights: Annotated[
         str | None, Option(metavar="PATH|URL|hub:ID", help="Checkpoint to use instead of the model's own.")
     ] = None
+    merge_tokens: Annotated[
+        float,
+        Option(min=0.0, max=0.9, metavar="SHARE", help="Measure with this share of the tokens merged too."),
+    ] = 0.0
     compare: Annotated[
         str | None,
         Option(help="Measure the same weights in another library too."),
@@ -115,7 +119,8 @@ def models(
 
     report.check(measured.plot)
     known = load_registry(measured.registry)
-    engines = measured.engine or ["eager", *(["openvino"] if has_openvino() else [])]
+    others = ["openvino"] if has_openvino() and not measured.merge_tokens else []
+    engines = measured.engine or ["eager", *others]
     precisions = measured.precision or ["fp32", "bf16"]
     if "auto" in engines or "auto" in precisions:
         raise UsageError("bench", "measures engines and precisions by name", "name them instead of auto")
@@ -129,6 +134,7 @@ def models(
         num_views=views.num_views,
         num_crops=views.num_crops,
         num_frames=views.num_frames,
+        merge_tokens=measured.merge_tokens,
         compare=measured.compare is not None,
         spread=timing.spread,
         seconds=timing.seconds,
@@ -165,7 +171,12 @@ def decode(
 
 
 def predict(
-    clip: Clip, model: o.ModelOptions, views: o.ViewOptions, machine: o.MachineOptions, report: ReportOptions
+    clip: Clip,
+    model: o.ModelOptions,
+    views: o.ViewOptions,
+    machine: o.MachineOptions,
+    approximate: o.ApproximateOptions,
+    report: ReportOptions,
 ) -> None:
     """Measure the whole command `vidcls predict CLIP`, start-up and imports included.
 
@@ -176,7 +187,7 @@ def predict(
     from vidcls.bench import predict as bench
 
     report.check()
-    rows = bench.time_command(clip, arguments(model, views, machine))
+    rows = bench.time_command(clip, arguments(model, views, machine, approximate))
     _write("predict", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
 
@@ -185,6 +196,7 @@ def score(
     model: o.ModelOptions,
     views: o.ViewOptions,
     machine: o.MachineOptions,
+    approximate: o.ApproximateOptions,
     report: ReportOptions,
 ) -> None:
     """Measure how busy `vidcls score` keeps the model.
@@ -196,7 +208,7 @@ def score(
     from vidcls.bench import score as bench
 
     report.check()
-    row = bench.time_scoring(clip, arguments(model, views, machine))
+    row = bench.time_scoring(clip, arguments(model, views, machine, approximate))
     _write("score", [row], bench.HEADINGS, [bench.cells(row)], report)
 
 

@@ -30,6 +30,7 @@ def evaluate(
     model: o.ModelOptions,
     views: o.ViewOptions,
     machine: o.ManyDevices,
+    approximate: o.ApproximateOptions,
     pipeline: o.PipelineOptions,
     labeled: o.LabeledOptions,
     output: Annotated[
@@ -66,7 +67,7 @@ def evaluate(
     found = read_listing(
         data, **{**labeled.keywords(), "videos": labeled.videos and str(labeled.videos)}, part="test"
     )
-    load = {**keywords(model, views, machine), "clips": len(found.samples)}
+    load = {**keywords(model, views, machine, approximate), "clips": len(found.samples)}
     for note in () if quiet else found.notes:
         print_message(note)
     setup = evaluation_setup(load, pipeline.workers, pipeline.batch_size)

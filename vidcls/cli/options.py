@@ -245,6 +245,22 @@ class MachineOptions(Options):
 
 
 @dataclass(frozen=True)
+class ApproximateOptions(Options):
+    """What makes a model faster and its answers approximate; keywords of `vidcls.load`."""
+
+    merge_tokens: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=0.9,
+            rich_help_panel=MACHINE,
+            metavar="SHARE",
+            help="Merge this share of similar tokens, as 0.5: faster, approximate; engine eager.",
+        ),
+    ] = 0.0
+
+
+@dataclass(frozen=True)
 class ManyDevices(MachineOptions):
     """`MachineOptions` where several devices may share the work."""
 

@@ -35,6 +35,7 @@ def predict(
     model: o.ModelOptions,
     views: o.WholeVideoOptions,
     machine: o.MachineOptions,
+    approximate: o.ApproximateOptions,
     inputs: o.InputOptions,
     output: o.RowsOutput,
     top_k: o.TopKOption = 5,
@@ -52,7 +53,7 @@ def predict(
     from vidcls.output.writers import check_output, open_output
 
     check_output(output.output, output.format, overwrite=output.overwrite, wide=output.wide)
-    load_keywords = keywords(model, views, machine)
+    load_keywords = keywords(model, views, machine, approximate)
     if views.by_features:
         load_keywords["engine"] = engine_for_features(machine.engine)
     # The decoding process starts first, so that it is ready when torch has been imported.

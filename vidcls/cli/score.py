@@ -15,6 +15,8 @@ from vidcls.cli.groups import Choices, Options, keywords
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Unpack
+
     from vidcls.score.run import Job, Summary
     from vidcls.score.scorer import Scorer
     from vidcls.score.setup import Setup
@@ -134,6 +136,7 @@ def score(
     model: o.ModelOptions,
     views: o.ViewOptions,
     machine: o.ManyDevices,
+    approximate: o.ApproximateOptions,
     rows: RowsOptions,
     scoring: ScoringOptions,
     cluster: ClusterOptions,
@@ -155,7 +158,8 @@ def score(
 
     setup = {"top_k": top_k, "all_scores": scoring.all_scores}
     job = Job(
-        **work(source, output, (model, views, machine), setup, scoring, cluster, inputs), **rows.keywords()
+        **work(source, output, (model, views, machine, approximate), setup, scoring, cluster, inputs),
+        **rows.keywords(),
     )
     return run(job, scoring.log_json, quiet, verbose)
 
@@ -163,7 +167,7 @@ def score(
 def work(
     source: list[str],
     output: str,
-    load: tuple[o.ModelOptions, o.ViewOptions, o.ManyDevices],
+    load: tuple[o.ModelOptions, Unpack[tuple[Options, ...]]],
     setup: dict[str, Any],
     running: RunOptions,
     cluster: ClusterOptions,

@@ -20,7 +20,8 @@ from vidcls.engines import (
     numpy_vivit,
     surely_cpu,
 )
-from vidcls.errors import DeviceError
+from vidcls.errors import DeviceError, UsageError
+from vidcls.models.merging_config import check_share
 from vidcls.zoo.facts import plain_config
 
 if TYPE_CHECKING:
@@ -48,12 +49,14 @@ class EngineRequest:
         device: As in `vidcls.load`.
         precision: ``auto`` or one of `vidcls.engines.PRECISIONS`.
         clips: Clips that will be scored, None where that is not known.
+        merge_tokens: Share of the tokens that are merged away; see `vidcls.models.merging`.
     """
 
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
     clips: int | None = None
+    merge_tokens: float = 0.0
 
 
 def choose(request: EngineRequest, device: str, *, numpy_macs: float | None, exported: bool) -> str:
@@ -61,6 +64,7 @@ def choose(request: EngineRequest, device: str, *, numpy_macs: float | None, exp
 
     On CUDA devices and on Metal that is eager PyTorch. On a CPU it is NumPy, if the model is small and the clips so few
     that they take less time than importing torch; OpenVINO, if the model has been exported; else eager PyTorch.
+    Only eager PyTorch merges tokens.
 
     Args:
         request: What was asked for.
@@ -72,6 +76,8 @@ def choose(request: EngineRequest, device: str, *, numpy_macs: float | None, exp
     Returns:
         A key of `vidcls.engines.ENGINES`.
     """
+    if request.merge_tokens:
+        return "eager"
     if request.engine != "auto":
         return request.engine
     if request.precision == "int8":
@@ -99,6 +105,7 @@ def engine_for(found: Found, view: InputSpec, request: EngineRequest) -> Engine:
         DeviceError: The device, or the precision on it, does not exist here, or the engine cannot run the model.
         DependencyError: What the engine needs is not installed.
     """
+    _check_merging(found, request)
     if found.artifact is not None:
         return found.artifact.engine(request.engine, request.device, request.precision)
     if surely_cpu(request.device) or (request.device == "auto" and request.engine in ON_CPU):
@@ -107,6 +114,27 @@ def engine_for(found: Found, view: InputSpec, request: EngineRequest) -> Engine:
         return _make_anywhere(found, view, request)
     # Finding out where it will run imports torch; that is done while the first clip is decoded.
     return lazy(lambda: _make_anywhere(found, view, request), found.facts.unit_frames)
+
+
+def _check_merging(found: Found, request: EngineRequest) -> None:
+    """Refuse to merge tokens where the model or the engine that was named cannot.
+
+    Raises:
+        UsageError: An engine was named that runs a fixed graph, the model was exported, or see `check_share`.
+    """
+    if not request.merge_tokens:
+        return
+    check_share(found.facts.spec.architecture, request.merge_tokens)
+    if found.artifact is not None:
+        raise UsageError(
+            "merge_tokens",
+            "an exported model cannot merge tokens",
+            "give the checkpoint that it was made of",
+        )
+    if request.engine not in ("auto", "eager"):
+        raise UsageError(
+            "merge_tokens", f"the engine {request.engine} cannot merge tokens", "use engine=eager"
+        )
 
 
 def _make_anywhere(found: Found, view: InputSpec, request: EngineRequest) -> Engine:
@@ -149,7 +177,12 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
         raise DeviceError(name, "runs exported models", f"make one with `{command}`, and pass weights=FOLDER")
 
     def make() -> Engine:
-        return make_engine(found.module(), device, precision, name)
+        module = found.module()
+        if request.merge_tokens:
+            from vidcls.models.merging import merge_tokens
+
+            module = merge_tokens(module, request.merge_tokens)
+        return make_engine(module, device, precision, name)
 
     # A module that is not in memory yet is loaded while the first clip is decoded.
     return make() if found.loaded else lazy(make, found.facts.unit_frames)
@@ -212,7 +245,7 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
     What the clips take is only an estimate, so the gain must be at least what exporting costs even where OpenVINO gains
     least.
     """
-    if request.clips is None or request.clips < 2:
+    if request.clips is None or request.clips < 2 or request.merge_tokens:
         return None
     if request.engine != "auto" or request.precision not in ("auto", "fp32") or not has_openvino():
         return None

@@ -52,6 +52,7 @@ class Classifier:
         average: Average the views' ``logits``, or their ``probs``; None does as ``spec`` says.
         reader: Reads the clips; by default one of its own.
         uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
+        merge_tokens: Share of the tokens that ``engine`` merges away.
         warnings: Printed with every result.
         notes: Choices that the checkpoint left open and the loader made; for people, once.
         origin: The model and what was asked of its engine, which embeddings and explanations need.
@@ -68,6 +69,7 @@ class Classifier:
         average: Literal["logits", "probs"] | None = None,
         reader: VideoReader | None = None,
         uses_frame_indices: bool = False,
+        merge_tokens: float = 0.0,
         warnings: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
         origin: tuple[Found, EngineRequest] | None = None,
@@ -79,6 +81,7 @@ class Classifier:
         self.fps = fps
         self.average = average or spec.input.average
         self.uses_frame_indices = uses_frame_indices
+        self.merge_tokens = merge_tokens
         self.warnings = warnings
         self.notes = notes
         self.origin = origin

@@ -37,6 +37,7 @@ def load(
     stride: int | None = None,
     fps: Fps = "auto",
     average: Literal["logits", "probs"] | None = None,
+    merge_tokens: float = 0.0,
     decoder: str = "auto",
     decode_timeout: float = 60.0,
     registry: str | os.PathLike[str] | Registry | None = None,
@@ -61,6 +62,8 @@ def load(
         stride: Distance between sampled frames.
         fps: ``auto``, ``native`` or a rate in 1/s; see ``Classifier``.
         average: ``logits`` or ``probs``; None does as the model's authors do.
+        merge_tokens: Share of the tokens of joint or spatial attention that are merged into similar ones, up to 0.9:
+            faster, and answers change a little; see `vidcls.models.merging`.
         decoder: ``auto`` or one of `vidcls.video.decoders.DECODERS`.
         decode_timeout: Seconds after which a decoder is killed.
         registry: A registry, or a file that is laid over the one that ships with vidcls.
@@ -87,7 +90,7 @@ def load(
     facts = found.facts
     view = view_of(facts, num_views=num_views, num_crops=num_crops, num_frames=num_frames, stride=stride)
     spec = facts.spec.model_copy(update={"input": view})
-    request = EngineRequest(engine, device, precision, clips)
+    request = EngineRequest(engine, device, precision, clips, merge_tokens)
     ready = engine_for(found, view, request)
     names, notes = model_labels(facts, labels)
     hint = export_hint(found, view, request)
@@ -100,7 +103,8 @@ def load(
         average=average,
         reader=reader if reader is not None else VideoReader(decoder, decode_timeout),
         uses_frame_indices=facts.uses_frame_indices,
-        warnings=("random weights: the labels mean nothing",) if random_weights else (),
+        merge_tokens=merge_tokens,
+        warnings=_warnings(random_weights, merge_tokens),
         notes=(*facts.notes, *notes, *([hint] if hint else [])),
         origin=(found, request),
     )
@@ -145,6 +149,13 @@ def load_embedder(
         uses_frame_indices=found.facts.uses_frame_indices,
     )
     return Embedder(found, wanted, runs)
+
+
+def _warnings(random_weights: bool, merge_tokens: float) -> tuple[str, ...]:
+    """What every result says."""
+    merged = f"token merging: {merge_tokens:g} of the tokens are merged away, the scores are approximate"
+    warnings = ["random weights: the labels mean nothing"] if random_weights else []
+    return (*warnings, merged) if merge_tokens else tuple(warnings)
 
 
 def view_of(facts: CheckpointFacts, **changes: Any) -> InputSpec:

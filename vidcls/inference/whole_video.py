@@ -303,6 +303,7 @@ def feature_settings(classifier: Classifier, weights: str | os.PathLike[str] | N
         "config": spec.config,
         "input": spec.input.model_dump(mode="json", include=set(pixels.split())),
         "engine": [classifier.engine.name, classifier.engine.precision],
+        **({"merge_tokens": classifier.merge_tokens} if classifier.merge_tokens else {}),
     }
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidcls.models import build
+from vidcls.models.merging import merge_tokens as merge
 
 
 class Count(NamedTuple):
@@ -35,13 +36,17 @@ def count(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> Cou
 
 
 def count_architecture(
-    architecture: str, config: dict[str, Any], num_frames: int, image_size: tuple[int, int]
+    architecture: str,
+    config: dict[str, Any],
+    num_frames: int,
+    image_size: tuple[int, int],
+    merge_tokens: float = 0.0,
 ) -> Count:
-    """Build an architecture on the meta device and count it.
+    """Build an architecture on the meta device and count it, with this share of its tokens merged away.
 
     Raises:
         ConfigError: The configuration makes no model.
     """
     with torch.device("meta"):
-        model = build(architecture, **config).eval()
+        model = merge(build(architecture, **config).eval(), merge_tokens)
     return count(model, num_frames, image_size)

@@ -205,6 +205,9 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
         x: Tokens.
         first_only: Whether the caller reads the first token only; the result may then be (b, 1, d).
     """
+    run: Callable[[Tensor, bool], Tensor] | None = getattr(blocks, "run", None)
+    if run is not None:  # `vidcls.models.merging.MergingBlocks`
+        return run(x, first_only)
     others, last = blocks[:-1], blocks[-1]
     for block in others:
         x = block(x)

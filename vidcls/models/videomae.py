@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
-from vidcls.models.layers import Attention, Block, init_truncated_normal, linear_drop_path, replace_head
+from vidcls.models.layers import (
+    Attention,
+    Block,
+    init_truncated_normal,
+    linear_drop_path,
+    replace_head,
+    run_blocks,
+)
 from vidcls.models.limits import MAX_POSITIONS
 from vidcls.models.sizes import pair, triple
 from vidcls.models.videomae_config import VideoMAEConfig
@@ -122,10 +129,7 @@ class VideoMAE(nn.Module):
         table = self.pos_embed  # row p is the same in a table of any length
         if count > table.shape[1]:
             table = sinusoid_table(count, tokens.shape[2]).to(tokens)
-        x: Tensor = self.pos_drop(tokens + table[:, :count])
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return run_blocks(self.blocks, self.pos_drop(tokens + table[:, :count]), first_only=False)
 
     def forward_features(self, views: Tensor) -> Tensor:
         """What the classifier sees, (b, c, t, h, w) → (b, d)."""

@@ -91,4 +91,5 @@ class Setup:
             "labels_sha256": hashlib.sha256("\n".join(classifier.labels).encode()).hexdigest(),
             "top_k": min(self.top_k, len(classifier.labels)),
             "all_scores": self.all_scores,
+            **({"merge_tokens": classifier.merge_tokens} if classifier.merge_tokens else {}),
         }
