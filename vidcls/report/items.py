@@ -95,7 +95,9 @@ def get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
     Raises:
         ValueError: It is of another kind, or the row is not a mapping.
     """
-    value = row.get(name) if isinstance(row, Mapping) else row
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{repr(row)[:60]} stands where something with {name} should")
+    value = row.get(name)
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
