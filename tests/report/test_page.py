@@ -29,9 +29,10 @@ from vidcls.report import pictures
 from vidcls.report.items import item_of
 from vidcls.report.page import make_page
 from vidcls.report.payload import link, script_json
-from vidcls.report.pictures import Bounds, choose, draw, is_local
+from vidcls.report.pictures import Bounds, choose, draw
 from vidcls.report.source import read_source
 from vidcls.report.summary import summarize
+from vidcls.video.sources import is_local
 
 HOSTILE = [
     "</script><script>alert(1)</script>.mp4",

@@ -180,7 +180,8 @@ class Classifier:
         """
         start = time.perf_counter()
         name, read = self.read_any(clip, frame_rate)
-        return self._predict_clip(name, read, top_k, start)
+        found = self._predict_clip(name, read, top_k, start)
+        return found if name not in IN_MEMORY else replace(found, preview=read.preview())
 
     def read_any(self, clip: ClipLike, frame_rate: float | None = None) -> tuple[str, Clip]:
         """Read a clip of any form, ready to be cut into views → its name, and the clip; see `predict`."""
@@ -365,6 +366,9 @@ class _Read:
     name: str
     clip: Clip | InputError
     start: float
+
+
+IN_MEMORY = ("frames", "-")  # what clips without a file of their own are called
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,12 @@ class Clip:
         """(v, c, t, h, w) float32, normalized; crop-major: all clips of the first crop, then those of the second."""
         return make_views(self.frames, self.frame_indices, self.plan, self.spec)
 
+    def preview(self, count: int = 6, height: int = 72) -> NDArray[np.uint8]:
+        """Return some of the frames, small (count, h, w, 3), for people to see."""
+        places = np.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().astype(int)
+        step = max(1, self.frames.shape[1] // height)
+        return self.frames[places, ::step, ::step].astype(np.uint8)
+
     @property
     def view_indices(self) -> NDArray[np.int64]:
         """(v, t) numbers in the file of each view's frames."""

@@ -6,6 +6,9 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidcls.engines import Floats
 from vidcls.errors import VidclsError
 
@@ -30,6 +33,8 @@ class Prediction:
         units: For models that encode frames or tubelets by themselves: how many the views have together, and how
             many of them are different and were encoded.
         error: Why the clip could not be scored.
+        preview: (n, h, w, 3) some frames, small, of a clip that came from memory; those of a file are read when a
+            notebook shows them.
     """
 
     row: dict[str, Any]
@@ -38,6 +43,7 @@ class Prediction:
     seconds: float = 0.0
     units: tuple[int, int] | None = None
     error: VidclsError | None = field(default=None, compare=False)
+    preview: NDArray[np.uint8] | None = field(default=None, compare=False)
 
     @property
     def top(self) -> tuple[ScoredLabel, ...]:
@@ -57,6 +63,11 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain data, as ``vidcls predict -f json`` writes it."""
         return copy.deepcopy(self.row)
+
+    def _repr_html_(self) -> str:
+        from vidcls.output.notebook import prediction_html
+
+        return prediction_html(self.row, self.preview)
 
     def __repr__(self) -> str:
         said = ", ".join(f"{one.label} {one.score:.3f}" for one in self.top[:5])

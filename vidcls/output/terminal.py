@@ -47,7 +47,7 @@ class TerminalWriter(Writer):
         self._print(self._table(row["predictions"]))
         for warning in row.get("warnings") or ():
             self._print(Text(self._safe(f"warning: {warning}"), style="yellow", overflow="fold"))
-        self._print(Text(self._safe(_footer(row, seconds)), style="dim", overflow="fold"))
+        self._print(Text(self._safe(footer(row, seconds)), style="dim", overflow="fold"))
         self._print("")
         self.rows += 1
 
@@ -143,7 +143,7 @@ class LinesWriter(TerminalWriter):
         return set_cell_size(name, self._width)
 
 
-def _footer(row: Values, seconds: float | None) -> str:
+def footer(row: Values, seconds: float | None = None) -> str:
     """One line under a table: model, views, frames used, decoder, seconds."""
     views = f"{row['views']} views" if row["views"] != 1 else "1 view"
     crops = f" x {row['crops']} crops" if row["crops"] != 1 else ""

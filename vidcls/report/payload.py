@@ -13,8 +13,9 @@ from vidcls.errors import printable
 from vidcls.output.pictures import data_uri
 from vidcls.report.films import Film
 from vidcls.report.items import Item
-from vidcls.report.pictures import Strip, is_local
+from vidcls.report.pictures import Strip
 from vidcls.report.source import Source
+from vidcls.video.sources import is_local
 
 _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
 

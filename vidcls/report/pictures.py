@@ -25,7 +25,7 @@ from vidcls.output.pictures import jpeg_of, shrink_for
 from vidcls.output.progress import ProgressBar
 from vidcls.report.items import Item
 from vidcls.video.reader import VideoInfo, VideoReader
-from vidcls.video.sources import is_address
+from vidcls.video.sources import is_local
 from vidcls.views.sampling import plan_clips
 
 MAX_BYTES = 12 << 20  # of all pictures of a page
@@ -74,11 +74,6 @@ def choose(items: Sequence[Item], count: int) -> list[int]:
             groups[items[number].label].append(number)
     turns = (n for turn in zip_longest(*groups.values()) for n in turn if n is not None)
     return [*wrong, *turns][:count]
-
-
-def is_local(path: str) -> bool:
-    """Whether a path names a file of this machine; one on another host would be fetched by merely looking at it."""
-    return path not in ("", "-") and not is_address(path) and path[:2] not in ("\\\\", "//", "\\/", "/\\")
 
 
 def draw(

@@ -77,6 +77,11 @@ def is_address(text: str) -> bool:
     return is_url(text) or object_store.is_remote(text)
 
 
+def is_local(path: str) -> bool:
+    """Whether a path names a file of this machine; one on another host would be fetched by merely looking at it."""
+    return path not in ("", "-") and not is_address(path) and path[:2] not in ("\\\\", "//", "\\/", "/\\")
+
+
 def is_video_name(path: str | os.PathLike[str]) -> bool:
     """Tell by its suffix whether a file in a folder is taken for a video."""
     return os.path.splitext(os.fspath(path))[1].lower() in VIDEO_SUFFIXES
