@@ -20,9 +20,11 @@ class FaultyDecoder(DecordDecoder):
     def available() -> bool:
         return True
 
-    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, decoders.Picture]]:
+    def read(
+        self, wanted: Sequence[int], scaling: decoders.Scaling | None = None
+    ) -> Iterator[tuple[int, decoders.Picture]]:
         fault = os.environ["VIDCLS_TEST_FAULT"]
-        source = PyAVDecoder(self.index).read(wanted)
+        source = PyAVDecoder(self.index).read(wanted, scaling)
         yield next(source)
         misbehave(fault)
         yield from source
@@ -31,9 +33,11 @@ class FaultyDecoder(DecordDecoder):
 class FaultyPyAV(PyAVDecoder):
     """PyAV that hangs as well."""
 
-    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, decoders.Picture]]:
+    def read(
+        self, wanted: Sequence[int], scaling: decoders.Scaling | None = None
+    ) -> Iterator[tuple[int, decoders.Picture]]:
         misbehave("hang")
-        yield from super().read(wanted)
+        yield from super().read(wanted, scaling)
 
 
 def misbehave(fault: str) -> None:

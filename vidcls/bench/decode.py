@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,7 @@ def _sequential(clip: str, indices: np.ndarray) -> None:
 
 
 def _torchcodec(clip: str, indices: np.ndarray) -> None:
-    from torchcodec.decoders import VideoDecoder
-
-    VideoDecoder(clip).get_frames_at(indices.tolist())
+    resolve_name("torchcodec.decoders:VideoDecoder")(clip).get_frames_at(indices.tolist())
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:

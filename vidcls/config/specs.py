@@ -56,8 +56,8 @@ class InputSpec(Spec):
         resize_side: Which side ``resize`` is: ``short``, or ``long`` (timm's ``border``), to be padded.
         resize_rule: ``truncate`` (bilinear without antialias, cut to whole gray levels: scenic), ``round``
             (antialiased, rounded: PIL, HF), ``torchvision`` (the same with coarser weights: HF since v5),
-            ``float`` (bilinear without antialias, on floats: SlowFast), or ``opencv`` (bilinear without antialias
-            in whole numbers: VideoMAE).
+            ``float`` (bilinear without antialias, on floats: SlowFast), ``opencv`` (bilinear without antialias
+            in whole numbers: VideoMAE), or ``swscale`` (antialiased, by FFmpeg as it decodes: the cheapest).
         interpolation: Kernel of the resize.
         center_crop: Rounding of the single center crop's offset; ``round`` goes to the even neighbor.
         three_crops: Where the middle one of three crops starts, and with ``steps`` the last: see
@@ -83,7 +83,7 @@ class InputSpec(Spec):
     image_size: Pair = (224, 224)
     resize: Annotated[int, Field(ge=1, le=8192)] | Pair | None = 256
     resize_side: Literal["short", "long"] = "short"
-    resize_rule: Literal["truncate", "round", "torchvision", "float", "opencv"] = "truncate"
+    resize_rule: Literal["truncate", "round", "torchvision", "float", "opencv", "swscale"] = "truncate"
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
     center_crop: Literal["floor", "ceil", "round"] = "floor"
     three_crops: Literal["ceil", "floor", "steps"] = "ceil"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from vidcls.inference.feature_store import Features, FeatureStore, clip_identity
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.shared_units import batches
 from vidcls.video.fetch import opened
-from vidcls.video.reader import Frames, VideoInfo, VideoReader
+from vidcls.video.reader import VideoInfo, VideoReader
 from vidcls.video.sources import Source
 from vidcls.views.sampling import whole_file
 from vidcls.views.transform import ClipPlan, clip_crop, frame_transform, pixel_scale_shift, plan_clips
@@ -246,27 +246,16 @@ class WholeVideo:
 
     def _encode(self, info: VideoInfo, wanted: NDArray[np.int64]) -> Iterator[Features]:
         """Decode and encode frames of the open clip, piece by piece; the next is decoded meanwhile."""
-        step = self._piece_frames()
-        parts = [wanted[part] for part in batches(len(wanted), step)]
         done = 0
-        with ThreadPoolExecutor(1, thread_name_prefix="vidcls-read") as pool:
-            ahead: Future[Frames] = pool.submit(self._reader.read, parts[0], self._transform)
-            try:
-                pixel_type = np.dtype(np.float32 if self._spec.resize_rule == "float" else np.uint8)
-                self.classifier.engine.prepare(pixel_type, self._affine)
-                for number in range(len(parts)):
-                    decoded = ahead.result()
-                    if number + 1 < len(parts):
-                        ahead = pool.submit(self._reader.read, parts[number + 1], self._transform)
-                    values = self._encode_piece(decoded.frames)
-                    done += len(decoded.indices)
-                    if self._progress is not None:
-                        self._progress(info.path, done, len(wanted))
-                    yield Features(decoded.indices, values, info, decoded.decoder, decoded.warnings)
-            except BaseException:
-                if not ahead.done():
-                    self._reader.abort()  # nobody waits for it any more
-                raise
+        with closing(self._reader.stream(wanted, self._transform, self._piece_frames())) as pieces:
+            pixel_type = np.dtype(np.float32 if self._spec.resize_rule == "float" else np.uint8)
+            self.classifier.engine.prepare(pixel_type, self._affine)
+            for decoded in pieces:
+                values = self._encode_piece(decoded.frames)
+                done += len(decoded.indices)
+                if self._progress is not None:
+                    self._progress(info.path, done, len(wanted))
+                yield Features(decoded.indices, values, info, decoded.decoder, decoded.warnings)
 
     def _encode_piece(self, frames: NDArray[Any]) -> Floats:
         """Frames (n, h', w', 3) → features (crops, n, d)."""

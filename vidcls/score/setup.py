@@ -38,8 +38,8 @@ class Setup:
     embedding: EmbeddingRequest | None = None
 
     def reader(self) -> VideoReader:
-        """Make one decoder."""
-        return VideoReader(self.load.get("decoder", "auto"), self.load.get("decode_timeout", 60.0))
+        """Make one decoder; as there are several, each decodes in one thread."""
+        return VideoReader(self.load.get("decoder", "auto"), self.load.get("decode_timeout", 60.0), threads=1)
 
     def pipeline(self, device: str | None = None, processes: int = 1) -> Pipeline:
         """Load the model and make it ready to score.

@@ -31,6 +31,11 @@ class Frames:
     warnings: tuple[str, ...] = ()
 
 
+def _frames(header: dict[str, Any], body: bytearray) -> np.ndarray:
+    """The frames (n, …) of one message."""
+    return np.frombuffer(body, np.dtype(header["dtype"])).reshape(len(header["indices"]), *header["shape"])
+
+
 class Collector:
     """Puts the frames of one `read` in place as they come."""
 
@@ -47,27 +52,24 @@ class Collector:
         if header["type"] == "using":
             self.decoder, self.title = header["decoder"], header["title"]
             self._seen.clear()
-        elif header["type"] == "frame":
-            self._place(header, body)
+        elif header["type"] == "frames":
+            self._place(header["indices"], _frames(header, body))
         elif header["type"] == "done":
             if self._frames is None or len(self._seen) < len(self._wanted):
                 raise VideoError(self._name, "not all frames asked for were decoded", kind="unreadable")
             return Frames(self._frames, self._wanted, header["decoder"], tuple(header["warnings"]))
         return None
 
-    def _place(self, header: dict[str, Any], body: bytearray) -> None:
-        frame = np.frombuffer(body, np.dtype(header["dtype"])).reshape(header["shape"])
+    def _place(self, indices: list[int], frames: np.ndarray) -> None:
         if self._frames is None:
-            size = frame.nbytes * len(self._wanted)
-            if size > self._max_memory:
-                problem = (
-                    f"{len(self._wanted)} frames of {frame.nbytes:,} bytes are more than the memory bound"
-                )
+            each = frames[0].nbytes
+            if each * len(self._wanted) > self._max_memory:
+                problem = f"{len(self._wanted)} frames of {each:,} bytes are more than the memory bound"
                 raise VideoError(self._name, problem, "ask for fewer or smaller frames", kind="memory")
-            self._frames = np.empty((len(self._wanted), *frame.shape), frame.dtype)
-        at = int(np.searchsorted(self._wanted, header["index"]))
-        self._frames[at] = frame
-        self._seen.add(at)
+            self._frames = np.empty((len(self._wanted), *frames.shape[1:]), frames.dtype)
+        at = np.searchsorted(self._wanted, indices)
+        self._frames[at] = frames
+        self._seen.update(at.tolist())
 
 
 class Flow:
@@ -89,11 +91,13 @@ class Flow:
     def take(self, header: dict[str, Any], body: bytearray) -> Iterator[Frames]:
         if header["type"] == "using":  # another decoder begins again: what was handed on stays
             self.decoder, self.title = header["decoder"], header["title"]
-        elif header["type"] == "frame" and self._is_next(header["index"]):
-            self._frames.append(np.frombuffer(body, np.dtype(header["dtype"])).reshape(header["shape"]))
-            self._next += 1
-            if len(self._frames) >= self._piece:
-                yield self._handed_on(())
+        elif header["type"] == "frames":
+            for index, frame in zip(header["indices"], _frames(header, body), strict=True):
+                if self._is_next(index):
+                    self._frames.append(frame)
+                    self._next += 1
+                if len(self._frames) >= self._piece:
+                    yield self._handed_on(())
         elif header["type"] == "done":
             if self._next < len(self._wanted):
                 raise VideoError(self.name, "not all frames asked for were decoded", kind="unreadable")

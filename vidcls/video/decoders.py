@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,20 @@ DECODERS = {
 Picture: TypeAlias = "npt.NDArray[np.uint8]"
 
 
+class Scaling(NamedTuple):
+    """A size that a decoder may scale pictures to as it converts their colors.
+
+    Attributes:
+        height: Of the picture as it is shown, in pixels.
+        width: Of the picture as it is shown, in pixels.
+        kernel: FFmpeg's name of it, such as ``BILINEAR``.
+    """
+
+    height: int
+    width: int
+    kernel: str
+
+
 class DecodeError(Exception):
     """One decoder could not read the file; another may."""
 
@@ -32,15 +46,21 @@ class DecodeError(Exception):
 class Decoder(Protocol):
     """What reads the frames of an indexed file.
 
+    Args:
+        index: The file.
+        threads: How many threads may decode; None for as many as make one clip fast.
+
     Attributes:
         title: The library's name as people write it.
+        scales: Whether it delivers pictures in the size asked for.
         warnings: Sentences for a person, complete when ``read`` has ended.
     """
 
     title: str
+    scales: bool
     warnings: list[str]
 
-    def __init__(self, index: Index) -> None: ...
+    def __init__(self, index: Index, threads: int | None = None) -> None: ...
 
     @staticmethod
     def available() -> bool:
@@ -50,8 +70,12 @@ class Decoder(Protocol):
     def misfit(index: Index) -> str:
         """Why it would not deliver this file's frames exactly, or only slowly; empty where it does deliver them."""
 
-    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+    def read(self, wanted: Sequence[int], scaling: Scaling | None = None) -> Iterator[tuple[int, Picture]]:
         """Yields (number, picture (h, w, 3) uint8 RGB, turned as it is shown) for sorted frame numbers.
+
+        Args:
+            wanted: Frame numbers.
+            scaling: The size that the caller would scale pictures to; those of another size are scaled by the caller.
 
         Raises:
             DecodeError: Another decoder should be tried.
@@ -64,15 +88,20 @@ def decoder_class(name: str) -> type[Decoder]:
     return found
 
 
-def choose(index: Index, decoder: str, without: Sequence[str] = ()) -> list[str]:
+def choose(index: Index, decoder: str, without: Sequence[str] = (), scaled: bool = False) -> list[str]:
     """Names of the decoders to try in turn for a file.
 
     Args:
         index: The file.
         decoder: ``auto`` or one of `DECODERS`, which then is the only one.
         without: Decoders that have failed on it.
+        scaled: Whether pictures are wanted in another size, which is cheapest to make while they are decoded.
     """
     if decoder != "auto":
         return [decoder]
     classes = {name: decoder_class(name) for name in DECODERS if name not in without}
-    return [name for name, known in classes.items() if known.available() and not known.misfit(index)]
+    return [
+        name
+        for name, known in classes.items()
+        if known.available() and not known.misfit(index) and (known.scales or not scaled)
+    ]

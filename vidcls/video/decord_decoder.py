@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vidcls.errors import DependencyError
-from vidcls.video.decoders import DecodeError, Picture
+from vidcls.video.decoders import DecodeError, Picture, Scaling
 from vidcls.video.index import Index
 
 LONG = 10_000  # frames; of 90,000, decord read 64 spread ones in 6.7 s and PyAV in 2.7 s
@@ -23,9 +23,11 @@ class DecordDecoder:
     """Reads frames with decord, after it has shown that it sees the same frames in the file as the index."""
 
     title = "decord"
+    scales = False
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, threads: int | None = None) -> None:
         self.index = index
+        self._threads = threads or min(4, os.cpu_count() or 1)
         self.warnings: list[str] = []
 
     @staticmethod
@@ -59,8 +61,10 @@ class DecordDecoder:
             return "it needs a header that says how long the file is"
         return "it sees the file's own times" if index.repaired else _refusal(index)
 
-    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+    def read(self, wanted: Sequence[int], scaling: Scaling | None = None) -> Iterator[tuple[int, Picture]]:
         """Yields (number, picture (h, w, 3) uint8 RGB, turned as it is shown) for sorted frame numbers.
+
+        Pictures come in the size of the file: the scaler of decord's FFmpeg 4.1 is not that of PyAV's.
 
         Raises:
             DecodeError: decord cannot read the file, or reads it differently.
@@ -75,7 +79,7 @@ class DecordDecoder:
         decord.logging.set_level(decord.logging.QUIET)
         try:
             # Opened for these frames only: left open, it goes on reading ahead into memory.
-            reader = decord.VideoReader(self.index.path, num_threads=min(4, os.cpu_count() or 1))
+            reader = decord.VideoReader(self.index.path, num_threads=self._threads)
             self._check(reader)
             yield from self._pictures(reader, wanted)
         except (DecodeError, GeneratorExit):

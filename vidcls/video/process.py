@@ -19,6 +19,7 @@ from vidcls.errors import DependencyError, VideoError
 from vidcls.video.worker import HEADER, LENGTH
 
 START_TIMEOUT = 60.0  # seconds until a new worker must have answered
+PIPE = 1 << 20  # bytes that the worker may be ahead; what systems let anybody have
 _POLL = 0.05  # seconds between looks at a busy worker's memory
 _KILLED = -9  # return code after SIGKILL, which no fault of a file's brings about
 
@@ -53,6 +54,7 @@ class Worker:
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pipesize=PIPE,
             stderr=self._errors,
             pass_fds=() if alive is None else (alive,),
             # Its own session: Ctrl-C is the parent's business.

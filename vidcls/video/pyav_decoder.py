@@ -9,16 +9,21 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vidcls.errors import VideoError
 from vidcls.video.container import check_size, open_container
-from vidcls.video.decoders import Picture
+from vidcls.video.decoders import Picture, Scaling
 from vidcls.video.index import Index
 from vidcls.video.orientation import rotated
 from vidcls.video.packets import MISSING, decode, payloads
 
 SEEK_COST = 8  # frames that could be decoded in the time of one seek, measured on H.264 at 340×256 and 1080p
 _LARGE_AREA = 4096 * 2304  # pixels
+# Codecs whose decoders leave out a frame that no other refers to without any other frame changing.
+_SKIPPING = ("h264", "hevc")
+_WORTH_THREADS = 1280 * 720  # pixels; to start threads that convert smaller frames costs more than they gain
+_SCALES_IN_THREADS = int(av.__version__.split(".")[0]) >= 17  # before, PyAV converts in one thread
 _MARGIN = 500  # packets looked through, beyond those expected, for the one that a seek is to find
 
 
@@ -61,13 +66,19 @@ class PyAVDecoder:
     """Reads frames with PyAV, from the start of the file or from a key frame that is certain to stand alone."""
 
     title = "PyAV"
+    scales = True
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, threads: int | None = None) -> None:
         self.index = index
         self.warnings: list[str] = []
+        self._threads = threads
         self._counting = index.place is None
+        self._skipping = index.codec in _SKIPPING and not index.corrupt and not self._counting
         self._damaged = 0
         self._replaced = 0
+        self._wanted: Sequence[int] = ()
+        self._scaling: Scaling | None = None
+        self._converter = _Converter(threads)
 
     @staticmethod
     def available() -> bool:
@@ -79,19 +90,18 @@ class PyAVDecoder:
         """PyAV reads all that it has indexed."""
         return ""
 
-    def read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+    def read(self, wanted: Sequence[int], scaling: Scaling | None = None) -> Iterator[tuple[int, Picture]]:
         """Yields (number, picture (h, w, 3) uint8 RGB, turned as it is shown) for sorted frame numbers.
+
+        Args:
+            wanted: Frame numbers.
+            scaling: The size of the pictures; that of the file by default.
 
         Raises:
             VideoError: More than half of them cannot be decoded.
         """
-        try:
-            yield from self._read(wanted)
-        except _UnorderedError:
-            # The timestamps do not tell the frames apart after all: deliver everything again, by counting.
-            self._counting = True
-            self._damaged = self._replaced = 0
-            yield from self._run(Run(0, tuple(wanted)))
+        self._wanted, self._scaling = wanted, scaling
+        yield from self._whatever_comes(wanted)
         if self._damaged:
             self._warn(
                 "1 damaged packet was skipped"
@@ -108,6 +118,23 @@ class PyAVDecoder:
     def _warn(self, note: str) -> None:
         if note not in self.warnings:
             self.warnings.append(note)
+
+    def _whatever_comes(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        """Reads on in a plainer way where it turns out that frames would be others."""
+        done = 0
+        try:
+            for found in self._read(wanted):
+                yield found
+                done += 1
+        except _SkippedError:
+            # What conceals damage looks at the frames around it: from here on, all of them must be decoded.
+            self._skipping = False
+            yield from self._whatever_comes(wanted[done:])
+        except _UnorderedError:
+            # The timestamps do not tell the frames apart after all: deliver everything again, by counting.
+            self._counting, self._skipping = True, False
+            self._damaged = self._replaced = 0
+            yield from self._run(Run(0, tuple(self._wanted)))
 
     def _read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         done = 0
@@ -140,6 +167,8 @@ class PyAVDecoder:
                 return
         if waiting and run.start:
             raise _AstrayError  # it ended before a frame that was seen when all was read
+        if waiting and self._skipping:
+            raise _SkippedError
         if before is None:
             raise VideoError(self.index.path, "none of its frames can be decoded", "the file is damaged")
         while waiting:
@@ -151,6 +180,8 @@ class PyAVDecoder:
         times = self.index.timestamps
         position, frame = after
         if position != wanted:
+            if self._skipping:
+                raise _SkippedError
             self._replaced += 1
             if before and times[wanted] - times[before[0]] <= abs(times[position] - times[wanted]):
                 frame = before[1]
@@ -162,11 +193,15 @@ class PyAVDecoder:
         last = index.num_frames - 1
         with open_container(index.path) as container:
             stream = container.streams[index.stream]
-            _set_threads(stream, index)
+            _set_threads(stream.codec_context, index, self._threads)
             packets = (
                 self._from(container, stream, start) if start else enumerate(payloads(container, stream))
             )
+            if self._skipping:
+                packets = self._skipped(stream.codec_context, packets)
             for count, frame in enumerate(decode(stream, packets, self._damage)):
+                if self._skipping and frame.is_corrupt:
+                    raise _SkippedError
                 if self._counting:
                     yield min(count, last), frame
                 elif (
@@ -174,7 +209,20 @@ class PyAVDecoder:
                 ) >= start:  # before it are an open group's leading pictures
                     yield place, frame
 
+    def _skipped(self, context: Any, packets: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """The packets; the decoder is told to skip those of frames that nobody wants and no other frame refers to."""
+        context.options = {**context.options, "err_detect": "explode"}  # damage must be heard of
+        place = self.index.place
+        assert place is not None
+        wanted = frozenset(self._wanted)
+        for number, packet in packets:
+            needed = number >= len(place) or int(place[number]) in wanted
+            context.skip_frame = "DEFAULT" if needed else "NONREF"
+            yield number, packet
+
     def _damage(self) -> None:
+        if self._skipping:
+            raise _SkippedError
         self._damaged += 1
 
     def _place(self, packet: int | None) -> int:
@@ -216,26 +264,28 @@ class PyAVDecoder:
     def _picture(self, frame: Any) -> Picture:
         index = self.index
         check_size(index.path, frame.width, frame.height)
-        size = {"width": index.width, "height": index.height, "format": "rgb24", "interpolation": "BICUBIC"}
         if (frame.height, frame.width) != (index.height, index.width):
             self._warn("the size of its frames changes: all were scaled to that of the first")
         if index.orientation.angle:
             frame = rotated(frame, index.orientation.angle)
         colors = _colors(frame)
-        if (frame.height, frame.width) != (index.height, index.width) or not _plain(frame):
+        height, width, kernel = self._scaling or (*index.shown_size, "BICUBIC")
+        size = index.orientation.size(height, width)
+        if self._scaling is None and ((frame.height, frame.width) != size or not _plain(frame)):
             frame = _without_tags(frame)
         try:
-            rgb = frame.reformat(**size, **colors)
+            rgb = self._converter(frame, size, kernel, colors)
         except OSError:
             # FFmpeg has no matrix for this tag (YCgCo, ICtCp): take the usual one rather than nothing.
-            rgb = frame.reformat(**size, src_colorspace=_USUAL_MATRIX, dst_colorspace=_USUAL_MATRIX)
+            rgb = self._converter(frame, size, kernel, dict.fromkeys(_COLORSPACES, _USUAL_MATRIX))
             self._warn("its color matrix is not supported: colors may be off")
-        return index.orientation(rgb.to_ndarray())
+        return index.orientation(rgb)
 
 
 # FFmpeg's tags of a stream's color matrix → swscale's: BT.709, FCC, SMPTE 240M, BT.2020 (both kinds).
 _MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
 _USUAL_MATRIX = 5  # BT.601, taken where a stream says nothing
+_COLORSPACES = ("src_colorspace", "dst_colorspace")
 _FULL_RANGE = 2
 
 
@@ -277,6 +327,30 @@ def _without_tags(frame: Any) -> Any:
     return plain
 
 
+class _Converter:
+    """Frames to RGB of any size; FFmpeg's tables are kept as long as frames are alike."""
+
+    def __init__(self, threads: int | None) -> None:
+        self._several = threads != 1
+        self._alike: tuple[Any, ...] | None = None
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: Any, size: tuple[int, int], kernel: str, colors: dict[str, int]) -> Picture:
+        """Converts one frame to (h, w, 3) uint8 of a size (h, w)."""
+        alike = (frame.width, frame.height, frame.format.name, size, kernel, *colors.items())
+        if alike != self._alike:
+            self._alike, self._reformatter = alike, VideoReformatter()
+        options: dict[str, Any] = {"width": size[1], "height": size[0], "interpolation": kernel, **colors}
+        if _SCALES_IN_THREADS:
+            options["threads"] = 0 if self._several and frame.width * frame.height >= _WORTH_THREADS else 1
+        rgb = self._reformatter.reformat(frame, format="rgb24", **options)
+        return np.asarray(rgb.to_ndarray(), np.uint8)
+
+
+class _SkippedError(Exception):
+    """Frames may be missing or wrong because others were skipped."""
+
+
 class _AstrayError(Exception):
     """A seek led elsewhere than to the frame expected."""
 
@@ -285,9 +359,9 @@ class _UnorderedError(Exception):
     """Frames came in an order that contradicts their timestamps."""
 
 
-def _set_threads(stream: Any, index: Index) -> None:
+def _set_threads(context: Any, index: Index, threads: int | None) -> None:
     # Each thread holds whole frames: few for large ones, so that memory stays bounded.
-    count = min(4, os.cpu_count() or 1)
-    stream.codec_context.thread_count = count if index.width * index.height <= _LARGE_AREA else min(count, 2)
+    count = threads or min(4, os.cpu_count() or 1)
+    context.thread_count = count if index.width * index.height <= _LARGE_AREA else min(count, 2)
     # Where frames are decoded side by side, those beside a damaged one are lost with it.
-    stream.codec_context.thread_type = "SLICE" if index.corrupt else "AUTO"
+    context.thread_type = "SLICE" if index.corrupt else "AUTO"

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -89,6 +89,8 @@ class VideoReader:
         timeout: Seconds that one `open` or `read` may take.
         max_memory: Bytes that the worker may hold, and likewise the frames of one `read`; 4 GiB by default.
             The worker is watched through ``/proc``, or psutil where there is none.
+        threads: Threads that decode one clip: 1 where several readers work side by side; None for as many as make
+            one clip fast.
 
     Raises:
         UsageError: No such decoder, or a bound that is not positive.
@@ -97,7 +99,11 @@ class VideoReader:
     _entry: ClassVar[str] = "vidcls.video.worker"
 
     def __init__(
-        self, decoder: str = "auto", timeout: float = DEFAULT_TIMEOUT, max_memory: int | None = None
+        self,
+        decoder: str = "auto",
+        timeout: float = DEFAULT_TIMEOUT,
+        max_memory: int | None = None,
+        threads: int | None = None,
     ) -> None:
         if decoder not in ("auto", *DECODERS):
             raise UsageError(
@@ -111,6 +117,7 @@ class VideoReader:
         self._decoder = decoder
         self._timeout = timeout
         self._max_memory = max_memory or DEFAULT_MAX_MEMORY
+        self._threads = threads
         self._lock = threading.RLock()
         self._worker: Worker | None = None
         self._temporary: Path | None = None
@@ -184,7 +191,8 @@ class VideoReader:
         Args:
             indices: Frames of the file, in any order, any number of times.
             transform: Picklable; (h, w, 3) uint8 to an array of one shape and type. Memory then depends on
-                what it returns, not on the size of the frames.
+                what it returns, not on the size of the frames. Where it has a method ``scaling(height, width)`` that
+                returns a `vidcls.video.decoders.Scaling`, pictures may come to it in that size.
 
         Raises:
             VideoError: It cannot be decoded; ``kind`` says how.
@@ -207,11 +215,11 @@ class VideoReader:
 
     def stream(
         self, indices: Sequence[int] | np.ndarray, transform: Transform | None = None, piece: int = 64
-    ) -> Iterator[Frames]:
+    ) -> Generator[Frames, None, None]:
         """Decodes frames of the open clip in one go, as they are taken: for files of any length, in flat memory.
 
-        The timeout is for each frame. To be used up, or closed, in the thread that began it; until then the reader
-        does nothing else.
+        The worker decodes some frames ahead. The timeout is for each of its messages. To be used up, or closed, in the
+        thread that began it; until then the reader does nothing else.
 
         Args:
             indices: As for `read`.
@@ -270,6 +278,7 @@ class VideoReader:
             "indices": wanted.tolist(),
             "transform": transform,
             "without": list(self._failed),
+            "threads": self._threads,
             "path": self._path,
             "decoder": self._decoder,
         }

@@ -8,7 +8,7 @@ Messages, header length and body length first (`HEADER`):
     ready                                 once, after start
     index {…}, body: timestamps           answer to ``index``
     using {decoder, title}                before each decoder's attempt
-    frame {index, shape, dtype}, body     one per frame; a later one for the same index replaces it
+    frames {indices, shape, dtype}, body  some frames of one shape; a later one for the same index replaces it
     done {decoder, warnings}              answer to ``read``
     error {kind, problem, remedy} | bug {text}
 """
@@ -25,6 +25,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -33,6 +34,8 @@ import numpy as np
 
 HEADER = struct.Struct(">IQ")
 LENGTH = struct.Struct(">Q")
+BATCH = 1 << 20  # bytes of frames in one message; of larger frames, one
+HELD = 0.5  # seconds that a frame may wait for others
 GRACE = 30.0  # seconds beyond the timeout after which a worker that nobody killed ends itself
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -113,12 +116,12 @@ def _receive(stream: BinaryIO, requests: queue.SimpleQueue[dict[str, Any]]) -> N
         requests.put(pickle.loads(stream.read(LENGTH.unpack(head)[0])))
 
 
-def _send(out: BinaryIO, header: dict[str, Any], body: memoryview | bytes = b"") -> None:
+def _send(out: BinaryIO, header: dict[str, Any], *body: memoryview) -> None:
     text = json.dumps(header).encode()
-    size = body.nbytes if isinstance(body, memoryview) else len(body)
-    out.write(HEADER.pack(len(text), size))
+    out.write(HEADER.pack(len(text), sum(part.nbytes for part in body)))
     out.write(text)
-    out.write(body)
+    for part in body:
+        out.write(part)
     out.flush()
 
 
@@ -192,22 +195,22 @@ class _Server:
             "variable_frame_rate": index.variable_frame_rate,
             "warnings": index.warnings,
         }
-        _send(self._out, header, index.timestamps.tobytes())
+        _send(self._out, header, index.timestamps.data)
 
     def _answer_read(self, request: dict[str, Any]) -> None:
         index = self._index_of(request["path"])
         warnings: list[str] = []
-        names = self._decoders.choose(index, request["decoder"], request["without"])
-        decoders = [self._decoders.decoder_class(name)(index) for name in names]
+        transform = request["transform"]
+        scaling = transform.scaling(*index.shown_size) if hasattr(transform, "scaling") else None
+        names = self._decoders.choose(index, request["decoder"], request["without"], scaling is not None)
+        decoders = [self._decoders.decoder_class(name)(index, request["threads"]) for name in names]
         for name, decoder, following in zip(names, decoders, [*decoders[1:], None], strict=True):
             _send(self._out, {"type": "using", "decoder": name, "title": decoder.title})
+            batch = _Batch(self._out, request)
             try:
-                for position, picture in decoder.read(request["indices"]):
-                    if request.get("stream"):  # however long the parent takes for what it has
-                        faulthandler.cancel_dump_traceback_later()
-                    self._send_frame(position, picture, request["transform"])
-                    if request.get("stream"):
-                        _set_alarm(request)
+                for position, picture in decoder.read(request["indices"], scaling):
+                    batch.add(position, _transformed(picture, transform))
+                batch.send()
             except self._decoders.DecodeError as error:
                 if following is None:
                     raise self._failure(index.path, name, error) from error
@@ -221,10 +224,40 @@ class _Server:
 
         return VideoError(path, f"{name} could not read it ({error})", "use decoder=auto")
 
-    def _send_frame(self, position: int, picture: np.ndarray, transform: Transform | None) -> None:
-        try:
-            frame = np.ascontiguousarray(transform(picture) if transform else picture)
-        except Exception as error:
-            raise _TransformError from error
-        header = {"type": "frame", "index": position, "shape": frame.shape, "dtype": frame.dtype.str}
-        _send(self._out, header, frame.reshape(-1).view(np.uint8).data)
+
+def _transformed(picture: np.ndarray, transform: Transform | None) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(transform(picture) if transform else picture)
+    except Exception as error:
+        raise _TransformError from error
+
+
+class _Batch:
+    """Frames on their way out: many small ones go in one message."""
+
+    def __init__(self, out: BinaryIO, request: dict[str, Any]) -> None:
+        self._out = out
+        self._request = request
+        self._frames: list[np.ndarray] = []
+        self._positions: list[int] = []
+        self._sent = time.monotonic()
+
+    def add(self, position: int, frame: np.ndarray) -> None:
+        if self._frames and (frame.shape, frame.dtype) != (self._frames[0].shape, self._frames[0].dtype):
+            self.send()
+        self._frames.append(frame)
+        self._positions.append(position)
+        if len(self._frames) * frame.nbytes >= BATCH or time.monotonic() - self._sent > HELD:
+            self.send()
+
+    def send(self) -> None:
+        if not self._frames:
+            return
+        shape, kind = self._frames[0].shape, self._frames[0].dtype.str
+        header = {"type": "frames", "indices": self._positions, "shape": shape, "dtype": kind}
+        if self._request.get("stream"):  # however long the parent takes for what it has
+            faulthandler.cancel_dump_traceback_later()
+        _send(self._out, header, *(frame.reshape(-1).view(np.uint8).data for frame in self._frames))
+        if self._request.get("stream"):
+            _set_alarm(self._request)
+        self._frames, self._positions, self._sent = [], [], time.monotonic()

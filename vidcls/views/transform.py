@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vidcls.video.decoders import Scaling
 from vidcls.views.hf_preprocessor import input_from_preprocessor
-from vidcls.views.resize import Frame, check_kernel, resize_frame, resized_size
+from vidcls.views.resize import Frame, check_kernel, decoder_scaling, resize_frame, resized_size
 from vidcls.views.sampling import ClipPlan, plan_clips
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class FrameTransform:
     center: str
     side: str = "short"
     fill: tuple[int, int, int] = (0, 0, 0)
+
+    def scaling(self, height: int, width: int) -> Scaling | None:
+        """Return what a decoder may scale pictures of a size to, in pixels; None where the rule is not FFmpeg's."""
+        return decoder_scaling(height, width, self.resize, self.rule, self.interpolation, self.side)
 
     def __call__(self, frame: NDArray[np.uint8]) -> Frame:
         """Resize and cut one frame (h, w, 3) uint8.

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.config import InputSpec
-from vidcls.views.resize import Frame, check_kernel, resize_frame, resized_size
+from vidcls.video.decoders import Scaling
+from vidcls.views.resize import Frame, check_kernel, decoder_scaling, resize_frame, resized_size
 from vidcls.views.sampling import Indices, Rule, plan_clips
 
 Generator = np.random.Generator
@@ -30,6 +31,10 @@ class Resize:
     resize: int | tuple[int, int] | None
     rule: str
     interpolation: str
+
+    def scaling(self, height: int, width: int) -> Scaling | None:
+        """What a decoder may scale pictures of a size to; None where the rule is not FFmpeg's."""
+        return decoder_scaling(height, width, self.resize, self.rule, self.interpolation)
 
     def __call__(self, frame: NDArray[np.uint8]) -> Frame:
         """(h, w, 3) uint8 → (h', w', 3) uint8, or float32 in 0..255 under the rule ``float``."""

@@ -159,7 +159,7 @@ class ClipDataset(Dataset[Batch]):
 
     def _load(self, place: int, epoch: int, index: int) -> tuple[Tensor, np.ndarray]:
         if self._reader is None:
-            self._reader = VideoReader(self.decoder, self.timeout)
+            self._reader = VideoReader(self.decoder, self.timeout, threads=1)
         reader, path = self._reader, self.samples[place].path
         info = reader.open(path)
         timing: dict[str, Any] = {
