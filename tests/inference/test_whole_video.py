@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,12 @@ class CountingReader(VideoReader):
     def read(self, indices: Sequence[int] | np.ndarray, transform: Any = None) -> Frames:
         self.frames += len(indices)
         return super().read(indices, transform)
+
+    def stream(
+        self, indices: Sequence[int] | np.ndarray, transform: Any = None, piece: int = 64
+    ) -> Generator[Frames, None, None]:
+        self.frames += len(indices)
+        return super().stream(indices, transform, piece)
 
 
 @pytest.fixture
@@ -255,7 +261,7 @@ def test_memory_does_not_grow_with_the_video(
     monkeypatch.setattr(whole_video, "ENCODE_BATCH", 8)
     clip = make_clip(tmp_path / "long.mp4", 200, size=(32, 32))
     classifier = ready(vtn, reader)
-    encode, read = classifier.engine.encode, reader.read
+    encode, stream = classifier.engine.encode, reader.stream
     encoded: list[int] = []
     pieces: list[int] = []
 
@@ -263,13 +269,14 @@ def test_memory_does_not_grow_with_the_video(
         encoded.append(len(units))
         return encode(units, scale_shift)
 
-    def watched_read(indices: Any, transform: Any = None) -> Frames:
-        assert len(pieces) * 16 - sum(encoded) <= 2 * 16  # the one at hand and the one before it
-        pieces.append(len(indices))
-        return read(indices, transform)
+    def watched_stream(*arguments: Any) -> Iterator[Frames]:
+        for piece in stream(*arguments):
+            assert len(pieces) * 16 - sum(encoded) <= 2 * 16  # the one at hand and the one before it
+            pieces.append(len(piece.indices))
+            yield piece
 
     monkeypatch.setattr(classifier.engine, "encode", watched_encode)
-    monkeypatch.setattr(reader, "read", watched_read)
+    monkeypatch.setattr(reader, "stream", watched_stream)
     WholeVideo(classifier, reader=reader).predict(clip)
     assert max(encoded) == 8
     assert max(pieces) == 16

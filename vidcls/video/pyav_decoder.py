@@ -101,7 +101,19 @@ class PyAVDecoder:
             VideoError: More than half of them cannot be decoded.
         """
         self._wanted, self._scaling = wanted, scaling
-        yield from self._whatever_comes(wanted)
+        try:
+            yield from self._read(wanted)
+        except _SkippedError:
+            # What conceals damage looks at the frames around it: deliver everything again, leaving out none.
+            self._skipping = False
+            self._damaged = self._replaced = 0
+            yield from self.read(wanted, scaling)
+            return
+        except _UnorderedError:
+            # The timestamps do not tell the frames apart after all: deliver everything again, by counting.
+            self._counting, self._skipping = True, False
+            self._damaged = self._replaced = 0
+            yield from self._run(Run(0, tuple(wanted)))
         if self._damaged:
             self._warn(
                 "1 damaged packet was skipped"
@@ -118,23 +130,6 @@ class PyAVDecoder:
     def _warn(self, note: str) -> None:
         if note not in self.warnings:
             self.warnings.append(note)
-
-    def _whatever_comes(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """Reads on in a plainer way where it turns out that frames would be others."""
-        done = 0
-        try:
-            for found in self._read(wanted):
-                yield found
-                done += 1
-        except _SkippedError:
-            # What conceals damage looks at the frames around it: from here on, all of them must be decoded.
-            self._skipping = False
-            yield from self._whatever_comes(wanted[done:])
-        except _UnorderedError:
-            # The timestamps do not tell the frames apart after all: deliver everything again, by counting.
-            self._counting, self._skipping = True, False
-            self._damaged = self._replaced = 0
-            yield from self._run(Run(0, tuple(self._wanted)))
 
     def _read(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         done = 0
