@@ -253,7 +253,8 @@ def _guess_numbers(path: Path, counts: set[int], heads: int) -> str:
     raise UsageError(
         str(path),
         f"has {' or '.join(map(str, sorted(counts)))} numbers after a path, {heads} expected",
-        "say labels_format=frames if one is a count of frames, multi_label=True if clips have several labels",
+        "one label a clip is expected: say labels_format=frames if there are counts of frames, multi_label=True if "
+        "clips have several labels",
     )
 
 
