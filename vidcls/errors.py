@@ -24,6 +24,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {matches[0]!r}?" if matches else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 clip``, ``2 clips`` or ``1,000 clips``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     r"""Show control, bidirectional and undecodable characters as escapes, such as ``\x1b``; leave the rest.
 

@@ -103,7 +103,11 @@ def test_figures() -> None:
     assert facts["clips_per_second"] == pytest.approx(3.2, rel=0.01)
     assert facts["video_hours_per_hour"] == pytest.approx(720, rel=0.01)
     assert facts["seconds_left"] == pytest.approx(31, abs=1)
-    assert describe({**facts, "wait_share": 0.25}).endswith("left · model waited 25 %")
+    assert describe({**facts, "wait_share": 0.25}, verbose=True).endswith("per hour · model busy 75 %")
+    large = {"done": 999_999, "total": 1_000_000, "clips_per_second": 999.94, "seconds_left": 359_999}
+    text = describe({**facts, **large, "wait_share": 0.25})
+    assert "busy" not in text
+    assert len(text) + len("  ") + 12 <= 80  # and a bar
 
 
 def test_a_bar_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +135,7 @@ def test_the_end_says_what_failed_and_how_to_try_again(tmp_path: Path) -> None:
     first = vidcls(*command, "-v")
     assert first.returncode == 1
     text = first.stderr.decode()
-    assert "2 clips scored; " in text or "1 clips scored; " in text
+    assert "2 clips scored; " in text or "1 clip scored; " in text
     assert "1 failed: not_a_video, such as " in text
     assert "--retry-failed" in text
     assert "the model was busy " in text

@@ -9,6 +9,7 @@ import typer
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.score import FormatOption
+from vidcls.errors import counted
 
 
 def merge(
@@ -42,4 +43,4 @@ def merge(
 
     rows = join(output, part, format=format, wide=wide, partial=partial, overwrite=overwrite)
     if not quiet:
-        print_message(f"vidcls: {output} has {rows:,} rows from {len(part)} parts")
+        print_message(f"vidcls: {output} has {counted(rows, 'row')} from {counted(len(part), 'part')}")

@@ -15,6 +15,7 @@ from vidcls.cli import options as o
 from vidcls.cli import print_error, print_message
 from vidcls.cli.groups import keywords
 from vidcls.cli.whole_video import engine_for_features, predictions_of
+from vidcls.errors import counted
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
@@ -95,7 +96,7 @@ def predict(
                 bar.clear()
                 comments.add(prediction, shown=writer.shown)
                 bar.update(out.rows, total)
-        comments.finish(None if output.output is None else f"{out.rows:,} rows to {output.output}")
+        comments.finish(None if output.output is None else f"{counted(out.rows, 'row')} to {output.output}")
     return 1 if comments.failed else 0
 
 

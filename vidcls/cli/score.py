@@ -11,6 +11,7 @@ from typer import Option
 from vidcls.cli import EXIT_INTERRUPTED, print_message
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options, keywords
+from vidcls.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,11 +219,9 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bo
     else:
         if not quiet:
             again = f", {counts.skipped:,} had been {job.kind.done} before" if counts.skipped else ""
-            twice = f", {counts.duplicates:,} were listed twice" if counts.duplicates else ""
-            print_message(
-                f"vidcls: {counts.scored:,} clips {job.kind.done}{again}{twice}; "
-                f"{job.output} has {summary.rows:,} {job.kind.rows}"
-            )
+            twice = f", {counted(counts.duplicates, 'duplicate')} ignored" if counts.duplicates else ""
+            rows = f"{job.output} has {counted(summary.rows, job.kind.rows.removesuffix('s'))}"
+            print_message(f"vidcls: {counted(counts.scored, 'clip')} {job.kind.done}{again}{twice}; {rows}")
         waited = summary.stats.get("wait_share")
         if verbose and waited is not None and counts.scored:
             print_message(f"vidcls: the model was busy {100 * (1 - waited):.0f} % of the time")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
 BYTES = "bytes"
+WIDE = 110  # columns of a terminal that leave room for a long bar
 
 
 def print_line(text: str) -> None:
@@ -53,9 +54,9 @@ class ProgressBar:
         from rich.console import Console
         from rich.progress import Progress
 
-        self._progress: Progress = Progress(
-            *_columns(unit), console=Console(stderr=True), transient=transient
-        )
+        console = Console(stderr=True)
+        bar_width = 40 if console.width >= WIDE else 12
+        self._progress: Progress = Progress(*_columns(unit, bar_width), console=console, transient=transient)
         self._task = self._progress.add_task(printable(label), total=total, text="")
         self._progress.start()
 
@@ -101,7 +102,7 @@ class ProgressBar:
         self.stop()
 
 
-def _columns(unit: str | None) -> list[ProgressColumn]:
+def _columns(unit: str | None, bar_width: int) -> list[ProgressColumn]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -113,9 +114,10 @@ def _columns(unit: str | None) -> list[ProgressColumn]:
 
     label = TextColumn("{task.description}", markup=False)
     text = TextColumn("{task.fields[text]}", markup=False)
+    bar = BarColumn(bar_width)
     if unit is None:
-        return [label, BarColumn(), text]
+        return [label, bar, text]
     if unit == BYTES:
-        return [label, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+        return [label, bar, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
     amount = [MofNCompleteColumn(), TextColumn(unit, markup=False)]
-    return [label, BarColumn(), *amount, text, TimeRemainingColumn()]
+    return [label, bar, *amount, text, TimeRemainingColumn()]

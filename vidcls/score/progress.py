@@ -163,7 +163,8 @@ class Reporter:
             line = json.dumps({"event": name, "time": round(time.time(), 3), **facts}, default=str)
             print_line(line)
         else:
-            text = describe(facts) if name == "progress" else printable(facts["error"])
+            is_progress = name == "progress"
+            text = describe(facts, verbose=self._verbose) if is_progress else printable(facts["error"])
             print_line(f"vidcls: {text}")
 
     def _count(self) -> None:
@@ -185,19 +186,20 @@ class Reporter:
     def _update_bar(self) -> None:
         facts = self.figures()
         if self._bar is not None:
-            self._bar.update(facts["done"], facts["total"], describe(facts))
+            self._bar.update(facts["done"], facts["total"], describe(facts, verbose=self._verbose))
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """Put the figures of ``Reporter.figures`` into one line."""
+def describe(facts: dict[str, Any], *, verbose: bool = False) -> str:
+    """Put the figures of ``Reporter.figures`` into one line, which fits 80 columns beside a bar unless ``verbose``."""
     total = "" if facts["total"] is None else f"/{facts['total']:,}"
     parts = [f"{facts['done']:,}{total} done", f"{facts['failed']:,} failed"]
     parts.append(f"{facts['clips_per_second']:.1f} clips/s")
-    parts.append(f"{facts['video_hours_per_hour']:.1f} h video/h")
     if facts["seconds_left"] is not None:
         parts.append(f"{_duration(facts['seconds_left'])} left")
-    if facts["wait_share"] is not None:
-        parts.append(f"model waited {100 * facts['wait_share']:.0f} %")
+    if verbose:
+        parts.append(f"{facts['video_hours_per_hour']:.1f} h of video per hour")
+        if facts["wait_share"] is not None:
+            parts.append(f"model busy {100 * (1 - facts['wait_share']):.0f} %")
     return " · ".join(parts)
 
 
