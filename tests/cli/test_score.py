@@ -116,6 +116,7 @@ def test_a_bar_only_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     counts = Counts()
     with Reporter(counts, Inputs(())) as reporter:
         assert not reporter._has_bar()
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Reporter(counts, Inputs(())) as reporter:
         assert reporter._bar is not None

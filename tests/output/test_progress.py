@@ -56,6 +56,10 @@ def test_colors_only_where_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = become_terminal(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setenv("TERM", "dumb")  # it could not move its cursor
+        draw()
+        assert terminal.getvalue() == ""
     draw(shown=False)
     assert terminal.getvalue() == ""
     terminal.isatty = lambda: False  # type: ignore[method-assign]

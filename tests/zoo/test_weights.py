@@ -382,6 +382,7 @@ def test_talk_goes_to_stderr_and_only_when_wanted(site: Site, capfd: Any) -> Non
 
 
 def test_a_bar_on_a_terminal(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     resolve(f"{site.address}/a[red].pth")
     shown = capsys.readouterr().err

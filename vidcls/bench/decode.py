@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any
 
@@ -14,9 +15,17 @@ from vidcls.video.reader import VideoReader
 from vidcls.views.transform import frame_transform, plan_clips
 
 HEADINGS = ("decoder", "frames", "of", "median s", "p90 s", "±", "frames/s", "notes")
+STEPS = 8  # four decoders, all frames and those of one view
 
 
-def decode(clip: str, spec: InputSpec, *, spread: float, seconds: float) -> list[dict[str, Any]]:
+def decode(
+    clip: str,
+    spec: InputSpec,
+    notify: Callable[[str], object] = lambda text: None,
+    *,
+    spread: float,
+    seconds: float,
+) -> list[dict[str, Any]]:
     """Time each decoder on a clip.
 
     decord and PyAV as vidcls runs them, in a process, with the resize; PyAV from the start to the last frame wanted;
@@ -35,10 +44,12 @@ def decode(clip: str, spec: InputSpec, *, spread: float, seconds: float) -> list
     limits = {"spread": spread, "seconds": seconds}
     for decoder in ("decord", "pyav"):
         for indices in (plan.unique, middle):
+            notify(f"{decoder}: {len(indices)} frames")
             rows.append(_reader_row(clip, decoder, indices, info.num_frames, spec, limits))
     for indices in (plan.unique, middle):
-        rows.append(_other_row("pyav, sequential", clip, indices, info.num_frames, limits))
-        rows.append(_other_row("torchcodec", clip, indices, info.num_frames, limits))
+        for other in ("pyav, sequential", "torchcodec"):
+            notify(f"{other}: {len(indices)} frames")
+            rows.append(_other_row(other, clip, indices, info.num_frames, limits))
     return [row for row in rows if row]
 
 

@@ -18,7 +18,8 @@ from vidcls.engines.artifact import FORMATS, Artifact, is_artifact, read_artifac
 from vidcls.errors import UsageError
 
 Row = dict[str, Any]
-Notify = Callable[[str], None]
+Notify = Callable[..., None]  # told what is measured next, or with False behind it something else
+BASE = ("eager", "fp32", 0.0)  # first, since the others' logits are compared with its
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,25 @@ class Plan:
     seconds: float = 20.0
     registry: str | None = None
 
+    @property
+    def wanted(self) -> list[tuple[str, str, float]]:
+        """Engines with their precisions, and the shares of tokens that are merged."""
+        shares = dict.fromkeys((0.0, self.merge_tokens))
+        return [(e, p, share) for e in self.engines for p in self.precisions for share in shares]
+
+    @property
+    def runs(self) -> list[tuple[str, str, float]]:
+        """What each model is run by: what is wanted where it exists, and what its logits are compared with."""
+        kinds = dict.fromkeys((BASE, *self.wanted))
+        return [kind for kind in kinds if kind[1] != "int8" or kind[0] not in ("eager", "compile")]
+
+    @property
+    def steps(self) -> int:
+        """How many runs there are in all."""
+        if self.weights is not None and is_artifact(Path(self.weights)):
+            return 1
+        return len(self.models) * (len(self.runs) + self.compare)
+
 
 def measure(plan: Plan, known: Registry, notify: Notify) -> Iterator[Row]:
     """Measure and yield the rows, one for each batch; what fails has ``failed`` and no figures.
@@ -88,23 +108,18 @@ def _measure_model(
     plan: Plan, spec: ModelSpec, folder: str, peaks: dict[str, float | None], notify: Notify
 ) -> Iterator[Row]:
     weights, env = _weights(plan, spec, folder, notify)
-    shares = dict.fromkeys((0.0, plan.merge_tokens))
-    wanted = [(e, p, share) for e in plan.engines for p in plan.precisions for share in shares]
-    base = ("eager", "fp32", 0.0)  # first, since the others' logits are compared with its
     reference: np.ndarray | None = None
     shape: Row = {}
-    for kind in dict.fromkeys((base, *wanted)):
-        if kind[0] in ("eager", "compile") and kind[1] == "int8":
-            continue
+    for kind in plan.runs:
         # Where eager fp32 was not asked for, only its logits are.
-        task = _task(plan, spec, weights, *kind, quick=kind not in wanted)
+        task = _task(plan, spec, weights, *kind, quick=kind not in plan.wanted)
         answer = _run(task, spec, *kind[:2], notify, env) | {"merge_tokens": kind[2]}
         if "failed" in answer:
             yield _base(spec, *kind[:2]) | {"failed": answer["failed"]}
             continue
         if reference is None:
             reference, shape = np.array(answer["logits"]), answer
-        if kind in wanted:
+        if kind in plan.wanted:
             yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
     if plan.compare and reference is not None:
         limits = {"batch": plan.batches, "spread": plan.spread, "seconds": plan.seconds}
@@ -140,7 +155,7 @@ def _run(
     notify(f"{spec.name}: {engine} {precision}")
     answer = worker.run(task, env=env)
     if "failed" in answer:
-        notify(f"{spec.name}: {engine} {precision}: {answer['failed']}")
+        notify(f"{spec.name}: {engine} {precision}: {answer['failed']}", False)
     return answer
 
 
@@ -155,7 +170,7 @@ def _weights(
 
         if is_present(spec.weights):
             return None, None
-    notify(f"{spec.name}: random weights")
+    notify(f"{spec.name}: random weights", False)
     if not plan.compare:
         return "random", None
     config = {**spec.config} | ({"num_frames": plan.num_frames} if plan.num_frames else {})

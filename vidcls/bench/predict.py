@@ -7,16 +7,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vidcls.bench.timing import summarize
 from vidcls.errors import UsageError
 
 HEADINGS = ("run", "median s", "p90 s", "±", "peak memory", "processor s")
+REPETITIONS = 5
+STEPS = 1 + 2 * REPETITIONS
 
 
-def time_command(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -> list[dict[str, Any]]:
+def time_command(
+    clip: str,
+    arguments: Sequence[str],
+    notify: Callable[[str], object] = lambda text: None,
+    *,
+    repetitions: int = REPETITIONS,
+) -> list[dict[str, Any]]:
     """Time the command in fresh processes.
 
     ``empty cache`` is the first run with a cache of vidcls's own that holds downloads only, so that nothing is known of
@@ -26,20 +34,27 @@ def time_command(clip: str, arguments: Sequence[str], *, repetitions: int = 5) -
     Args:
         clip: The clip.
         arguments: Options of ``vidcls predict``.
+        notify: Told what is run, before each run.
         repetitions: Runs with a warm cache, and with yours.
 
     Raises:
         UsageError: The command fails.
     """
     command = [sys.executable, "-m", "vidcls", "predict", clip, "-f", "jsonl", *arguments]
+
+    def time_runs(name: str, env: dict[str, str], count: int) -> dict[str, Any]:
+        runs = []
+        for number in range(count):
+            notify(f"{name}, run {number + 1} of {count}")
+            runs.append(timed(command, env))
+        return summary(name, runs)
+
     with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
         own = {**os.environ, "VIDCLS_CACHE": folder}
         if os.environ.get("VIDCLS_CACHE") is None:
             _link_downloads(folder)
-        empty = [timed(command, own)]
-        warm = [timed(command, own) for _ in range(repetitions)]
-    yours = [timed(command, dict(os.environ)) for _ in range(repetitions)]
-    return [summary("empty cache", empty), summary("warm cache", warm), summary("your cache", yours)]
+        fresh = [time_runs("empty cache", own, 1), time_runs("warm cache", own, repetitions)]
+    return [*fresh, time_runs("your cache", dict(os.environ), repetitions)]
 
 
 def _link_downloads(folder: str) -> None:

@@ -15,6 +15,12 @@ HEADINGS = (
     *("model", "engine", "precision", "batch", "median s", "p90 s", "±", "views/s", "clips/s", "videos/h"),
     *("GFLOP/s", "of peak", "memory", "error", "params", "GMACs", "top-1 (published)"),
 )
+TEXTS = ("model", "engine", "precision", "decoder", "run", "notes")
+# What a narrow terminal goes without, in this order; most follows from the columns that stay.
+DISPENSABLE = (
+    *("params", "GMACs", "top-1 (published)", "of peak", "GFLOP/s", "p90 s", "videos/h", "notes", "batch"),
+    *("views/s", "±", "of", "processor s"),
+)
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -97,22 +103,19 @@ def _merging(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], terminal: bool) -> None:
-    """Print rows to stdout: a table on a terminal, else tab-separated values."""
-    if not terminal:
-        print("\t".join(headings))
-        for row in rows:
-            print("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], terminal: bool) -> list[str]:
+    """Print rows to stdout: a table on a terminal, else tab-separated values.
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=number == 0, justify="left" if number < 3 else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    Returns:
+        The columns that a terminal was too narrow for.
+    """
+    if terminal:
+        from vidcls.output.columns import print_columns
+
+        return print_columns(headings, rows, left=TEXTS, dispensable=DISPENSABLE)
+    for row in (headings, *rows):
+        print("\t".join(row))
+    return []
 
 
 def write_json(path: Path, record: Row) -> None:

@@ -140,7 +140,8 @@ def models(
         seconds=timing.seconds,
         registry=None if measured.registry is None else str(measured.registry),
     )
-    rows = list(measure(plan, known, (lambda text: None) if report.quiet else print_message))
+    with _Progress(report, plan.steps) as progress:
+        rows = list(measure(plan, known, progress.notify))
     if measured.plot is not None:
         plot(measured.plot, rows)
     _write("models", rows, HEADINGS, [cells(row) for row in rows], report, notes(rows))
@@ -166,7 +167,9 @@ def decode(
     report.check()
     known = load_registry(registry)
     (name,) = _models(None if model is None else [model], known)
-    rows = bench.decode(clip, known[name].input, spread=timing.spread, seconds=timing.seconds)
+    with _Progress(report, bench.STEPS) as progress:
+        limits = {"spread": timing.spread, "seconds": timing.seconds}
+        rows = bench.decode(clip, known[name].input, progress.notify, **limits)
     _write("decode", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
 
@@ -187,7 +190,8 @@ def predict(
     from vidcls.bench import predict as bench
 
     report.check()
-    rows = bench.time_command(clip, arguments(model, views, machine, approximate))
+    with _Progress(report, bench.STEPS) as progress:
+        rows = bench.time_command(clip, arguments(model, views, machine, approximate), progress.notify)
     _write("predict", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
 
@@ -208,11 +212,45 @@ def score(
     from vidcls.bench import score as bench
 
     report.check()
-    row = bench.time_scoring(clip, arguments(model, views, machine, approximate))
+    with _Progress(report, 1) as progress:
+        progress.notify("vidcls score")
+        row = bench.time_scoring(clip, arguments(model, views, machine, approximate))
     _write("score", [row], bench.HEADINGS, [bench.cells(row)], report)
 
 
 COMMANDS = (models, decode, predict, score)
+
+
+class _Progress:
+    """What is being measured: a bar with the time left on a terminal, else one line for each step.
+
+    Args:
+        report: Whether to be quiet.
+        steps: How many there are.
+    """
+
+    def __init__(self, report: ReportOptions, steps: int) -> None:
+        from vidcls.output.progress import ProgressBar
+
+        self._quiet = report.quiet
+        self._total, self._begun = steps, 0
+        self._bar = ProgressBar(unit="steps", shown=not report.quiet)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def notify(self, text: str, step: bool = True) -> None:
+        """Say that a step begins; without ``step``, say something else."""
+        if self._bar.shown and step:
+            self._bar.update(self._begun, self._total, label=text)
+        elif self._bar.shown:
+            self._bar.print(text)
+        elif not self._quiet:
+            print_message(text)
+        self._begun += step
 
 
 def _models(names: list[str] | None, known: Registry) -> tuple[str, ...]:
@@ -249,6 +287,7 @@ def _write(
     if report.json:
         print(json_module.dumps(record, indent=2))
         return
-    print_table(headings, table, sys.stdout.isatty())
-    for line in (notes or []) if not report.quiet else []:
+    hidden = print_table(headings, table, sys.stdout.isatty())
+    narrow = [f"a wider terminal or --json shows {', '.join(hidden)} too"] if hidden else []
+    for line in [*narrow, *(notes or [])] if not report.quiet else []:
         print_message(line)

@@ -20,7 +20,7 @@ HEADINGS = (
     *("name", "dataset", "top-1", "MB", "weights"),
     *("params M", "GMACs", "frames", "architecture", "license"),
 )
-NUMBERS = ("frames", "top-1", "MB", "params M", "GMACs")
+TEXTS = ("name", "dataset", "weights", "architecture", "license")
 # What a narrow terminal goes without, in this order; a name mostly tells the architecture.
 DISPENSABLE = ("license", "architecture", "frames", "GMACs", "params M", "weights", "MB", "dataset")
 MAX_CELL = 18  # characters of a license or data set in the table
@@ -118,45 +118,23 @@ def _gmacs(value: float) -> str:
 
 
 def _print_table(found: list[ModelSpec], known: Registry) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from vidcls.output.columns import print_columns
 
-    console = Console(highlight=False)
-    rows = [dict(zip(HEADINGS, map(_cut, cells(spec)), strict=True)) for spec in found]
-    for row in rows:
-        row["name"] += " *" if row["name"] == known.default else ""
-    widths = {heading: max(len(heading), *(len(row[heading]) for row in rows), 0) for heading in HEADINGS}
-    shown = _columns(widths, console.width)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in shown:
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
-    for row in rows:
-        # Text, not markup: an entry of the person's own may hold square brackets.
-        table.add_row(*(Text(row[heading]) for heading in shown))
-    console.print(table)
-    console.print(Text("\n".join(["", *_notes(len(found), known, shown)])))
+    rows = [[_cut(cell) for cell in cells(spec)] for spec in found]
+    for spec, row in zip(found, rows, strict=True):
+        row[0] += " *" if spec.name == known.default else ""
+    hidden = print_columns(HEADINGS, rows, left=TEXTS, dispensable=DISPENSABLE, as_list=False)
+    print("\n".join(["", *_notes(len(found), known, hidden)]))
 
 
-def _notes(count: int, known: Registry, shown: list[str]) -> list[str]:
+def _notes(count: int, known: Registry, hidden: list[str]) -> list[str]:
     """Return what a person must know to read the table."""
     notes = [f"{count} of {len(known)} models; * default: {known.default or 'none'}."]
-    if "params M" in shown or "GMACs" in shown:
+    if not {"params M", "GMACs"} <= set(hidden):
         notes.append("Parameters (10⁶) and multiply-adds (10⁹, one view): counted here | published.")
-    hidden = [heading for heading in HEADINGS if heading not in shown]
     if hidden:
         notes.append(f"A wider terminal shows {', '.join(hidden)} too.")
     return [*notes, "`vidcls models NAME` shows one in detail."]
-
-
-def _columns(widths: dict[str, int], room: int) -> list[str]:
-    """Choose the columns that fit side by side, two blanks apart."""
-    shown = list(HEADINGS)
-    for heading in DISPENSABLE:
-        if sum(widths[name] + 2 for name in shown) - 2 <= room:
-            break
-        shown.remove(heading)
-    return shown
 
 
 def _cut(cell: str) -> str:

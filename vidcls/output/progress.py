@@ -48,7 +48,9 @@ class ProgressBar:
         shown: bool = True,
         transient: bool = True,
     ) -> None:
-        self.shown = shown and sys.stderr.isatty()
+        # A terminal that cannot move its cursor would show each state of the bar as a line.
+        still = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+        self.shown = shown and sys.stderr.isatty() and not still
         if not self.shown:
             return
         from rich.console import Console
