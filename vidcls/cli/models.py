@@ -119,12 +119,15 @@ def _gmacs(value: float) -> str:
 
 def _print_table(found: list[ModelSpec], known: Registry) -> None:
     from vidcls.output.columns import print_columns
+    from vidcls.output.progress import wrapped
 
     rows = [[_cut(cell) for cell in cells(spec)] for spec in found]
     for spec, row in zip(found, rows, strict=True):
         row[0] += " *" if spec.name == known.default else ""
     hidden = print_columns(HEADINGS, rows, left=TEXTS, dispensable=DISPENSABLE, as_list=False)
-    print("\n".join(["", *_notes(len(found), known, hidden)]))
+    print()
+    for note in _notes(len(found), known, hidden):
+        print(wrapped(note, sys.stdout))
 
 
 def _notes(count: int, known: Registry, hidden: list[str]) -> list[str]:

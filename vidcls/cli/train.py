@@ -250,9 +250,10 @@ class RunOptions(Options):
     device: Annotated[
         str, Option(rich_help_panel=MACHINE, metavar="auto|cpu", help="auto: what accelerate finds.")
     ] = "auto"
-    tensorboard: Annotated[bool, Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = (
-        False
-    )
+    tensorboard: Annotated[
+        bool,
+        Option("--tensorboard", rich_help_panel=MACHINE, help="Also write the metrics for TensorBoard."),
+    ] = False
 
 
 def train(

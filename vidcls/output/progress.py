@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from vidcls.errors import printable
 
@@ -16,9 +16,23 @@ BYTES = "bytes"
 WIDE = 110  # columns of a terminal that leave room for a long bar
 
 
+def wrapped(text: str, stream: TextIO) -> str:
+    """Break a line at words where it goes to a terminal; a word that is too long, such as a path, stays whole."""
+    if not stream.isatty():
+        return text
+    import shutil
+    import textwrap
+
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text, max(width, 20), break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+
+
 def print_line(text: str) -> None:
     """Print a line on stderr; where nobody can take it (a full disk, a closed pipe), go on without."""
     try:
+        text = "\n".join(wrapped(line, sys.stderr) for line in text.split("\n"))
         print(text.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr, flush=True)
     except OSError:
         with contextlib.suppress(OSError, ValueError):  # what is in its buffer goes nowhere too
