@@ -263,7 +263,7 @@ def test_bars_of_the_summary_lead_to_their_clips(visit: Open, evaluation: Path) 
     assert page.locator("#clips").get_by_role("status").text_content() == "30 of 120 clips"
     page.get_by_role("tab", name="Summary").click()
     page.locator("#summary").get_by_role("button", name="not_found").click()
-    assert page.locator("#errors").get_by_role("status").text_content() == "1 clips"
+    assert page.locator("#errors").get_by_role("status").text_content() == "1 clip"
     assert page.locator("#errors tbody").text_content() == "gone.mp4not_foundno such file"
 
 

@@ -234,10 +234,12 @@ def test_folders_that_are_not_an_evaluation(tmp_path: Path) -> None:
         read_source(tmp_path)
     folder = write_evaluation(tmp_path / "e", random_rows(4), LABELS)
     (folder / "report.json").write_text('{"labels": 3}')
-    with pytest.raises(UsageError, match=r"report.json: is not the summary of an evaluation"):
+    with pytest.raises(UsageError, match=r"its files do not fit together \(ValueError: labels is 3\)"):
         read_source(folder)
     (folder / "report.json").write_text('{"labels": ["jump"]}')
-    with pytest.raises(UsageError, match=r"clips.csv: does not fit the scores"):
+    with pytest.raises(
+        UsageError, match=r"its files do not fit together \(ValueError: the model has no class 1\)"
+    ):
         read_source(folder)
     with pytest.raises(UsageError, match="no such file or folder"):
         read_source(tmp_path / "nowhere")
@@ -253,13 +255,37 @@ def test_an_evaluation_has_its_figures(tmp_path: Path) -> None:
     assert confusion.sum() == 40
     assert confusion[3].tolist() == [1, 1, 1, 10]
     assert data["labels"] == list(LABELS)
-    assert [clip["y"] for clip in data["clips"][:3]] == [3, 3, 3]
+    assert [clip["y"] for clip in data["clips"][:3]] == [[3], [3], [3]]
     support, recall, precision, f1 = data["evaluation"]["classes"][3]
     assert (support, recall, precision) == (13, pytest.approx(10 / 13), 1.0)
     assert f1 == pytest.approx(2 * 10 / (13 + 10))
     assert data["evaluation"]["means"]["weighted"]["recall"] == pytest.approx(37 / 40)
     assert "92.5%" in html
     assert "on <bdi>a set</bdi>" in html
+
+
+def test_an_evaluation_of_several_labels_a_clip(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "e", random_rows(4), LABELS)
+    figures = {"map": 0.75, "macro_f1": 0.5, "f1": 0.6, "top1": 1.0}
+    classes = [
+        {"label": label, "clips": 2, "average_precision": 0.9, "precision": None, "recall": 0.5, "f1": 0.4}
+        for label in LABELS
+    ]
+    about = {"labels": LABELS, "data": "a set", **figures, "classes": classes}
+    (folder / "report.json").write_text(json.dumps(about))
+    truths = ["jump|swim", "walk|run", "swim", ""]
+    lines = [f"clips/{number:05d}.mp4,{truth}" for number, truth in enumerate(truths)]
+    (folder / "clips.csv").write_text("\n".join(["path,true_labels", *lines]) + "\n")
+    _, data, html = page_of(folder, tmp_path / "a.html")
+    assert [clip["y"] for clip in data["clips"]] == [[0, 2], [3, 1], [2], []]
+    assert data["evaluation"]["several"]
+    assert data["evaluation"]["classes"][0] == [2, 0.5, None, 0.4, 0.9]
+    for name, value in (("mAP", "75.0%"), ("Macro F1", "50.0%"), ("Micro F1", "60.0%")):
+        assert re.search(rf"<dt>{name}</dt><dd>{value}</dd>", html)
+    assert [item.wrong for item in read_source(folder).items] == [False, False, False, True]
+    (folder / "report.json").write_text(json.dumps({**about, "classes": [{"clips": "many"}]}))
+    with pytest.raises(UsageError, match="clips is 'many'"):
+        read_source(folder)
 
 
 def test_timelines_become_a_page(tmp_path: Path) -> None:
@@ -307,7 +333,7 @@ def test_names_that_are_not_unicode_keep_their_labels(tmp_path: Path) -> None:
         csv_bytes([["path", "true_label", "p_true"], [row["path"], "run", 0.1]])
     )
     found = read_source(folder)
-    assert [item.true_label for item in found.items] == ["run"]
+    assert [item.truth for item in found.items] == [("run",)]
 
 
 def test_links_lead_to_files_beside_the_page_and_nowhere_else(tmp_path: Path) -> None:
@@ -365,7 +391,7 @@ def test_a_model_nobody_knows_gets_frames_of_the_whole_clip(tmp_path: Path) -> N
     (strip,) = draw([item], None, Bounds())[0]
     assert strip.times[0] == 0
     assert strip.times[-1] == pytest.approx(29 / 25, abs=0.01)
-    assert len(strip.times) == 8
+    assert len(strip.times) == 12
 
 
 def test_pictures_of_upright_and_of_wide_videos_are_bounded(tmp_path: Path) -> None:
@@ -392,8 +418,8 @@ def test_errors_come_first_and_every_label_has_its_turn() -> None:
     assert [items[n].label for n in choose(items, 4)] == list(LABELS)
     from dataclasses import replace
 
-    items[20] = replace(items[20], true_label="walk", top=(("jump", 0.7),))
-    items[33] = replace(items[33], true_label="walk", top=(("run", 0.9),))
+    items[20] = replace(items[20], truth=("walk",), top=(("jump", 0.7),))
+    items[33] = replace(items[33], truth=("walk",), top=(("run", 0.9),))
     assert choose(items, 3) == [33, 20, 0]
     assert choose(items, 0) == []
     assert sorted(choose(items, 100)) == list(range(40))

@@ -73,7 +73,7 @@ def evaluate(
     setup = evaluation_setup(load, pipeline.workers, pipeline.batch_size)
     scorer = local_scorer(setup)
     if found.several:
-        return _evaluate_several(scorer, found, output, overwrite, json, quiet)
+        return _evaluate_several(scorer, found, output, overwrite, json, quiet, thumbnails)
     with contextlib.closing(scorer):
         samples, ids = read_samples(found, scorer.labels())
         options = {"quiet": quiet}
@@ -95,7 +95,13 @@ def evaluate(
 
 
 def _evaluate_several(
-    scorer: Scorer, found: Listing, output: Path | None, overwrite: bool, as_json: bool, quiet: bool
+    scorer: Scorer,
+    found: Listing,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    thumbnails: int,
 ) -> int:
     """Measure a model on clips with several labels each."""
     from vidcls.errors import printable
@@ -113,7 +119,12 @@ def _evaluate_several(
         print_message(f"vidcls: {error}")
     about = {"data": str(Path(found.source).absolute()), **scorer.settings(), "labels": list(scorer.labels())}
     if output is not None:
+        from vidcls.report.page import PAGE, make_page
+
         multi_label.write_report(report, output, about)
+        names = [[scorer.labels()[i] for i in each] for each in ids]
+        multi_label.write_clips(output, found.samples, names)
+        make_page(output, output / PAGE, thumbnails=thumbnails, overwrite=True, quiet=quiet)
     if as_json:
         print(json_text(multi_label.as_json(report, about)))
         return 1 if report.failed else 0

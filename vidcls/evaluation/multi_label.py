@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from vidcls.errors import OutputError, UsageError
 from vidcls.evaluation.evaluate import scored_rows
+from vidcls.evaluation.report import CLIPS
+from vidcls.output.csv import csv_bytes
+from vidcls.output.sinks import open_error
 from vidcls.paths import write_text
 from vidcls.score.scorer import Scorer
 from vidcls.training.data.listing import Sample
@@ -196,6 +199,19 @@ def as_json(report: Report, about: dict[str, Any]) -> dict[str, Any]:
         "classes": [asdict(c) for c in report.classes],
         "failures": [{"path": path, "error": error} for path, error in report.failures],
     }
+
+
+def write_clips(folder: Path, samples: Sequence[Sample], labels: Sequence[Sequence[str]]) -> None:
+    """Write the true labels of each clip into ``clips.csv``, with ``|`` between them.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    lines = [[sample.path, "|".join(names)] for sample, names in zip(samples, labels, strict=True)]
+    try:
+        write_text(folder / CLIPS, csv_bytes([["path", "true_labels"], *lines]).decode())
+    except OSError as error:
+        raise open_error(folder / CLIPS, error) from None
 
 
 def write_report(report: Report, folder: Path, about: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class Item:
         error_kind: The same in a word.
         seconds: Time spent on it.
         extra: Columns that a manifest brought along.
-        true_label: Its label in the evaluated set; None outside an evaluation.
+        truth: Its labels in the evaluated set, usually one; None outside an evaluation.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Item:
     error_kind: str | None = None
     seconds: float | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
-    true_label: str | None = None
+    truth: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str | None:
@@ -59,8 +59,8 @@ class Item:
 
     @property
     def wrong(self) -> bool:
-        """Whether its best label is not its true one."""
-        return self.true_label is not None and self.label not in (None, self.true_label)
+        """Whether its best label is not a true one."""
+        return self.truth is not None and self.label is not None and self.label not in self.truth
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

@@ -14,7 +14,7 @@ from vidcls.output.pictures import data_uri
 from vidcls.report.films import Film
 from vidcls.report.items import Item
 from vidcls.report.pictures import Strip
-from vidcls.report.source import Source
+from vidcls.report.source import Several, Source
 from vidcls.video.sources import is_local
 
 _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
@@ -64,14 +64,15 @@ def _clip(item: Item, labels: _Labels, folder: Path) -> dict[str, Any]:
         "d": item.duration and round(item.duration, 2),
         "f": item.fps and round(item.fps, 3),
         "t": _ranked(item.top, labels),
-        "y": None if item.true_label is None else labels[item.true_label],
+        "y": None if item.truth is None else [labels[label] for label in item.truth],
         "e": item.error and printable(item.error),
         "k": item.error_kind and printable(item.error_kind),
         "w": [printable(text) for text in item.warnings],
         "s": item.seconds and round(item.seconds, 3),
         "x": {printable(name): printable(value) for name, value in item.extra.items()},
     }
-    return {name: value for name, value in found.items() if value not in (None, [], {}, "")}
+    kept = {name: value for name, value in found.items() if value not in (None, [], {}, "")}
+    return kept if item.truth is None else {**kept, "y": found["y"]}  # also of a clip with no label
 
 
 def _ranked(top: Iterable[tuple[str, float]], labels: _Labels) -> list[list[int]]:
@@ -116,6 +117,8 @@ def _evaluation(source: Source) -> dict[str, Any] | None:
     report = source.evaluation
     if report is None:
         return None
+    if isinstance(report, Several):
+        return {"several": True, "classes": report.classes, "means": {}}
     return {
         "confusion": report.confusion.tolist(),
         "classes": [[c.clips, c.recall, c.precision, c.f1] for c in report.classes],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from vidcls.errors import UsageError, printable
 from vidcls.output.formats import FORMATS
 from vidcls.output.text import valid_unicode
 from vidcls.report.films import Film, film_of
-from vidcls.report.items import Item, item_of
+from vidcls.report.items import Item, get, item_of, number
 
 if TYPE_CHECKING:
     from vidcls.evaluation.metrics import Report
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 MAX_ROWS = 50_000  # clips of one page; a browser holds them in memory
 MAX_JSON = 1 << 30  # bytes of a JSON file, which is read whole
 SCORE_AGAIN = "give what `vidcls score`, `evaluate` or `timeline` wrote"
+
+
+@dataclass(frozen=True)
+class Several:
+    """Figures of clips with several labels each.
+
+    Attributes:
+        figures: Names and values of those of the whole set.
+        classes: Support, recall, precision, F1 and average precision of each class.
+    """
+
+    figures: list[tuple[str, float]]
+    classes: list[tuple[int, float | None, float | None, float | None, float | None]]
 
 
 @dataclass(frozen=True)
@@ -42,10 +55,23 @@ class Source:
     items: list[Item] = field(default_factory=list)
     settings: Mapping[str, Any] | None = None
     more: bool = False
-    evaluation: Report | None = None
+    evaluation: Report | Several | None = None
     labels: tuple[str, ...] = ()
     data: str | None = None
     films: list[Film] = field(default_factory=list)
+
+    def figures(self) -> list[tuple[str, float]]:
+        """Return names and values of the evaluation's figures, shares from 0 to 1."""
+        report = self.evaluation
+        if report is None or isinstance(report, Several):
+            return [] if report is None else report.figures
+        found = {
+            "Top-1 accuracy": report.top1,
+            "Top-5 accuracy": report.top5,
+            "Macro F1": report.means()["macro"]["f1"],
+            "Calibration error": report.calibration_error,
+        }
+        return [(name, value) for name, value in found.items() if value is not None]
 
 
 def read_source(path: Path) -> Source:
@@ -92,11 +118,11 @@ def _of_journal(path: Path) -> tuple[dict[str, Any] | None, int | None]:
 def _items(path: Path, rows: Iterable[Any]) -> tuple[list[Item], bool]:
     """Return the clips of rows, of several about one clip the last, and whether there are more than a page holds."""
     found: dict[str, Item] = {}
-    for number, row in enumerate(rows, 1):
+    for place, row in enumerate(rows, 1):
         try:
             item = item_of(row)
         except ValueError as error:
-            problem = f"row {number} is not a row of vidcls ({error})"
+            problem = f"row {place} is not a row of vidcls ({error})"
             raise UsageError(printable(str(path)), problem, SCORE_AGAIN) from None
         if len(found) >= MAX_ROWS and item.path not in found:
             return list(found.values()), True
@@ -145,55 +171,68 @@ def _evaluation(folder: Path) -> Source:
             problem = f"is not the folder of an evaluation: it has no {name}"
             raise UsageError(printable(str(folder)), problem, "name a folder that `vidcls evaluate -o` wrote")
     about = _load(folder / SUMMARY)
-    labels = about.get("labels") if isinstance(about, dict) else None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        problem = "is not the summary of an evaluation"
-        raise UsageError(printable(str(folder / SUMMARY)), problem, "evaluate again")
     scored = read_source(folder / ROWS)
+    found = replace(scored, name=folder.resolve().name)
     by_path = {valid_unicode(item.path): item for item in scored.items}
     try:
-        pairs = [_labeled(by_path, *one) for one in _truths(folder / CLIPS) if one[0] in by_path]
-        report = _figures(pairs, labels)
-    except (ValueError, KeyError, IndexError, csv.Error) as error:
-        problem = f"does not fit the scores ({type(error).__name__}: {str(error)[:100]})"
-        raise UsageError(printable(str(folder / CLIPS)), problem, "evaluate again") from None
-    name = folder.resolve().name
-    items = [item for item, _ in pairs]
-    return replace(
-        scored, name=name, items=items, evaluation=report, labels=tuple(labels), data=str(about.get("data"))
-    )
+        labels = tuple(get(about, "labels", list, []))
+        lines = [line for line in _lines(folder / CLIPS) if line["path"] in by_path]
+        items = [replace(by_path[line["path"]], truth=_truth(line)) for line in lines]
+        found = replace(found, items=items, labels=labels, data=str(about.get("data")))
+        if "true_labels" in (lines or [{}])[0]:
+            return replace(found, evaluation=_several(about))
+        p_true = [float(line["p_true"] or 0.0) for line in lines]
+        return replace(found, evaluation=_figures(items, p_true, labels))
+    except (ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
+        problem = f"its files do not fit together ({type(error).__name__}: {str(error)[:100]})"
+        raise UsageError(printable(str(folder)), problem, "evaluate again") from None
 
 
-def _truths(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Yield path, true label and score of the true label of each clip of the set."""
+def _lines(path: Path) -> Iterator[dict[str, str]]:
+    """Yield what is known of each clip of the set."""
     with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            yield line["path"], line["true_label"], float(line["p_true"] or 0.0)
+        yield from csv.DictReader(file)
 
 
-def _labeled(items: Mapping[str, Item], path: str, label: str, p_true: float) -> tuple[Item, float]:
-    return replace(items[path], true_label=label), p_true
+def _truth(line: Mapping[str, str]) -> tuple[str, ...]:
+    if "true_labels" in line:
+        return tuple(filter(None, line["true_labels"].split("|")))
+    return (line["true_label"],)
 
 
-def _figures(pairs: list[tuple[Item, float]], labels: list[str]) -> Report:
+def _figures(items: Sequence[Item], p_true: Sequence[float], labels: tuple[str, ...]) -> Report:
     from vidcls.evaluation.metrics import Scored, make_report
 
     ids = {label: number for number, label in reversed(list(enumerate(labels)))}
-    strange = {index for item, _ in pairs for index in item.indices} - set(range(len(labels)))
+    strange = {index for item in items for index in item.indices} - set(range(len(labels)))
     if strange:
         raise ValueError(f"the model has no class {min(strange)}")
-    return make_report(
+    scored = [
+        Scored(
+            item.path,
+            ids[(item.truth or ("",))[0]],
+            item.indices,
+            tuple(score for _, score in item.top),
+            p,
+            item.error,
+        )
+        for item, p in zip(items, p_true, strict=True)
+    ]
+    return make_report(scored, labels, worst=0)
+
+
+def _several(about: Mapping[str, Any]) -> Several:
+    names = {"mAP": "map", "Macro F1": "macro_f1", "Micro F1": "f1", "Best label right": "top1"}
+    return Several(
+        [(name, number(about, key) or 0.0) for name, key in names.items()],
         [
-            Scored(
-                item.path,
-                ids[str(item.true_label)],
-                item.indices,
-                tuple(score for _, score in item.top),
-                p_true,
-                item.error,
+            (
+                get(one, "clips", int, 0),
+                number(one, "recall"),
+                number(one, "precision"),
+                number(one, "f1"),
+                number(one, "average_precision"),
             )
-            for item, p_true in pairs
+            for one in get(about, "classes", list, [])
         ],
-        labels,
-        worst=0,
     )

@@ -51,7 +51,10 @@ const CLIPS = DATA.clips.map((raw, number) => {
   };
 });
 const best = (clip) => clip.top[0];
-const isWrong = (clip) => clip.truth !== undefined && clip.top.length > 0 && best(clip).label !== clip.truth;
+const isWrong = (clip) => clip.truth !== undefined && clip.top.length > 0 && !clip.truth.includes(best(clip).label);
+const clipsText = (number) => `${count(number)} ${number === 1 ? "clip" : "clips"}`;
+/** The names of labels, each on its own, with commas between. */
+const labelList = (labels) => labels.flatMap((label, at) => (at ? [", ", bdi(LABELS[label])] : [bdi(LABELS[label])]));
 
 /** A bar of a share from 0 to 1; the number beside it says the same. */
 const track = (share) => h("span", { class: "track", "aria-hidden": "true", "--share": Math.min(Math.max(share, 0), 1) }, h("i"));

@@ -33,7 +33,7 @@ function buildConfusion(panel) {
 function matrixCell(truth, predicted, number, total) {
   const share = number / total;
   const kind = ["cell", !number && "zero", share > 0.55 && "dark", truth === predicted && "right"].filter(Boolean).join(" ");
-  const said = `${LABELS[truth]} predicted as ${LABELS[predicted]}: ${number} ${number === 1 ? "clip" : "clips"}`;
+  const said = `${LABELS[truth]} predicted as ${LABELS[predicted]}: ${clipsText(number)}`;
   return h("button", { type: "button", class: kind, tabindex: "-1", "aria-label": said, title: said, "--share": share, "aria-disabled": String(!number), onclick: () => number && showPair(truth, predicted) }, number ? count(number) : "0");
 }
 
@@ -83,16 +83,18 @@ function pairs(confusion) {
   );
 }
 
+const several = Boolean(DATA.evaluation?.several); // labels a clip
 const CLASS_COLUMNS = [
   ["Label", (row) => LABELS[row.number]],
   ["Support", (row) => row.support],
   ["Recall", (row) => row.recall ?? undefined],
   ["Precision", (row) => row.precision ?? undefined],
   ["F1", (row) => row.f1 ?? undefined],
+  ...(several ? [["Average precision", (row) => row.ap ?? undefined]] : []),
 ];
 
 function buildClasses(panel) {
-  const rows = DATA.evaluation.classes.map(([support, recall, precision, f1], number) => ({ number, support, recall, precision, f1 }));
+  const rows = DATA.evaluation.classes.map(([support, recall, precision, f1, ap], number) => ({ number, support, recall, precision, f1, ap }));
   let by = 4;
   let down = false;
   const body = h("tbody");
@@ -114,6 +116,7 @@ function buildClasses(panel) {
           figure(row.recall),
           figure(row.precision),
           figure(row.f1),
+          several && figure(row.ap),
         ),
       ),
     );
@@ -161,7 +164,7 @@ function buildWorst(panel) {
       "li",
       { class: "sheet" },
       h("button", { type: "button", class: "link name", "aria-haspopup": "dialog", onclick: () => openClip(clip, wrong) }, bdi(clip.name)),
-      h("p", {}, h("span", { class: "bad" }, bdi(LABELS[best(clip).label]), ` ${percent(best(clip).score)}`), h("span", { class: "soft" }, ", true label "), bdi(LABELS[clip.truth])),
+      h("p", {}, h("span", { class: "bad" }, bdi(LABELS[best(clip).label]), ` ${percent(best(clip).score)}`), h("span", { class: "soft" }, ", true label "), labelList(clip.truth)),
       clip.views.length ? h("div", { class: "frames" }, contact(clip)) : h("p", { class: "soft" }, "No frames."),
     ),
   );

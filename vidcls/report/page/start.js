@@ -39,8 +39,10 @@ if (CLIPS.length) {
   if (failed.length) addTab("errors", "Errors", buildErrors, failed.length);
 }
 if (evaluated) {
-  document.querySelector("#summary .column").append(calibration());
-  addTab("confusion", "Confusion matrix", buildConfusion);
+  if (!several) {
+    document.querySelector("#summary .column").append(calibration());
+    addTab("confusion", "Confusion matrix", buildConfusion);
+  }
   addTab("classes", "Classes", buildClasses);
   const wrong = CLIPS.filter(isWrong).length;
   if (wrong) addTab("worst", "Confident errors", buildWorst, wrong);

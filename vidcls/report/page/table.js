@@ -58,7 +58,7 @@ class ClipTable {
 
   text(clip) {
     if (!this.texts.has(clip)) {
-      const names = [clip.path, clip.error ?? "", ...clip.top.slice(0, 1).map((one) => LABELS[one.label]), LABELS[clip.truth] ?? ""];
+      const names = [clip.path, clip.error ?? "", ...clip.top.slice(0, 1).map((one) => LABELS[one.label]), ...(clip.truth ?? []).map((label) => LABELS[label])];
       this.texts.set(clip, names.join("\n").toLowerCase());
     }
     return this.texts.get(clip);
@@ -80,7 +80,7 @@ class ClipTable {
       else head.removeAttribute("aria-sort");
     });
     const all = this.found.length === this.clips.length;
-    this.status.textContent = all ? `${count(this.clips.length)} clips` : `${count(this.found.length)} of ${count(this.clips.length)} clips`;
+    this.status.textContent = (all ? "" : `${count(this.found.length)} of `) + clipsText(this.clips.length);
     this.show(0);
   }
 
@@ -150,8 +150,10 @@ const errorColumn = { title: "Error", value: (clip) => clip.error, cell: (clip) 
 
 /** What an evaluation says of a clip. */
 function verdict(clip) {
-  if (!isWrong(clip)) return h("span", { class: "truth soft" }, "✓ right");
-  return h("span", { class: "truth bad" }, "✗ true label ", bdi(LABELS[clip.truth]));
+  if (!clip.truth.length) return h("span", { class: "truth bad" }, "✗ no true label");
+  const said = clip.truth.length === 1 ? "true label " : "true labels ";
+  if (isWrong(clip)) return h("span", { class: "truth bad" }, `✗ ${said}`, labelList(clip.truth));
+  return h("span", { class: "truth soft" }, "✓ right", clip.truth.length > 1 ? [`, ${said}`, labelList(clip.truth)] : null);
 }
 
 const SCORES = [
@@ -166,14 +168,15 @@ const scoreFilter = {
   keep: (clip, value) => (best(clip).score >= 0.9 ? "high" : best(clip).score >= 0.5 ? "middle" : "low") === value,
 };
 
-/** A filter by one of the values that clips have, the most frequent first. */
+/** A filter by a value that clips have, or by one of several values of each; the most frequent first. */
 function valueFilter(title, clips, value, text) {
+  const values = (clip) => [value(clip)].flat();
   const counts = new Map();
-  for (const clip of clips) counts.set(value(clip), (counts.get(value(clip)) ?? 0) + 1);
+  for (const clip of clips) for (const one of values(clip)) counts.set(one, (counts.get(one) ?? 0) + 1);
   const sorted = [...counts].sort((a, b) => b[1] - a[1]);
   return {
     title,
     options: [["", "Any"], ...sorted.map(([one, number]) => [String(one), `${text(one)} (${count(number)})`])],
-    keep: (clip, wanted) => String(value(clip)) === wanted,
+    keep: (clip, wanted) => values(clip).some((one) => String(one) === wanted),
   };
 }
