@@ -326,3 +326,5 @@ def test_command(weights: Path, folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["clips"] == 12
     assert (tmp_path / "out" / "report.json").is_file()
+    assert '"several"' not in (page := (tmp_path / "out" / "report.html").read_text())
+    assert page.count("data:image/jpeg;base64") > 12

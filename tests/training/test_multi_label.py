@@ -171,6 +171,7 @@ def test_evaluate_says_the_mean_average_precision(run: Path, listed: Path, tmp_p
     done = CliRunner().invoke(app, [*words, "-q"])
     assert done.exit_code == 0, done.output
     report = json.loads((out / "report.json").read_text())
+    assert "mAP" in (out / "report.html").read_text()
     rows = {
         row["path"]: row["scores"] for row in map(json.loads, (out / "scores.jsonl").read_text().splitlines())
     }
