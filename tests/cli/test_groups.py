@@ -161,6 +161,21 @@ def test_no_command_replaces_a_file_unasked(
     assert [path.read_text() for path in kept] == ["kept"] * len(kept)
 
 
+def test_load_names_its_keywords_to_people_and_to_type_checkers() -> None:
+    from vidcls.inference.load import load
+    from vidcls.inference.settings import Settings, SettingsKeywords
+
+    assert {field.name: field.type for field in fields(Settings)} == {
+        name: hint.__forward_arg__ for name, hint in SettingsKeywords.__annotations__.items()
+    }
+    parameters = inspect.signature(load).parameters
+    assert len(load.__code__.co_varnames[: load.__code__.co_argcount + load.__code__.co_kwonlyargcount]) <= 10
+    described = f"{load.__doc__}{Settings.__doc__}"
+    assert all(f"\n        {name}: " in described for name in parameters)
+    with pytest.raises(TypeError, match="num_view"):
+        load("camera-motion", num_view=1)  # type: ignore[call-arg]
+
+
 def test_one_flag_means_one_parameter_everywhere() -> None:
     parameters: dict[str, str] = {}
     for command in chain.from_iterable(map(functions, COMMANDS)):

@@ -40,7 +40,7 @@ def search(
     html: Annotated[
         Path | None, Option(metavar="FILE", help="Write what was found as a page with pictures.")
     ] = None,
-    as_json: o.JsonOption = False,
+    json: o.JsonOption = False,
     overwrite: o.OverwriteOption = False,
     quiet: o.QuietOption = False,
 ) -> int:
@@ -54,7 +54,7 @@ def search(
     - `vidcls search clips.parquet --duplicates 0.98`
     """
     if duplicates is not None:
-        return _duplicates(source, duplicates, as_json, quiet, html)
+        return _duplicates(source, duplicates, json, quiet, html)
     if len(source) < 2:
         raise UsageError("FILE", "none is named", "name a clip, and the files of vectors to search")
     from vidcls.output.progress import ProgressBar
@@ -71,7 +71,7 @@ def search(
     vector = query_vector(source[0], files, load)
     with ProgressBar("searching", unit="vectors", shown=not quiet) as bar:
         hits = nearest(vector, files, top_k, bar.update)
-    _print_hits(hits, as_json)
+    _print_hits(hits, json)
     if html is not None:
         _write_page(html, source[0], hits, machine, quiet)
     return 0

@@ -19,6 +19,7 @@ from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.inference.clip import Clip, clip_of_frames, frames_in_memory
 from vidcls.inference.prediction import Prediction
+from vidcls.inference.settings import Fps
 from vidcls.inference.shared_units import VIEW_BATCH, batches, score_clip
 from vidcls.output.row import SCORES, Row
 from vidcls.video.fetch import opened
@@ -27,7 +28,6 @@ from vidcls.video.sources import Source
 from vidcls.video.urls import is_url
 from vidcls.views.transform import frame_transform, pixel_scale_shift, plan_clips
 
-Fps = Literal["auto", "native"] | float
 if TYPE_CHECKING:
     import torch
 
@@ -49,10 +49,8 @@ class Classifier:
         weights: Where the weights come from, as it is written into results.
         fps: ``auto`` spaces frames in time as at the training clips' rate, ``native`` takes frames as they are
             counted in the file, a number is a rate in 1/s.
-        average: Average the views' ``logits``, or their ``probs``; None does as ``spec`` says.
         reader: Reads the clips; by default one of its own.
         uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
-        merge_tokens: Share of the tokens that ``engine`` merges away.
         warnings: Printed with every result.
         notes: Choices that the checkpoint left open and the loader made; for people, once.
         origin: The model and what was asked of its engine, which embeddings and explanations need.
@@ -66,10 +64,8 @@ class Classifier:
         *,
         weights: str,
         fps: Fps = "auto",
-        average: Literal["logits", "probs"] | None = None,
         reader: VideoReader | None = None,
         uses_frame_indices: bool = False,
-        merge_tokens: float = 0.0,
         warnings: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
         origin: tuple[Found, EngineRequest] | None = None,
@@ -79,9 +75,8 @@ class Classifier:
         self.labels = labels
         self.weights = weights
         self.fps = fps
-        self.average = average or spec.input.average
+        self.average = spec.input.average
         self.uses_frame_indices = uses_frame_indices
-        self.merge_tokens = merge_tokens
         self.warnings = warnings
         self.notes = notes
         self.origin = origin
@@ -89,6 +84,11 @@ class Classifier:
         self._reader = reader if reader is not None else VideoReader()
         self._transform = frame_transform(spec.input)
         self._pixel_type = np.dtype(np.float32 if spec.input.resize_rule == "float" else np.uint8)
+
+    @property
+    def merge_tokens(self) -> float:
+        """Share of the tokens that the engine merges away."""
+        return 0.0 if self.origin is None else self.origin[1].merge_tokens
 
     def close(self) -> None:
         """Stop the decoding process."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -12,12 +13,23 @@ from vidcls.engines import check_names
 from vidcls.engines.embedding import EmbeddingRequest, embedding_engine
 from vidcls.engines.select import EngineRequest, engine_for, export_hint
 from vidcls.errors import UsageError
-from vidcls.inference.classifier import Classifier, Fps
+from vidcls.inference.classifier import Classifier
 from vidcls.inference.embed import Embedder
+from vidcls.inference.settings import Fps, Settings, SettingsKeywords
 from vidcls.video.reader import VideoReader
 from vidcls.zoo.facts import CheckpointFacts
 from vidcls.zoo.find import CheckpointKeywords, find_model, weights_file
 from vidcls.zoo.labels import check_labels, load_labels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+VIEWS = (
+    "num_views",
+    "num_crops",
+    "num_frames",
+    "stride",
+)  # settings that are keys of a model's input as well
 
 __all__ = ["load", "load_embedder", "model_labels", "view_of", "weights_file"]
 
@@ -27,23 +39,12 @@ def load(
     *,
     weights: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = "auto",
     clips: int | None = None,
-    num_views: int | None = None,
-    num_crops: int | None = None,
-    num_frames: int | None = None,
-    stride: int | None = None,
-    fps: Fps = "auto",
-    average: Literal["logits", "probs"] | None = None,
-    merge_tokens: float = 0.0,
-    decoder: str = "auto",
-    decode_timeout: float = 60.0,
     registry: str | os.PathLike[str] | Registry | None = None,
     random_weights: bool = False,
     offline: bool = False,
     reader: VideoReader | None = None,
+    **settings: Unpack[SettingsKeywords],
 ) -> Classifier:
     """Load a model, ready to classify clips.
 
@@ -52,24 +53,14 @@ def load(
         weights: A checkpoint, or a model that `vidcls export` wrote, to use instead of the one that the registry names;
             it decides the architecture's sizes.
         labels: Name of a list in ``vidcls/zoo/labels`` or a file with one label a line.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto`` or one of `vidcls.engines.PRECISIONS`.
-        engine: ``auto`` or one of `vidcls.engines.ENGINES`; see `vidcls.engines.select.choose` for ``auto``.
         clips: How many clips will be scored, as far as that is known; ``engine="auto"`` goes by it.
-        num_views: Temporal views; None leaves it, like the next three, to the model's entry.
-        num_crops: Spatial crops per view, 1 or 3.
-        num_frames: Frames per view.
-        stride: Distance between sampled frames.
-        fps: ``auto``, ``native`` or a rate in 1/s; see ``Classifier``.
-        average: ``logits`` or ``probs``; None does as the model's authors do.
-        merge_tokens: Share of the tokens of joint or spatial attention that are merged into similar ones, up to 0.9:
-            faster, and answers change a little; see `vidcls.models.merging`.
-        decoder: ``auto`` or one of `vidcls.video.decoders.DECODERS`.
-        decode_timeout: Seconds after which a decoder is killed.
         registry: A registry, or a file that is laid over the one that ships with vidcls.
         random_weights: Run an architecture untrained; every result says so.
         offline: Never use the network.
         reader: Reads the clips; by default one of its own with ``decoder`` and ``decode_timeout``.
+        **settings: ``device``, ``precision``, ``engine``, ``num_views``, ``num_crops``, ``num_frames``, ``stride``,
+            ``fps``, ``average``, ``merge_tokens``, ``decoder`` and ``decode_timeout`` of
+            `vidcls.inference.settings.Settings`.
 
     Raises:
         UsageError: No such model, or options that do not fit it.
@@ -78,36 +69,46 @@ def load(
         CheckpointError: The weights cannot be read or do not fit.
         DeviceError: The device or precision does not exist here.
     """
-    check_names(engine, precision)
+    wanted = Settings(**settings)
+    check_names(wanted.engine, wanted.precision)
     found = find_model(
         model,
         weights=weights,
         registry=registry,
         random_weights=random_weights,
         offline=offline,
-        keywords=CheckpointKeywords(num_frames),
+        keywords=CheckpointKeywords(wanted.num_frames),
     )
     facts = found.facts
-    view = view_of(facts, num_views=num_views, num_crops=num_crops, num_frames=num_frames, stride=stride)
-    spec = facts.spec.model_copy(update={"input": view})
-    request = EngineRequest(engine, device, precision, clips, merge_tokens)
+    views = {name: getattr(wanted, name) for name in VIEWS}
+    view = view_of(facts, **views)
+    request = EngineRequest(wanted.engine, wanted.device, wanted.precision, clips, wanted.merge_tokens)
     ready = engine_for(found, view, request)
     names, notes = model_labels(facts, labels)
     hint = export_hint(found, view, request)
     return Classifier(
         ready,
-        spec,
+        facts.spec.model_copy(update={"input": view_of(facts, **views, average=wanted.average)}),
         names or tuple(f"class {index}" for index in range(facts.num_classes)),
         weights=found.source,
-        fps=fps,
-        average=average,
-        reader=reader if reader is not None else VideoReader(decoder, decode_timeout),
+        fps=wanted.fps,
+        reader=reader if reader is not None else VideoReader(wanted.decoder, wanted.decode_timeout),
         uses_frame_indices=facts.uses_frame_indices,
-        merge_tokens=merge_tokens,
-        warnings=_warnings(random_weights, merge_tokens),
+        warnings=_warnings(random_weights, wanted.merge_tokens),
         notes=(*facts.notes, *notes, *([hint] if hint else [])),
         origin=(found, request),
     )
+
+
+def _all_keywords() -> inspect.Signature:
+    """Return the signature of `load` with its settings one by one, for ``help`` and completion."""
+    *named, _ = inspect.signature(load).parameters.values()
+    settings = inspect.signature(Settings).parameters.values()
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in settings]
+    return inspect.Signature([*named, *keywords], return_annotation=Classifier)
+
+
+load.__signature__ = _all_keywords()  # type: ignore[attr-defined]
 
 
 def load_embedder(
