@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
+from vidcls.config import InputSpec, load_registry
 from vidcls.errors import CheckpointError, ConfigError
+from vidcls.views.transform import plan_clips
 
 transformers = pytest.importorskip("transformers", minversion="5.24", reason="the reference")
 
@@ -84,6 +86,60 @@ def test_the_authors_probe_can_be_asked_for(tmp_path: Path) -> None:
     ours = load_checkpoint(tmp_path, pooler_num_heads=4, pooler_norm_eps=1e-5)
     assert difference(ours, theirs) < 1e-9
     assert difference(load_checkpoint(tmp_path), theirs) > 1e-3
+
+
+@pytest.mark.parametrize(("clips", "layers"), [(2, ()), (3, (0, 1)), (1, (0,))])
+def test_clips_and_layers_that_the_authors_classify_together(
+    tmp_path: Path, clips: int, layers: tuple[int, ...]
+) -> None:
+    """As ``evals/video_classification_frozen`` does: the pooler sees the tokens of all clips and layers."""
+    theirs = reference(num_hidden_layers=3)
+    theirs.save_pretrained(tmp_path)
+    theirs.double()
+    views = torch.randn(2, 3, 4 * clips, 16, 16, dtype=torch.float64)
+    tokens = []
+    with torch.no_grad():
+        for clip in views.transpose(1, 2).chunk(clips, dim=1):
+            x = theirs.vjepa2.encoder.embeddings(clip)
+            for number, layer in enumerate(theirs.vjepa2.encoder.layer):
+                x = layer(x, None)
+                x = x[0] if isinstance(x, tuple) else x
+                if number in (layers or (2,)):
+                    tokens.append(theirs.vjepa2.encoder.layernorm(x))
+        expected = theirs.classifier(theirs.pooler(torch.cat(tokens, dim=1)))
+        ours: Any = load_checkpoint(tmp_path, clips_per_view=clips, out_layers=layers)
+        torch.testing.assert_close(ours.double()(views), expected, rtol=0, atol=1e-9)
+    assert ours.config.num_frames == 4 * clips
+
+
+def test_the_authors_protocol_cuts_views_as_they_do(tmp_path: Path) -> None:
+    reference().save_pretrained(tmp_path)
+    seen = read_checkpoint(tmp_path, clips_per_view=2).input
+    assert seen is not None
+    spec = InputSpec(**{**seen, "stride": 2, "fps": None})
+    assert (spec.num_frames, spec.num_views, spec.num_crops) == (8, 1, 3)
+    assert (spec.resize, spec.resize_rule, spec.three_crops, spec.average) == (16, "opencv", "steps", "probs")
+    apart = InputSpec(sampling="vjepa2", num_frames=4, stride=2, num_views=2, fps=None)
+    for length in (5, 12, 30, 100):
+        together = plan_clips(spec, num_frames=length, fps=30.0).indices
+        assert together.tolist() == [plan_clips(apart, num_frames=length, fps=30.0).indices.ravel().tolist()]
+    for wrong in ({"clips_per_view": 3}, {"sampling": "vivit"}):
+        with pytest.raises(ValueError, match="clips_per_view needs sampling vjepa2"):
+            InputSpec(**{**seen, **wrong})
+    with pytest.raises(ConfigError, match="7 frames, which are not 2 clips"):
+        load_checkpoint(tmp_path, clips_per_view=2)(torch.zeros(1, 3, 7, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["vjepa2-l-ssv2", "vjepa2-g-ssv2", "vjepa2-l-diving48", "vjepa2-g-diving48"])
+def test_entries_state_the_published_protocol(name: str) -> None:
+    spec = load_registry()[name]
+    views, config = spec.input, spec.config
+    assert spec.published.views == f"{views.clips_per_view * views.num_views}x{views.num_crops}"
+    assert views.clips_per_view == config["clips_per_view"]
+    assert (views.num_frames, views.image_size) == (config["num_frames"], (config["image_size"],) * 2)
+    assert (config["pooler_num_heads"], config["pooler_norm_eps"]) == (16, 1e-5)
+    assert len(config.get("out_layers", ())) == (4 if "diving48" in name else 0)
+    assert (views.resize, views.resize_rule, views.average) == (config["image_size"], "opencv", "probs")
 
 
 def test_another_size_of_views(tmp_path: Path) -> None:

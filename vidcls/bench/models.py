@@ -235,6 +235,7 @@ def _rows(spec: ModelSpec, answer: Row, error: float, peak: float | None) -> Ite
             "batch": batch,
             "views": view["num_views"],
             "crops": view["num_crops"],
+            "clips_per_view": view["clips_per_view"],
             "num_frames": view["num_frames"],
             "image_size": view["image_size"],
             "seconds": timing,

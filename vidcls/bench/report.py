@@ -189,5 +189,5 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
 def published_speed(row: Row) -> float:
     """Videos an hour with as many views as the published accuracy was measured with."""
     times = str(row["published"].get("views") or f"{row['views']}x{row['crops']}").split("x")
-    per_clip = int(times[0]) * int(times[1])
+    per_clip = int(times[0]) * int(times[1]) / row.get("clips_per_view", 1)
     return float(3600 * row["views_per_second"] / per_clip)

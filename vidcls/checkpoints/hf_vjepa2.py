@@ -1,7 +1,9 @@
 """Hugging Face folders of ``VJEPA2ForVideoClassification``.
 
 transformers, ``models/vjepa2/modeling_vjepa2.py``. Its pooler has the encoder's heads and epsilon, where the authors'
-probes have 16 heads and 1e-5: `pooler_num_heads` and `pooler_norm_eps` given while loading compute the latter. The
+probes have 16 heads and 1e-5: `pooler_num_heads` and `pooler_norm_eps` given while loading compute the latter. Where
+`clips_per_view` is given, views are cut as the authors test: all clips of a crop in one view, the short side as long as
+the crop, three crops (``evals/video_classification_frozen``). The
 predictor that the folders hold beside the classifier is for pre-training and is left out. Encoders alone
 (``VJEPA2Model``) are read as a start for training.
 """
@@ -48,7 +50,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Args:
         raw: The folder.
         architecture: ``vjepa2`` or None.
-        config: ``image_size`` for views of another size, ``num_frames``, or any other keyword of the architecture.
+        config: ``image_size`` for views of another size, ``num_frames``, ``clips_per_view`` for the authors' test
+            protocol, or any other keyword of the architecture.
 
     Raises:
         CheckpointError: It is incomplete, or contradicts a keyword.
@@ -59,8 +62,9 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     tensors = {name: t for name, t in named.items() if not name.startswith("vjepa2.predictor.")}
     found = _sizes(raw, tensors)
     state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
+    clips = config.get("clips_per_view", 1)
     chosen = {
-        "num_frames": hf_config.whole(raw, "frames_per_clip", 64),
+        "num_frames": hf_config.whole(raw, "frames_per_clip", 64) * clips,
         "image_size": hf_config.sides(raw, "crop_size", 256),
         "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
         "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
@@ -71,9 +75,26 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     if "image_size" in config or "image_size" not in seen:
         size = pair(settled["image_size"])
         seen |= {"image_size": size, "resize": int(min(size) * 256 / 224)}
+    if "clips_per_view" in config:
+        seen |= authors_views(pair(settled["image_size"]), clips)
     labels = hf_config.labels(raw, found.get("num_classes", 0))
     notes = () if "num_classes" in found else (HEADLESS,)
     return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen, notes=notes)
+
+
+def authors_views(size: tuple[int, int], clips: int) -> dict[str, Any]:
+    """How the authors test: fields of `vidcls.config.InputSpec`."""
+    return {
+        "sampling": "vjepa2",
+        "clips_per_view": clips,
+        "num_views": 1,
+        "num_crops": 3,
+        "three_crops": "steps",
+        "image_size": size,
+        "resize": min(size),
+        "resize_rule": "opencv",
+        "average": "probs",
+    }
 
 
 def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class InputSpec(Spec):
         fps: Frame rate of the training clips in 1/s; None counts frames as the file has them.
         num_views: Clips in time.
         num_crops: Crops in space of each clip, 1 (center) or 3 (along the longer side).
+        clips_per_view: Clips that one view consists of, shown to the model together, with ``sampling`` ``vjepa2``;
+            ``num_frames`` counts the frames of all.
         sampling: Rule by which clips are placed in time; see ``vidcls.views.transform``.
         image_size: Height and width of a crop in pixels.
         resize: Length of one side in pixels before the crop, or exact (h, w), or None.
@@ -77,6 +79,7 @@ class InputSpec(Spec):
     fps: float | None = Field(None, gt=0, le=1000)
     num_views: int = Field(4, ge=1, le=1024)
     num_crops: Literal[1, 3] = 1
+    clips_per_view: int = Field(1, ge=1, le=64)
     sampling: Literal[
         "vivit", "timesformer", "vtn", "segments", "uniform", "videomae", "videomae-sparse", "vjepa2"
     ] = "vivit"
@@ -102,6 +105,14 @@ class InputSpec(Spec):
             raise ValueError("mean and std come together; give both or neither")
         if self.std is not None and min(abs(s) for s in self.std) < 1e-8:
             raise ValueError("std must not be zero")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_clips(self) -> InputSpec:
+        if self.clips_per_view > 1 and (self.sampling != "vjepa2" or self.num_frames % self.clips_per_view):
+            raise ValueError(
+                f"clips_per_view needs sampling vjepa2 and num_frames that are a multiple of it, not {self.num_frames}"
+            )
         return self
 
 

@@ -163,12 +163,12 @@ class VJEPA2(nn.Module):
         nn.init.trunc_normal_(self.pooler.query, std=0.02)
 
     def encode(self, views: Tensor) -> Tensor:
-        """The encoder's tokens, (b, c, t, h, w) → (b, t'·h'·w', d), t slowest.
+        """The encoder's tokens, (b, c, t, h, w) → (b, n, d), clip by clip, time slowest; n is for what the pooler sees.
 
         Frames that fill no tubelet are not looked at; fewer than one tubelet's are repeated as often as it has frames.
 
         Raises:
-            ConfigError: The views' height and width are not the configuration's.
+            ConfigError: The views' height and width are not the configuration's, or its clips are not of equal length.
         """
         if tuple(views.shape[-2:]) != pair(self.config.image_size):
             raise ConfigError(
@@ -176,17 +176,31 @@ class VJEPA2(nn.Module):
                 f"got views of {tuple(views.shape[-2:])} pixels (h, w), but was built for {self.config.image_size}",
                 "load the checkpoint with image_size=",
             )
+        clips, frames = self.config.clips_per_view, views.shape[2]
+        if frames % clips:
+            problem = f"got views of {frames} frames, which are not {clips} clips of equal length"
+            raise ConfigError("V-JEPA 2", problem, "give num_frames= a multiple of clips_per_view")
+        if clips == 1:
+            return self.encode_clips(views)
+        apart = views.unflatten(2, (clips, frames // clips)).transpose(1, 2).flatten(0, 1)
+        return self.encode_clips(apart).unflatten(0, (-1, clips)).flatten(1, 2)
+
+    def encode_clips(self, clips: Tensor) -> Tensor:
+        """The tokens of single clips, (b, c, t, h, w) → (b, n, d): those of the last block, or of ``out_layers``."""
         tubelet = triple(self.config.tubelet_size)[0]
-        if views.shape[2] < tubelet:
-            views = views.repeat(1, 1, tubelet, 1, 1)
-        tokens = self.patch_embed(views)  # (b, t', s, d)
+        if clips.shape[2] < tubelet:
+            clips = clips.repeat(1, 1, tubelet, 1, 1)
+        tokens = self.patch_embed(clips)  # (b, t', s, d)
         head_dim = self.config.embed_dim // self.config.num_heads
         turn = rotation(tokens.shape[1], self.config.grid, head_dim, tokens)
+        wanted = self.config.out_layers or (len(self.blocks) - 1,)
         x: Tensor = tokens.flatten(1, 2)
-        for block in self.blocks:
+        seen = []
+        for number, block in enumerate(self.blocks[: max(wanted) + 1]):
             x = block(x, turn)
-        y: Tensor = self.norm(x)
-        return y
+            if number in wanted:
+                seen.append(self.norm(x))
+        return seen[0] if len(seen) == 1 else torch.cat(seen, dim=1)
 
     def forward_features(self, views: Tensor) -> Tensor:
         """What the classifier sees, (b, c, t, h, w) → (b, d)."""

@@ -13,7 +13,11 @@ class VJEPA2Config:
 
     Attributes:
         image_size: Height and width of a view in pixels; one number stands for both.
-        num_frames: Frames of the views that the model is meant for. It takes any number.
+        num_frames: Frames of the views that the model is meant for, all clips together. It takes any number.
+        clips_per_view: Clips that a view consists of, one after the other: each is encoded by itself, and the pooler
+            sees the tokens of all. The published figures are measured so.
+        out_layers: Numbers of the encoder's blocks, from 0, whose normed tokens the pooler sees together; empty for the
+            last block's. The authors' probes of Diving48 see four.
         tubelet_size: Frames, height and width of one token's tubelet.
         in_channels: Color channels.
         num_classes: Length of the logits.
@@ -50,14 +54,22 @@ class VJEPA2Config:
     pooler_norm_eps: float | None = None
     attn_dropout: float = 0.0
     drop_path_rate: float = 0.0
+    clips_per_view: int = 1
+    out_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out_layers", tuple(self.out_layers))
         object.__setattr__(self, "image_size", pair(self.image_size))
         object.__setattr__(self, "tubelet_size", triple(self.tubelet_size))
         if min(*triple(self.tubelet_size), *self.grid) < 1:
             raise ValueError(f"{self.image_size} pixels hold no whole tubelet of {self.tubelet_size}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
+
+        if self.clips_per_view < 1 or self.num_frames % self.clips_per_view:
+            raise ValueError(f"{self.num_frames} frames are not {self.clips_per_view} clips of equal length")
+        if any(not 0 <= layer < self.depth for layer in self.out_layers):
+            raise ValueError(f"out_layers {self.out_layers} are not among the {self.depth} blocks")
 
     @property
     def grid(self) -> tuple[int, int]:

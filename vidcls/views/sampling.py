@@ -270,15 +270,21 @@ def _vjepa2(spec: InputSpec, length: int, speed: float) -> tuple[Indices, str]:
     """Take ``num_frames * stride`` frames at the start of each of ``num_views`` equal parts of the file.
 
     Where the parts are shorter than that, clips spread over the file and overlap (V-JEPA 2's ``video_dataset.py``,
-    which draws the starts by chance in longer parts).
+    which draws the starts by chance in longer parts). Views of several clips have them one after the other.
     """
-    size, views = spec.num_frames * spec.stride, spec.num_views
+    views, frames = spec.num_views * spec.clips_per_view, spec.num_frames // spec.clips_per_view
+    moments, notice = _vjepa2_clips(frames, spec.stride, views, length)
+    return moments.reshape(spec.num_views, -1), notice
+
+
+def _vjepa2_clips(frames: int, stride: int, views: int, length: int) -> tuple[Indices, str]:
+    size = frames * stride
     if length // views > size:
-        clip = np.minimum(np.linspace(0, size, spec.num_frames), size - 1)
+        clip = np.minimum(np.linspace(0, size, frames), size - 1)
         return clip.astype(np.int64) + np.arange(views)[:, None] * (length // views), ""
     last = min(size, length) - 1
-    clip = np.full(spec.num_frames, float(last))
-    clip[: last // spec.stride] = np.linspace(0, last, last // spec.stride)
+    clip = np.full(frames, float(last))
+    clip[: last // stride] = np.linspace(0, last, last // stride)
     step = max(length - size, 0) // max(views - 1, 1)
     moments = np.clip(clip, 0, max(last - 1, 0)).astype(np.int64) + np.arange(views)[:, None] * step
     return moments, _too_short(length, size, "its last frame stays") if length < size else ""

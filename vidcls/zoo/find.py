@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from vidcls.checkpoints import Checkpoint
 
 # What a registry's entry says of its own weights where their tensors leave it open.
-_OPEN = ("num_heads", "temporal_num_heads", "num_frames", "attention_order", "attention_window")
+_OPEN = (
+    *("num_heads", "temporal_num_heads", "num_frames", "attention_order", "attention_window"),
+    *("clips_per_view", "out_layers", "pooler_num_heads", "pooler_norm_eps"),
+)
 
 
 @dataclass(frozen=True)
