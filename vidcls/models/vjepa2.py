@@ -182,8 +182,8 @@ class VJEPA2(nn.Module):
             raise ConfigError("V-JEPA 2", problem, "give num_frames= a multiple of clips_per_view")
         if clips == 1:
             return self.encode_clips(views)
-        apart = views.unflatten(2, (clips, frames // clips)).transpose(1, 2).flatten(0, 1)
-        return self.encode_clips(apart).unflatten(0, (-1, clips)).flatten(1, 2)
+        apart = torch.unflatten(views, 2, (clips, frames // clips)).transpose(1, 2).flatten(0, 1)
+        return torch.unflatten(self.encode_clips(apart), 0, (-1, clips)).flatten(1, 2)
 
     def encode_clips(self, clips: Tensor) -> Tensor:
         """The tokens of single clips, (b, c, t, h, w) → (b, n, d): those of the last block, or of ``out_layers``."""
