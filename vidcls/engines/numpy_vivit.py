@@ -7,14 +7,14 @@ The forward pass is that of `vidcls.models.vivit.FactorizedEncoderViViT` in eval
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Floats, ScaleShift
+from vidcls.engines.base import Engine, Floats, ScaleShift
 from vidcls.errors import CheckpointError
 
 UNIT_BATCH = 64
@@ -147,6 +147,43 @@ def _gelu_tanh(x: Floats) -> Floats:
         0.5 * x * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)))
     )
     return y
+
+
+class StartingEngine:
+    """NumPy for the first clips, until importing torch has paid for itself; then another engine.
+
+    Where nobody says how many clips will come, this costs at most twice what the better choice would have.
+
+    Args:
+        first: NumPy's.
+        then: Makes the other one.
+    """
+
+    def __init__(self, first: NumpyViViTEngine, then: Callable[[], Engine]) -> None:
+        self._engine: Engine = first
+        self._config = first.config
+        self._then: Callable[[], Engine] | None = then
+        self._done = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def __call__(self, views: NDArray[Any], *arguments: Any, **keywords: Any) -> Floats:
+        units = self._config["num_frames"] // self._config["tubelet_size"][0]
+        return self._after(len(views) * units, len(views))(views, *arguments, **keywords)
+
+    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+        return self._after(len(units), 0).encode(units, scale_shift)
+
+    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+        return self._after(0, len(features)).classify(features, frame_indices)
+
+    def _after(self, units: int, views: int) -> Engine:
+        """Return the engine for so much more work."""
+        self._done += macs(self._config, units, views)
+        if self._then is not None and self._done > MAX_MACS:
+            self._engine, self._then = self._then(), None
+        return self._engine
 
 
 def macs(config: Mapping[str, Any], units: int, views: int) -> float:

@@ -63,7 +63,8 @@ def choose(request: EngineRequest, device: str, *, numpy_macs: float | None, exp
     """Decide which engine runs a model; ``auto`` is the fastest that is at hand and does not change answers.
 
     On CUDA devices and on Metal that is eager PyTorch. On a CPU it is NumPy, if the model is small and the clips so few
-    that they take less time than importing torch; OpenVINO, if the model has been exported; else eager PyTorch.
+    that they take less time than importing torch, and at first where nobody says how many there will be; OpenVINO, if
+    the model has been exported; else eager PyTorch.
     Only eager PyTorch merges tokens.
 
     Args:
@@ -150,14 +151,21 @@ def choice(found: Found, view: InputSpec, request: EngineRequest, device: str) -
 
 def _numpy_macs(found: Found, view: InputSpec, request: EngineRequest) -> float | None:
     facts = found.facts
-    if request.clips is None or "torch" in sys.modules or found.path is None:
-        return None
-    if not numpy_vivit.can_run(facts.spec.architecture, facts.config) or not numpy_vivit.fits(
-        found.path, facts.config
-    ):
+    if request.clips is None or not _numpy_can_start(found):
         return None
     views = view.num_views * view.num_crops * request.clips
     return numpy_vivit.macs(facts.config, views * view.num_frames // facts.unit_frames, views)
+
+
+def _numpy_can_start(found: Found) -> bool:
+    """Whether NumPy can run the model and torch, which is faster, has not been imported."""
+    facts = found.facts
+    return (
+        "torch" not in sys.modules
+        and found.path is not None
+        and numpy_vivit.can_run(facts.spec.architecture, facts.config)
+        and numpy_vivit.fits(found.path, facts.config)
+    )
 
 
 def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, device: str) -> Engine:
@@ -184,11 +192,20 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
             module = merge_tokens(module, request.merge_tokens)
         return make_engine(module, device, precision, name)
 
+    unknown = request.engine == "auto" and request.clips is None and request.precision in ("auto", "fp32")
+    if (
+        unknown
+        and name == "eager"
+        and device == "cpu"
+        and not request.merge_tokens
+        and _numpy_can_start(found)
+    ):
+        return numpy_vivit.StartingEngine(numpy_engine(found), make)
     # A module that is not in memory yet is loaded while the first clip is decoded.
     return make() if found.loaded else lazy(make, found.facts.unit_frames)
 
 
-def numpy_engine(found: Found) -> Engine:
+def numpy_engine(found: Found) -> numpy_vivit.NumpyViViTEngine:
     """Return NumPy's engine for a model, of its file alone where that is enough.
 
     Raises:
@@ -200,7 +217,7 @@ def numpy_engine(found: Found) -> Engine:
     return numpy_engine_of(found.module())
 
 
-def numpy_engine_of(module: nn.Module) -> Engine:
+def numpy_engine_of(module: nn.Module) -> numpy_vivit.NumpyViViTEngine:
     """Return NumPy's engine for a module that is in memory.
 
     Raises:

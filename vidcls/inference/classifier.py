@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vidcls.config import ModelSpec
 from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError
-from vidcls.inference.clip import Clip, clip_of_frames, frames_in_memory
+from vidcls.inference.clip import IN_MEMORY, Clip, FramesSource, clip_of_frames, source_of
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.settings import Fps
 from vidcls.inference.shared_units import VIEW_BATCH, batches, score_clip
@@ -25,7 +25,6 @@ from vidcls.output.row import SCORES, Row
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
-from vidcls.video.urls import is_url
 from vidcls.views.transform import frame_transform, pixel_scale_shift, plan_clips
 
 if TYPE_CHECKING:
@@ -179,13 +178,14 @@ class Classifier:
             DeviceError: Memory ran out.
         """
         start = time.perf_counter()
+        _check_top_k(top_k)
         name, read = self.read_any(clip, frame_rate)
         found = self._predict_clip(name, read, top_k, start)
         return found if name not in IN_MEMORY else replace(found, preview=read.preview())
 
     def read_any(self, clip: ClipLike, frame_rate: float | None = None) -> tuple[str, Clip]:
         """Read a clip of any form, ready to be cut into views → its name, and the clip; see `predict`."""
-        source = _source(clip)
+        source = source_of(clip)
         return source.path, self._read_source(source, frame_rate)
 
     def embed(
@@ -255,6 +255,7 @@ class Classifier:
             UsageError: A clip is neither a file nor frames.
             DeviceError: Memory ran out.
         """
+        _check_top_k(top_k)
         stop = threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="vidcls-read") as pool, ExitStack() as ending:
             ending.callback(stop.set)  # an interrupted download ends at once
@@ -275,7 +276,7 @@ class Classifier:
 
     def _read_next(self, clip: ClipLike | Source, frame_rate: float | None, stop: threading.Event) -> _Read:
         start = time.perf_counter()
-        source = _source(clip)
+        source = source_of(clip)
         try:
             return _Read(source.path, self._read_source(source, frame_rate, stop), start)
         except InputError as error:
@@ -283,11 +284,11 @@ class Classifier:
 
     def _read_source(
         self,
-        source: Source | _FramesSource,
+        source: Source | FramesSource,
         frame_rate: float | None,
         stop: threading.Event | None = None,
     ) -> Clip:
-        if isinstance(source, _FramesSource):
+        if isinstance(source, FramesSource):
             return clip_of_frames(source.frames, self.spec.input, frame_rate, self.fps)
         with opened(source, stop) as clip:
             return self.read(clip)
@@ -343,6 +344,11 @@ class Classifier:
         ).to_dict()
 
 
+def _check_top_k(top_k: int) -> None:
+    if not isinstance(top_k, int) or top_k < 1:
+        raise UsageError("top_k", f"{top_k!r} is not a number of labels", "give 1 or more")
+
+
 def softmax(logits: Floats) -> Floats:
     """Return the softmax of (..., k) over its last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -366,30 +372,3 @@ class _Read:
     name: str
     clip: Clip | InputError
     start: float
-
-
-IN_MEMORY = ("frames", "-")  # what clips without a file of their own are called
-
-
-@dataclass(frozen=True)
-class _FramesSource:
-    """Frames (t, h, w, 3) that are in memory."""
-
-    frames: NDArray[np.uint8]
-    path: str = "frames"
-
-
-def _source(clip: ClipLike | Source) -> Source | _FramesSource:
-    """Tell files from frames.
-
-    Raises:
-        UsageError: The clip is neither.
-    """
-    if isinstance(clip, Source):
-        return clip
-    if isinstance(clip, bytes):
-        return Source("-", clip)
-    if isinstance(clip, (str, os.PathLike)):
-        name = os.fspath(clip)
-        return Source(name, None if is_url(name) else name)
-    return _FramesSource(frames_in_memory(clip))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from vidcls.config import InputSpec
 from vidcls.engines import Floats
 from vidcls.errors import UsageError
 from vidcls.video.reader import VideoInfo
+from vidcls.video.sources import Source
+from vidcls.video.urls import is_url
 from vidcls.views.transform import ClipPlan, apply_transform, make_views, plan_clips
 
 
@@ -120,3 +123,30 @@ def clip_of_frames(
     )
     ready = apply_transform(frames[plan.unique], spec)
     return Clip(ready, plan.unique, plan, spec, info, "frames", plan.warnings)
+
+
+IN_MEMORY = ("frames", "-")  # what clips without a file of their own are called
+
+
+@dataclass(frozen=True)
+class FramesSource:
+    """Frames (t, h, w, 3) that are in memory."""
+
+    frames: NDArray[np.uint8]
+    path: str = "frames"
+
+
+def source_of(clip: Any) -> Source | FramesSource:
+    """Tell files from frames.
+
+    Raises:
+        UsageError: The clip is neither.
+    """
+    if isinstance(clip, Source):
+        return clip
+    if isinstance(clip, bytes):
+        return Source("-", clip)
+    if isinstance(clip, (str, os.PathLike)):
+        name = os.fspath(clip)
+        return Source(name, None if is_url(name) else name)
+    return FramesSource(frames_in_memory(clip))

@@ -170,9 +170,7 @@ def view_of(facts: CheckpointFacts, **changes: Any) -> InputSpec:
     try:
         view = InputSpec(**{**view.model_dump(), **given}) if given else view
     except ValidationError as error:
-        raise UsageError(
-            "views", "; ".join(problems(error, InputSpec)), "see `vidcls predict --help`"
-        ) from None
+        raise UsageError("views", "; ".join(problems(error, InputSpec)), "choose other values") from None
     if facts.tubelet_frames and view.num_frames % facts.tubelet_frames:
         raise UsageError(
             "num_frames",

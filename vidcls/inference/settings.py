@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
+from vidcls.errors import UsageError
+
 Fps = Literal["auto", "native"] | float
 
 
@@ -26,6 +28,9 @@ class Settings:
             faster, and answers change a little; see `vidcls.models.merging`.
         decoder: ``auto`` or one of `vidcls.video.decoders.DECODERS`.
         decode_timeout: Seconds after which a decoder is killed.
+
+    Raises:
+        UsageError: A value is not one of these.
     """
 
     device: str = "auto"
@@ -40,6 +45,17 @@ class Settings:
     merge_tokens: float = 0.0
     decoder: str = "auto"
     decode_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.num_frames is not None and self.num_frames < 1:
+            raise UsageError("num_frames", f"{self.num_frames} is not a number of frames", "give 1 or more")
+        if self.average not in (None, "logits", "probs"):
+            raise UsageError("average", f"{self.average!r} is unknown", "use 'logits' or 'probs'")
+        rate = self.fps
+        if rate not in ("auto", "native") and not (isinstance(rate, (int, float)) and 0 < rate <= 1000):
+            raise UsageError(
+                "fps", f"{rate!r} is not a frame rate", "use 'auto', 'native' or a number up to 1000"
+            )
 
 
 class SettingsKeywords(TypedDict, total=False):

@@ -326,7 +326,7 @@ class VideoReader:
 
     def _store(self, data: bytes) -> Path:
         if not data:
-            raise VideoError("-", "is empty (0 bytes)", "pipe a whole clip into it", kind="empty")
+            raise VideoError("-", "is empty (0 bytes)", "give a whole clip", kind="empty")
         if len(data) > MAX_STDIN:
             raise VideoError("-", "is larger than 2 GiB", "save it to a file first", kind="too_large")
         handle, path = tempfile.mkstemp(prefix="vidcls-", suffix=".video")
