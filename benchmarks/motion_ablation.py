@@ -20,6 +20,7 @@ import math
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -109,6 +111,14 @@ class Setting:
 
 def make_batch(seed: int, number: int, count: int) -> tuple[Tensor, Tensor]:
     """Batch ``number`` of ``count`` clips: (b, 3, t, h, w) float32 in -1..1, and their directions 0..3."""
+    clips, labels, _ = draw_batch(seed, number, count)
+    return torch.from_numpy(clips), torch.from_numpy(labels)
+
+
+def draw_batch(
+    seed: int, number: int, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """What `make_batch` gives, and where the blob is: (b, t, h, w), 1 in its middle."""
     rng = np.random.default_rng([seed, number])
     labels = rng.integers(len(DIRECTIONS), size=count)
     moves = np.array(DIRECTIONS)[labels]  # (b, 2), (y, x)
@@ -129,7 +139,7 @@ def make_batch(seed: int, number: int, count: int) -> tuple[Tensor, Tensor]:
     shape = bumps[:, :, 0, :, None] * bumps[:, :, 1, None, :]  # (b, t, h, w)
     still = rng.normal(0.0, 0.1, (count, 1, 1, SIDE, SIDE)) + rng.uniform(-0.2, 0.2, (count, 1, 1, 1, 1))
     clips = np.clip(still + color[:, :, None, None, None] * shape[:, None], -1, 1)
-    return torch.from_numpy(clips.astype(np.float32)), torch.from_numpy(labels)
+    return clips.astype(np.float32), labels, shape
 
 
 def make_model(design: Design, width: int) -> nn.Module:
@@ -188,17 +198,23 @@ def accuracy(model: nn.Module, clips: Tensor, labels: Tensor) -> float:
     return float(torch.cat(hits).float().mean())
 
 
-def train(design: Design, setting: Setting) -> dict[str, Any]:
-    """Train one design; returns its figures."""
+def fit(
+    design: Design, setting: Setting, told: Callable[[int, nn.Module], None] = lambda step, model: None
+) -> tuple[nn.Module, int]:
+    """Train one design; returns the model, in training mode, and its width.
+
+    Args:
+        design: What to train.
+        setting: How.
+        told: Is called after each step, with how many there have been.
+    """
     torch.manual_seed(setting.seed)
     width = fit_width(design, setting.mmacs)
     model = make_model(design, width)
     scale_start(model, width)
-    test = make_batch(TEST_SEED, 0, TEST_CLIPS)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=setting.learning_rate, weight_decay=0.05, betas=(0.9, 0.98)
     )
-    begun, curve = time.perf_counter(), []
     for step in range(setting.steps):
         clips, labels = make_batch(setting.seed, step, setting.batch)
         progress = step / setting.steps
@@ -213,9 +229,21 @@ def train(design: Design, setting: Setting) -> dict[str, Any]:
         F.cross_entropy(model(clips), labels).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % EVERY == 0 or step + 1 == setting.steps:
-            curve.append((step + 1, accuracy(model, *test)))
-            print(f"  step {step + 1}: {curve[-1][1]:.1%}", file=sys.stderr, flush=True)
+        told(step + 1, model)
+    return model, width
+
+
+def train(design: Design, setting: Setting) -> dict[str, Any]:
+    """Train one design; returns its figures."""
+    test = make_batch(TEST_SEED, 0, TEST_CLIPS)
+    begun, curve = time.perf_counter(), []
+
+    def measure(step: int, model: nn.Module) -> None:
+        if step % EVERY == 0 or step == setting.steps:
+            curve.append((step, accuracy(model, *test)))
+            print(f"  step {step}: {curve[-1][1]:.1%}", file=sys.stderr, flush=True)
+
+    model, width = fit(design, setting, measure)
     return {
         "title": design.title,
         "architecture": design.architecture,

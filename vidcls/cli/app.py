@@ -25,6 +25,7 @@ COMMANDS = {
     "merge": "Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.",
     "embed": "Turn clips into vectors that are near for clips that are alike, for search, clustering or a classifier.",
     "search": "Find the clips nearest to a clip, or near duplicates, in the vectors that `vidcls embed` wrote.",
+    "explain": "Show where and when a model looked in a clip: heat over its frames, and the weight of each moment.",
     "models": "List the models that vidcls knows, or show one in detail; those that can run at once come first.",
     "train": "Train or fine-tune a model; several GPUs with ``accelerate launch -m vidcls train …``.",
     "split": "Split a labeled set into training and validation lists, stratified by class and reproducible.",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from vidcls.engines.select import EngineRequest
+    from vidcls.explain.explanation import Explanation
     from vidcls.inference.embed import Embedder, Embedding
     from vidcls.zoo.find import Found
 
@@ -183,7 +184,7 @@ class Classifier:
         found = self._predict_clip(name, read, top_k, start)
         return found if name not in IN_MEMORY else replace(found, preview=read.preview())
 
-    def read_any(self, clip: ClipLike, frame_rate: float | None = None) -> tuple[str, Clip]:
+    def read_any(self, clip: ClipLike | Source, frame_rate: float | None = None) -> tuple[str, Clip]:
         """Read a clip of any form, ready to be cut into views → its name, and the clip; see `predict`."""
         source = source_of(clip)
         return source.path, self._read_source(source, frame_rate)
@@ -221,6 +222,39 @@ class Classifier:
         (found, request), wanted = self.model_behind(), EmbeddingRequest(layer, per)
         engine = embedding_engine(found, self.spec.input, request, wanted)
         return Embedder(found, wanted, self.running(engine))
+
+    def explain(
+        self,
+        clip: ClipLike | Source,
+        *,
+        target: str | int | None = None,
+        method: str = "gradient",
+        cells: tuple[int, int, int] | None = None,
+        frame_rate: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Explanation:
+        """Return where and when in a clip the model looked.
+
+        Args:
+            clip: As in `predict`.
+            target: The class to explain: a label, ``rank N``, an index, or None for the best.
+            method: ``rollout`` follows the attention, whatever the class; ``gradient`` weighs it by what spoke for the
+                class; ``occlusion`` covers one part after the other, and needs nothing of the model but its engine.
+            cells: For ``occlusion``: into how many parts a view is cut along (t, h, w); (8, 7, 7) at most by default.
+            frame_rate: As in `predict`.
+            progress: Is told how many cells of ``occlusion`` are done, and of how many.
+
+        Raises:
+            UsageError: There is no such class or method, or the model has no attention over patches.
+            VideoError: The clip cannot be read.
+            DeviceError: Memory ran out.
+        """
+        from vidcls.explain.run import Scored, explain
+
+        name, read = self.read_any(clip, frame_rate)
+        scores = self.scores(self.clip_logits(read)[0])
+        scored = Scored(name, read, self.spec.name, self.labels, scores, self.uses_frame_indices)
+        return explain(scored, self.engine, self.model_behind, target, method, cells, progress)
 
     def running(self, engine: Engine) -> Classifier:
         """Return what reads clips as this does, and runs another engine; it has no labels."""

@@ -81,8 +81,8 @@ def duplicates(
     """Find groups of near duplicates: clips that are joined by pairs of vectors at or above ``threshold``.
 
     Vectors of one clip are never a pair. All pairs are compared, so that the cost grows with the square of the number
-    of vectors: 2 · 10¹⁰ multiply-adds for 5,000 of length 768, 8 · 10¹⁴ for a million. Groups come in the order of
-    their first clips, members in that of the files.
+    of vectors: 2 · 10¹⁰ multiply-adds for 5,000 of length 768, 8 · 10¹⁴ for a million. Groups and their
+    members are sorted by path.
     """
     paths, clips = _clips(files)
     labels = np.arange(len(paths))
@@ -155,4 +155,7 @@ def _groups(labels: Indices, best: Floats, paths: Sequence[str]) -> list[list[Me
     groups: dict[int, list[Member]] = {}
     for clip in np.flatnonzero(np.isfinite(best)).tolist():
         groups.setdefault(int(labels[clip]), []).append(Member(paths[clip], float(best[clip])))
-    return list(groups.values())
+    return sorted(
+        (sorted(group, key=lambda member: member.path) for group in groups.values()),
+        key=lambda group: group[0].path,
+    )
