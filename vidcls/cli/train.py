@@ -164,6 +164,16 @@ class OptimizationOptions(Options):
         Option(min=0, rich_help_panel=MACHINE, help="Processes that read clips.  [default: spare cores]"),
     ] = None
 
+    cache_frames: Annotated[
+        float | None,
+        Option(
+            min=0,
+            metavar="GB",
+            rich_help_panel=MACHINE,
+            help="Gigabytes of the disk for resized frames: epochs after the first do not decode.  [default: 0]",
+        ),
+    ] = None
+
     def overrides(self) -> dict[str, Any]:
         """Return the keys of a recipe that these options set."""
         return {
@@ -178,6 +188,7 @@ class OptimizationOptions(Options):
             "seed": self.seed,
             "precision": self.precision,
             "workers": self.workers,
+            "frame_cache": self.cache_frames,
         }
 
 

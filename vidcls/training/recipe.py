@@ -221,6 +221,7 @@ class Recipe(Spec):
         augment: What is done to the pictures.
         seed: Seed of all random draws.
         workers: Processes that read clips; None: one for each spare core, 8 at most.
+        frame_cache: Gigabytes of the disk for resized frames, so that epochs after the first do not decode; 0: none.
         save_every: Optimizer steps between two saves of the training state; an epoch's end always saves.
         best: Figure of the validation by which the best epoch is chosen: ``top1``, ``top5``, ``mean_class``, ``loss``,
             or ``map`` of several labels a clip; None: ``map`` where there is one, else ``top1``.
@@ -260,6 +261,7 @@ class Recipe(Spec):
     augment: Augment = Field(default_factory=Augment)
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=0, le=256)
+    frame_cache: float = Field(0.0, ge=0, le=1e6)
     save_every: int = Field(500, ge=1)
     best: Literal["top1", "top5", "mean_class", "loss", "map"] | None = None
     patience: int | None = Field(None, ge=1)

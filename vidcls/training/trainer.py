@@ -211,7 +211,7 @@ class Trainer:
                 self._after_step(steps, watch.speed(), stopped.is_set())
         finally:
             self.progress.stop()
-        self.speed = {"clips_per_s": watch.speed()["clips_per_s"]}
+        self.speed = watch.speed()
 
     def _after_step(self, steps: int, speed: dict[str, float], stop: bool) -> None:
         """Show and log the figures, and save where it is time.

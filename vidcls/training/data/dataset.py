@@ -20,10 +20,11 @@ from vidcls.config import InputSpec
 from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.training.data.augment import augment_clip, draw_short_side
 from vidcls.training.data.clips import random_clip, resize_transform
+from vidcls.training.data.frame_cache import FrameCache, read_through
 from vidcls.training.data.listing import Sample
 from vidcls.training.recipe import Augment
-from vidcls.video.reader import VideoReader
-from vidcls.views.transform import frame_transform, make_views, plan_clips
+from vidcls.video.reader import VideoInfo, VideoReader
+from vidcls.views.transform import ClipPlan, frame_transform, make_views, plan_clips
 
 ATTEMPTS = 32
 """Bad clips in a row after which a set counts as unreadable."""
@@ -91,6 +92,7 @@ class ClipDataset(Dataset[Batch]):
         decoder: As for `VideoReader`.
         timeout: Seconds that decoding one clip may take.
         num_classes: Classes, k, where a clip may have several of them.
+        cache: Keeps resized frames on the disk.
     """
 
     def __init__(
@@ -103,8 +105,9 @@ class ClipDataset(Dataset[Batch]):
         decoder: str = "auto",
         timeout: float = 60.0,
         num_classes: int | None = None,
+        cache: FrameCache | None = None,
     ) -> None:
-        self.num_classes = num_classes
+        self.num_classes, self.cache = num_classes, cache
         self.samples, self.labels = tuple(samples), tuple(labels)
         self.spec = spec if augment else spec.model_copy(update={"num_views": 1, "num_crops": 1})
         self.augment, self.seed = augment, seed
@@ -159,32 +162,47 @@ class ClipDataset(Dataset[Batch]):
 
     def _load(self, place: int, epoch: int, index: int) -> tuple[Tensor, np.ndarray]:
         if self._reader is None:
-            self._reader = VideoReader(self.decoder, self.timeout, threads=1)
+            self._reader = VideoReader(self.decoder, self.timeout)
         reader, path = self._reader, self.samples[place].path
-        info = reader.open(path)
-        timing: dict[str, Any] = {
-            "num_frames": info.num_frames,
-            "fps": info.fps,
-            "timestamps": info.timestamps,
-        }
         if self.augment is None:
-            plan = plan_clips(self.spec, **timing)
-            frames = reader.read(plan.unique, frame_transform(self.spec))
-            views = make_views(frames.frames, frames.indices, plan, self.spec)
-            return torch.from_numpy(views[0]), plan.indices[0]
+            return self._load_center(path, reader)
         rng = np.random.default_rng([self.seed, epoch, index])
-        indices = random_clip(self.spec, rng, **timing)
-        transform = resize_transform(self.spec, draw_short_side(self.augment, rng))
-        frames = reader.read(indices, transform)
+        transform = resize_transform(self.spec)
+
+        def choose(info: VideoInfo) -> np.ndarray:
+            return random_clip(self.spec, rng, **_timing(info))
+
+        if self.augment.short_side is None:
+            frames, indices = read_through(self.cache, path, transform, reader, choose, whole=True)
+        else:  # each clip has a size of its own, drawn after its frames: nothing can be kept
+            indices = choose(reader.open(path))
+            transform = resize_transform(self.spec, draw_short_side(self.augment, rng))
+            frames = reader.read(indices, transform)
         clip = torch.from_numpy(frames.frames[np.searchsorted(frames.indices, indices)])
         # VTN is told places within the clip, not within the file, when it is trained (bomri/SlowFast).
         return augment_clip(clip.permute(0, 3, 1, 2), self.spec, self.augment, rng), indices - indices.min()
+
+    def _load_center(self, path: str, reader: VideoReader) -> tuple[Tensor, np.ndarray]:
+        """The central view of a clip, as it is tested."""
+        plans: list[ClipPlan] = []
+
+        def choose(info: VideoInfo) -> np.ndarray:
+            plans.append(plan_clips(self.spec, **_timing(info)))
+            return plans[-1].unique
+
+        frames, _ = read_through(self.cache, path, frame_transform(self.spec), reader, choose, whole=False)
+        views = make_views(frames.frames, frames.indices, plans[-1], self.spec)
+        return torch.from_numpy(views[0]), plans[-1].indices[0]
 
     def close(self) -> None:
         """Stop the decoding process."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _timing(info: VideoInfo) -> dict[str, Any]:
+    return {"num_frames": info.num_frames, "fps": info.fps, "timestamps": info.timestamps}
 
 
 class EpochSampler(Sampler[list[Key]]):

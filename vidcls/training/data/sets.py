@@ -12,7 +12,8 @@ import numpy as np
 
 from vidcls.config import ModelSpec
 from vidcls.doctor.machine import cores
-from vidcls.errors import UsageError
+from vidcls.errors import OutputError, UsageError
+from vidcls.paths import cache_dir
 from vidcls.training import splitting, synthetic
 from vidcls.training.data import listing
 from vidcls.training.data.classes import (
@@ -24,6 +25,7 @@ from vidcls.training.data.classes import (
 )
 from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader
 from vidcls.training.data.forms import SEVERAL
+from vidcls.training.data.frame_cache import FrameCache
 from vidcls.training.data.listing import Sample
 from vidcls.training.groups import split
 from vidcls.training.recipe import NO_VAL, Recipe
@@ -243,8 +245,12 @@ def make_loaders(
             recipe, spec.input, {**share, "workers": workers}
         )
     assert data.train is not None
-    width = len(data.labels) if data.several else None
-    dataset = ClipDataset(*data.train, spec.input, recipe.augment, recipe.seed, num_classes=width)
+    reading: dict[str, Any] = {
+        "seed": recipe.seed,
+        "num_classes": len(data.labels) if data.several else None,
+        "cache": _frame_cache(recipe, rank),
+    }
+    dataset = ClipDataset(*data.train, spec.input, recipe.augment, **reading)
     sampler = EpochSampler(
         len(dataset),
         recipe.batch_size,
@@ -256,10 +262,34 @@ def make_loaders(
     train = ClipLoader(dataset, sampler, workers, pin)
     if data.val is None:
         return train, None
-    test = ClipDataset(*data.val, spec.input, None, recipe.seed, num_classes=width)
+    test = ClipDataset(*data.val, spec.input, None, **reading)
     share["micro_batch"] = None
     order = EpochSampler(len(test), recipe.micro_batch or recipe.batch_size, shuffle=False, **share)
     return train, ClipLoader(test, order, workers, pin)
+
+
+def _frame_cache(recipe: Recipe, rank: int) -> FrameCache | None:
+    """The cache of resized frames, where the recipe asks for one.
+
+    Raises:
+        UsageError: The recipe draws a new size for each clip.
+        OutputError: The folder cannot be written.
+    """
+    if not recipe.frame_cache:
+        return None
+    if recipe.augment.short_side is not None:
+        raise UsageError(
+            "frame_cache", "keeps frames of one size, and augment.short_side draws one", "use scale_jitter"
+        )
+    folder = cache_dir() / "frames"
+    cache = FrameCache(folder, int(recipe.frame_cache * 1e9))
+    try:
+        if rank == 0:
+            cache.prepare()
+    except OSError as error:
+        problem = f"cannot be made ({error.strerror or error})"
+        raise OutputError(str(folder), problem, "set VIDCLS_CACHE to a folder that can be written") from error
+    return cache
 
 
 def worker_count(recipe: Recipe) -> int:
