@@ -1,7 +1,7 @@
 """Epoch time with and without the cache of frames: ``python benchmarks/frame_cache.py ../shared/videos``.
 
-A folder of clips is made of real footage, and a small model is trained on it for three epochs, once without the cache and
-once with it. Said are each epoch's clips a second, the share of time that the model waited, and processor seconds.
+A folder of clips is made of real footage, and a small model is trained on it for three epochs, once without the cache
+and once with it. Said are each epoch's clips a second, the share of time that the model waited, and processor seconds.
 """
 
 from __future__ import annotations

@@ -131,6 +131,15 @@ def test_the_learning_curve_grows() -> None:
     assert points[0][1] < points[-1][1]
 
 
+def test_the_learning_curve_of_sources_that_show_all_classes() -> None:
+    """Three sources of four clips of two classes each: a half of two sources is one."""
+    rng = np.random.default_rng(0)
+    ids, groups = np.tile([0, 1], 12), np.repeat([0, 1, 2], 8)
+    rows = rng.normal(size=(24, 1, 5)).astype(np.float32)
+    clips = Embedded(rows, rows[:, :0], ids, groups)
+    assert [size for size, _ in learning_curve(clips, 2, 0.01, seed=0)] == [8, 16]
+
+
 def test_wilsons_interval() -> None:
     # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20
     assert figures.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
