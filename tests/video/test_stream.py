@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip, read_numbers
-from tests.video.test_worker import FaultyReader
+from tests.video.test_worker import FaultyReader, needs_decord
 from vidcls.errors import VideoError
 from vidcls.video.reader import VideoReader
 
@@ -19,34 +19,21 @@ def clip(tmp_path_factory):
     return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 200, size=(48, 96), gop=30, bframes=2)
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["auto", pytest.param("decord", marks=needs_decord)])
 def test_pieces_are_what_read_gives(clip, decoder):
     wanted = [*range(0, 60, 3), *range(150, 200)]
     with VideoReader(decoder) as reader:
         reader.open(clip)
         pieces = list(reader.stream(wanted, piece=16))
         whole = reader.read(wanted)
+    assert {piece.decoder for piece in pieces} == {"pyav" if decoder == "auto" else decoder}
     assert [len(piece.indices) for piece in pieces] == [16, 16, 16, 16, 6]
     assert np.array_equal(np.concatenate([piece.indices for piece in pieces]), wanted)
     assert np.array_equal(np.concatenate([piece.frames for piece in pieces]), whole.frames)
     assert read_numbers(pieces[0].frames) == wanted[:16]
 
 
-@pytest.mark.parametrize(
-    ("fault", "says"), [("hang", "within 1 s"), ("crash", "crashed"), ("error", "damaged")]
-)
-def test_another_decoder_goes_on(clip, monkeypatch, fault, says):
-    monkeypatch.setenv("VIDCLS_TEST_FAULT", fault)
-    with FaultyReader(timeout=1 if fault == "hang" else 30) as reader:
-        reader.open(clip)
-        pieces = list(reader.stream(range(0, 100, 2), piece=8))
-    assert read_numbers(np.concatenate([piece.frames for piece in pieces])) == list(range(0, 100, 2))
-    said = [warning for piece in pieces for warning in piece.warnings]
-    assert len(said) == 1
-    assert says in said[0]
-
-
-def test_a_file_that_hangs_every_decoder_is_an_error(clip, monkeypatch):
+def test_a_file_that_hangs_the_decoder_is_an_error(clip, monkeypatch):
     monkeypatch.setenv("VIDCLS_TEST_FAULT", "hang-both")
     with FaultyReader(timeout=1) as reader:
         reader.open(clip)
@@ -95,3 +82,28 @@ def test_abort_ends_a_stream_of_another_thread(clip):
         thread.join(30)
     assert not thread.is_alive()
     assert found
+
+
+def test_the_worker_serves_on_after_a_stream(clip):
+    with VideoReader() as reader:
+        reader.open(clip)
+        process = reader._worker
+        for _ in range(2):
+            assert sum(len(piece.indices) for piece in reader.stream(range(10))) == 10
+        assert reader._worker is process
+
+
+def test_sound(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", 50, audio=True)
+    with VideoReader() as reader:
+        reader.open(clip)
+        pieces = list(reader.sound())
+        assert list(reader.sound())[-1].start == pieces[-1].start
+        reader.open(make_clip(tmp_path / "silent.mp4", 10))
+        assert list(reader.sound()) == []
+    assert {piece.rate for piece in pieces} == {8000}
+    samples = np.concatenate([piece.samples for piece in pieces], 1)
+    assert samples.shape[0] in (1, 2)
+    assert samples.shape[1] == pytest.approx(16_000, abs=2100)
+    assert 0.5 < np.abs(samples).max() < 1.5
+    assert pieces[0].start == pytest.approx(0.0, abs=0.2)

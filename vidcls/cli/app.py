@@ -22,6 +22,7 @@ from vidcls.errors import ConfigError
 COMMANDS = {
     "predict": "Classify clips: print the top labels of each and their scores.",
     "score": "Classify folders of clips, from a handful to millions, into one row per clip.",
+    "timeline": "Say what happens when in long videos: segments with a label, start, end and score.",
     "merge": "Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.",
     "embed": "Turn clips into vectors that are near for clips that are alike, for search, clustering or a classifier.",
     "search": "Find the clips nearest to a clip, or near duplicates, in the vectors that `vidcls embed` wrote.",

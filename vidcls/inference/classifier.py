@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vidcls.engines.select import EngineRequest
     from vidcls.explain.explanation import Explanation
     from vidcls.inference.embed import Embedder, Embedding
+    from vidcls.timeline.result import Timeline
     from vidcls.zoo.find import Found
 
     Path = str | os.PathLike[str]
@@ -303,6 +305,48 @@ class Classifier:
                     yield self._finish(behind.result(), top_k)
             if ahead is not None:
                 yield self._finish(ahead.result(), top_k)
+
+    def timeline(
+        self,
+        path: str | os.PathLike[str] | bytes,
+        *,
+        by: Literal["windows", "shots"] = "windows",
+        window: float | None = None,
+        step: float | None = None,
+        min_length: float | None = None,
+        threshold: float = 0.5,
+        top_k: int = 3,
+    ) -> Timeline:
+        """Say what happens when in a long video: segments with label, start, end and score.
+
+        Args:
+            path: A path, an http(s) URL, or a video file's bytes.
+            by: ``windows`` for dense overlapping windows, ``shots`` for what lies between cuts (PySceneDetect).
+            window: Length of a window in seconds; None takes the model's own clip length.
+            step: Seconds from window to window; None takes half a window.
+            min_length: Seconds that a segment has at least; None takes 1 s by windows, and every shot.
+            threshold: Score, 0 to 1, that a label must reach; see `vidcls.timeline.segments` for the whole rule.
+            top_k: Labels of a segment.
+
+        Raises:
+            UsageError: The settings make no sense.
+            VideoError: The video cannot be read.
+            DependencyError: PySceneDetect is not installed.
+            DeviceError: Memory ran out.
+        """
+        make = resolve_name("vidcls.timeline.make:timeline")  # a room above this one
+        found: Timeline = make(
+            self,
+            path,
+            reader=self._reader,
+            by=by,
+            window=window,
+            step=step,
+            min_length=min_length,
+            threshold=threshold,
+            top_k=top_k,
+        )
+        return found
 
     def failed(self, name: str, error: VidclsError) -> Prediction:
         """Return the result of a clip that could not be scored."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from vidcls.output.formats import SCORED, RowKind, check_wide, complete_format
 from vidcls.output.jsonl import RowLines
 from vidcls.output.row import Layout
 from vidcls.paths import temporary_path
+from vidcls.score.interrupts import interrupts
 from vidcls.score.listing import Inputs
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.progress import Counts, Reporter
@@ -156,7 +156,7 @@ def _score(
     try:
         with (
             Reporter(counts, job.inputs, job.shard, **reporter_options) as reporter,
-            _interrupts() as stopped,
+            interrupts() as stopped,
         ):
             for note in scorer.notes():
                 reporter.note(note)
@@ -280,25 +280,3 @@ def _count_once(summary: Summary, journal: Journal) -> None:
         counts.skipped = earlier
     for kind, count in counts.failed_before.items():
         counts.failed_before[kind] = min(count, failed.get(kind, 0) - counts.failed[kind])
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a flag, so that no write is torn; a second one ends it at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield stopped
-    finally:
-        for number, earlier in zip(numbers, before, strict=True):
-            signal.signal(number, earlier)

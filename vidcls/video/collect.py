@@ -31,6 +31,21 @@ class Frames:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A piece of a file's sound.
+
+    Attributes:
+        rate: Samples a second.
+        start: Seconds from the first frame.
+        samples: (c, n) float32, -1 to 1, of one or two channels.
+    """
+
+    rate: int
+    start: float
+    samples: np.ndarray
+
+
 def _frames(header: dict[str, Any], body: bytearray) -> np.ndarray:
     """The frames (n, …) of one message."""
     return np.frombuffer(body, np.dtype(header["dtype"])).reshape(len(header["indices"]), *header["shape"])
@@ -77,20 +92,15 @@ class Flow:
 
     def __init__(self, name: str, wanted: npt.NDArray[np.int64], piece: int) -> None:
         self.name = name
-        self.decoder = self.title = ""
-        self.done = False
-        self._wanted = wanted
+        self.wanted = wanted
+        self._decoder = ""
         self._piece = piece
         self._next = 0  # the first that has not come yet
         self._frames: list[np.ndarray] = []
 
-    def left(self) -> npt.NDArray[np.int64]:
-        """The frames that were not handed on yet."""
-        return self._wanted[self._next - len(self._frames) :]
-
     def take(self, header: dict[str, Any], body: bytearray) -> Iterator[Frames]:
-        if header["type"] == "using":  # another decoder begins again: what was handed on stays
-            self.decoder, self.title = header["decoder"], header["title"]
+        if header["type"] == "using":
+            self._decoder = header["decoder"]
         elif header["type"] == "frames":
             for index, frame in zip(header["indices"], _frames(header, body), strict=True):
                 if self._is_next(index):
@@ -99,17 +109,17 @@ class Flow:
                 if len(self._frames) >= self._piece:
                     yield self._handed_on(())
         elif header["type"] == "done":
-            if self._next < len(self._wanted):
+            if self._next < len(self.wanted):
                 raise VideoError(self.name, "not all frames asked for were decoded", kind="unreadable")
-            self.done = True
             if self._frames or header["warnings"]:
                 yield self._handed_on(tuple(header["warnings"]))
 
     def _is_next(self, index: int) -> bool:
-        return self._next < len(self._wanted) and bool(self._wanted[self._next] == index)
+        """Whether it is not one that a decoder, beginning again, delivers once more."""
+        return self._next < len(self.wanted) and bool(self.wanted[self._next] == index)
 
     def _handed_on(self, warnings: tuple[str, ...]) -> Frames:
-        indices = self._wanted[self._next - len(self._frames) : self._next]
+        indices = self.wanted[self._next - len(self._frames) : self._next]
         frames, self._frames = self._frames, []
         stacked = np.stack(frames) if frames else np.empty((0, 0, 0, 3), np.uint8)
-        return Frames(stacked, indices, self.decoder, warnings)
+        return Frames(stacked, indices, self._decoder, warnings)

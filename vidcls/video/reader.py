@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidcls.errors import UsageError, VideoError
-from vidcls.video.collect import Collector, Flow, Frames, Transform
+from vidcls.video.collect import Collector, Flow, Frames, Sound, Transform
 from vidcls.video.decoders import DECODERS
 from vidcls.video.local_file import check_file
 from vidcls.video.process import Answer, AnsweredError, KilledError, Worker
@@ -201,25 +201,17 @@ class VideoReader:
         with self._lock:
             if self._info is None:
                 raise RuntimeError("VideoReader.read before open")
-            info = self._info
-            wanted = self._wanted(info, indices)
-            while True:
-                collect = Collector(info.path, wanted, self._max_memory)
-                try:
-                    frames = self._request(info.path, self._read_request(wanted, transform), collect)
-                except VideoError as error:
-                    if not self._goes_on(error, collect.decoder, collect.title):
-                        raise
-                    continue
-                return replace(frames, warnings=self._failures(collect.title) + frames.warnings)
+            return self._read(self._info, self._wanted(self._info, indices), transform)
 
     def stream(
         self, indices: Sequence[int] | np.ndarray, transform: Transform | None = None, piece: int = 64
     ) -> Generator[Frames, None, None]:
         """Decodes frames of the open clip in one go, as they are taken: for files of any length, in flat memory.
 
-        The worker decodes some frames ahead. The timeout is for each of its messages. To be used up, or closed, in the
-        thread that began it; until then the reader does nothing else.
+        What fits in one piece is read as by `read`. For more, ``auto`` takes the last of `DECODERS`, PyAV: it reads
+        every file, and fastest where many frames are wanted. The worker decodes some frames ahead. The timeout is for
+        each of its messages. To be used up, or closed, in the thread that began it; until then the reader does nothing
+        else.
 
         Args:
             indices: As for `read`.
@@ -233,33 +225,57 @@ class VideoReader:
         with self._lock:
             if self._info is None:
                 raise RuntimeError("VideoReader.stream before open")
-            wanted, said = self._wanted(self._info, indices), dict.fromkeys(self._info.warnings)
-            while len(wanted):
-                flow = Flow(self._info.path, wanted, piece)
-                try:
-                    for frames in self._flow(flow, transform):
-                        warnings = self._failures(flow.title) + frames.warnings
-                        new = tuple(warning for warning in warnings if warning not in said)
-                        said.update(dict.fromkeys(new))
-                        yield replace(frames, warnings=new)
-                    return
-                except VideoError as error:
-                    if not self._goes_on(error, flow.decoder, flow.title):
-                        raise
-                    wanted = flow.left()
+            wanted = self._wanted(self._info, indices)
+            if len(wanted) <= piece:
+                yield self._read(self._info, wanted, transform)
+                return
+            flow = Flow(self._info.path, wanted, piece)
+            request = self._read_request(flow.wanted, transform)
+            if self._decoder == "auto":
+                request["decoder"] = list(DECODERS)[-1]
+            for answer in self._answers(request):
+                yield from flow.take(*answer)
 
-    def _flow(self, flow: Flow, transform: Transform | None) -> Iterator[Frames]:
+    def sound(self) -> Iterator[Sound]:
+        """Decodes the open clip's sound as it is taken, in the manner of `stream`; nothing where there is none.
+
+        Raises:
+            VideoError: It cannot be decoded any further.
+        """
+        with self._lock:
+            if self._info is None:
+                raise RuntimeError("VideoReader.sound before open")
+            for header, body in self._answers({"op": "sound", "path": self._path}):
+                if header["type"] == "sound":
+                    samples = np.frombuffer(body, np.float32).reshape(header["shape"])
+                    yield Sound(header["rate"], header["start"], samples)
+
+    def _read(self, info: VideoInfo, wanted: npt.NDArray[np.int64], transform: Transform | None) -> Frames:
+        while True:
+            collect = Collector(info.path, wanted, self._max_memory)
+            try:
+                frames = self._request(info.path, self._read_request(wanted, transform), collect)
+            except VideoError as error:
+                if error.kind not in _RETRIED or not self._another_than(collect.decoder):
+                    raise
+                self._failed[collect.decoder] = f"{collect.title} failed ({error.problem})"
+                continue
+            failed = tuple(f"{why}: read with {collect.title}" for why in self._failed.values())
+            return replace(frames, warnings=failed + frames.warnings)
+
+    def _answers(self, request: dict[str, Any]) -> Iterator[Answer]:
+        """Answers to one request as they are taken; where not all are, the worker is replaced."""
+        assert self._info is not None
         self.start()
         worker = self._worker
         assert worker is not None
-        request = self._read_request(flow.left(), transform)
         try:
-            for answer in worker.stream(flow.name, request, self._timeout, self._max_memory):
-                yield from flow.take(*answer)
-                if flow.done:
+            for answer in worker.stream(self._info.path, request, self._timeout, self._max_memory):
+                yield answer
+                if answer[0]["type"] == "done":
                     return
         except AnsweredError as answered:
-            raise answered.error from None
+            raise answered.error from None  # the worker is well: it said no
         except BaseException:
             self._kill()
             raise
@@ -282,16 +298,6 @@ class VideoReader:
             "path": self._path,
             "decoder": self._decoder,
         }
-
-    def _goes_on(self, error: VideoError, decoder: str, title: str) -> bool:
-        """Whether another decoder may do what this one failed in."""
-        if error.kind not in _RETRIED or not self._another_than(decoder):
-            return False
-        self._failed[decoder] = f"{title} failed ({error.problem})"
-        return True
-
-    def _failures(self, title: str) -> tuple[str, ...]:
-        return tuple(f"{why}: read with {title}" for why in self._failed.values())
 
     def _another_than(self, decoder: str) -> bool:
         """Whether there is a decoder to try after this one."""

@@ -10,6 +10,7 @@ Messages, header length and body length first (`HEADER`):
     using {decoder, title}                before each decoder's attempt
     frames {indices, shape, dtype}, body  some frames of one shape; a later one for the same index replaces it
     done {decoder, warnings}              answer to ``read``
+    sound {rate, start, shape}, body      some of the answer to ``sound``, which ends with ``done``
     error {kind, problem, remedy} | bug {text}
 """
 
@@ -147,6 +148,8 @@ class _Server:
         try:
             if request["op"] == "index":
                 self._answer_index(request)
+            elif request["op"] == "sound":
+                self._answer_sound(request)
             else:
                 self._answer_read(request)
         except (VideoError, DependencyError) as error:
@@ -218,6 +221,20 @@ class _Server:
                 continue
             _send(self._out, {"type": "done", "decoder": name, "warnings": warnings + decoder.warnings})
             return
+
+    def _answer_sound(self, request: dict[str, Any]) -> None:
+        from vidcls.video.sound import read_sound
+
+        for facts, samples in read_sound(request["path"], self._index_of(request["path"]).stream):
+            faulthandler.cancel_dump_traceback_later()
+            data = np.ascontiguousarray(samples, np.float32)
+            _send(
+                self._out,
+                {"type": "sound", **facts, "shape": data.shape},
+                data.reshape(-1).view(np.uint8).data,
+            )
+            _set_alarm(request)
+        _send(self._out, {"type": "done"})
 
     def _failure(self, path: str, name: str, error: Exception) -> Exception:
         from vidcls.errors import VideoError

@@ -38,11 +38,13 @@ class ClipPlan:
         indices: (v, t) int64 numbers of frames in the file, in presentation order.
         looped: The file is too short for a whole clip, so that frames come more than once.
         warnings: What a person should know about it.
+        rate: Moments per second by which frames were counted; 0 where the file names no frame rate.
     """
 
     indices: Indices
     looped: bool
     warnings: tuple[str, ...]
+    rate: float = 0.0
 
     @property
     def unique(self) -> Indices:
@@ -117,7 +119,8 @@ def plan_clips(
     if notice:
         counted = "" if timeline.times is None else f" (frames counted at {timeline.rate:.4g} fps)"
         warnings.append(notice + counted)
-    return ClipPlan(timeline.frames(moments), bool(notice), tuple(warnings))
+    rate = timeline.rate if math.isfinite(fps) and fps > 0 else 0.0
+    return ClipPlan(timeline.frames(moments), bool(notice), tuple(warnings), rate)
 
 
 def _timeline(

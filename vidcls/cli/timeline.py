@@ -1,0 +1,312 @@
+"""``vidcls timeline``: what happens when in long videos."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from vidcls.cli import EXIT_INTERRUPTED, print_error, print_message
+from vidcls.cli import options as o
+from vidcls.cli.groups import Choices, Options, keywords
+from vidcls.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from vidcls.inference.classifier import Classifier
+    from vidcls.score.listing import Inputs
+    from vidcls.timeline.result import Segment, Settings, Timeline
+
+_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
+
+
+@dataclass(frozen=True)
+class TimelineOptions(Options):
+    """How windows become segments."""
+
+    by: Annotated[
+        str,
+        Option(help="windows: dense, overlapping; shots: what lies between cuts, by PySceneDetect."),
+        Choices(("windows", "shots")),
+    ] = "windows"
+    window: Annotated[
+        str | None,
+        Option(
+            metavar="TIME", help="Length of a window, such as 2s.  [default: the model's own clip length]"
+        ),
+    ] = None
+    step: Annotated[
+        str | None,
+        Option(metavar="TIME", help="Time from window to window, such as 1s.  [default: half a window]"),
+    ] = None
+    min_length: Annotated[
+        str | None,
+        Option(metavar="TIME", help="Shortest segment.  [default: 1s; by shots every shot]"),
+    ] = None
+    threshold: Annotated[float, Option(metavar="SCORE", help="Score that a label must reach, 0 to 1.")] = 0.5
+
+    def settings(self, top_k: int) -> Settings:
+        """Return what the library takes.
+
+        Raises:
+            UsageError: A time or another value makes no sense.
+        """
+        from vidcls.timeline.make import check
+        from vidcls.timeline.result import Settings
+
+        times = {name: parse_seconds(name, getattr(self, name)) for name in ("window", "step", "min_length")}
+        settings = Settings(by=self.by, threshold=self.threshold, top_k=top_k, **times)
+        check(settings)
+        return settings
+
+
+@dataclass(frozen=True)
+class TimelineOutput(Options):
+    """Where timelines go."""
+
+    output: Annotated[
+        str | None,
+        Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A .json, .csv, .srt, .vtt, .edl, .parquet or .html file, or a folder for one file per video.",
+        ),
+    ] = None
+    format: Annotated[
+        str | None,
+        Option(
+            "--format", "-f", help="Format.  [default: by the suffix of -o; a folder gets json, stdout lines]"
+        ),
+        Choices("vidcls.timeline.formats:FORMATS"),
+    ] = None
+    annotate: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Write the video with its labels and scores drawn in, as .mp4 or .mkv."),
+    ] = None
+    overwrite: o.OverwriteOption = False
+
+
+def timeline(
+    source: Annotated[list[str], typer.Argument(metavar="VIDEO...", help=o.SOURCES_HELP)],
+    model: o.ModelOptions,
+    timeline: TimelineOptions,
+    views: o.ViewOptions,
+    machine: o.MachineOptions,
+    inputs: o.InputOptions,
+    output: TimelineOutput,
+    top_k: o.TopKOption = 3,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> int:
+    """Say what happens when in long videos: segments with a label, start, end and score.
+
+    A video that cannot be read gets one line on stderr and a row with its error; the others go on.
+
+    Examples:
+    - `vidcls timeline film.mp4`
+    - `vidcls timeline film.mp4 -o film.srt --annotate labeled.mp4`
+    - `vidcls timeline films/ --by shots -o films.json`
+    """
+    from vidcls.score.listing import Inputs, sources_of
+    from vidcls.score.setup import Setup
+
+    settings = timeline.settings(top_k)
+    if views.num_views is not None and settings.by == "windows":
+        raise UsageError("num_views", "does not go with by=windows: each window is one view", "use --step")
+    load = keywords(model, views, machine)
+    load["registry"] = None if model.registry is None else str(model.registry)
+    load["clips"] = 1  # what runs at once, without an export
+    listed = Inputs(sources_of(source), **inputs.keywords())
+    said = Comments(model.model is None and model.weights is None, quiet, verbose)
+    if output.annotate is not None:
+        from vidcls.timeline.annotate import check_target
+
+        check_target(output.annotate, overwrite=output.overwrite)
+    setup = Setup(load, top_k)
+    if output.output is None:
+        found = print_timelines(listed, setup, settings, output.format, said)
+    else:
+        found = write_timelines(listed, setup, settings, output, said)
+    if output.annotate is not None and not said.interrupted:
+        annotate(found, output.annotate, setup, said)
+    if said.interrupted:
+        return EXIT_INTERRUPTED
+    return 1 if any(one.error is not None for one in found) else 0
+
+
+class Comments:
+    """What is printed on stderr, and the progress bar; a `vidcls.timeline.run.Listener`."""
+
+    def __init__(self, default_model: bool, quiet: bool, verbose: bool) -> None:
+        from vidcls.output.progress import ProgressBar
+
+        self.quiet, self.verbose, self.interrupted = quiet, verbose, False
+        self._default_model = default_model
+        self.bar = ProgressBar(unit="windows", shown=not quiet)
+
+    def loaded(self, classifier: Classifier) -> None:
+        if self.quiet:
+            return
+        for note in classifier.notes:
+            print_message(f"{classifier.weights}: {note}")
+        if self._default_model and classifier.spec.hint:
+            print_message(f"vidcls: {classifier.spec.hint}")
+
+    def windows(self, path: str, done: int, total: int, label: str) -> None:
+        self.bar.update(done, total, label, label=Path(path).name[-30:])
+
+    def failed(self, error: Any) -> None:
+        self.bar.clear()
+        print_error(error)
+
+    def finish(self, one: Timeline) -> None:
+        """Print the warnings of a video, and with ``verbose`` what was shared."""
+        self.bar.clear()
+        for warning in one.facts["warnings"] if not self.quiet else ():
+            print_message(f"{one.path}: {warning}")
+
+    def shared(self, units: tuple[int, int]) -> None:
+        """Say what sharing saved."""
+        if self.verbose and units[0]:
+            saved = 100 * (1 - units[1] / units[0])
+            print_message(
+                f"vidcls: {units[1]:,} of {units[0]:,} frames or tubelets were encoded ({saved:.0f} % saved by sharing)"
+            )
+
+
+def print_timelines(
+    inputs: Inputs, setup: Any, settings: Settings, format: str | None, said: Comments
+) -> list[Timeline]:
+    """Print segments as they come, or with a format all together at the end.
+
+    Raises:
+        UsageError: The format cannot be printed.
+    """
+    import sys
+
+    from vidcls.inference.load import load
+    from vidcls.output.sinks import Stdout
+    from vidcls.timeline import formats
+    from vidcls.timeline.make import failed, follow
+
+    if format is not None:
+        formats.check_installed(format)
+        if not formats.FORMATS[format].text and sys.stdout.isatty():
+            raise UsageError(
+                "format", f"{format} is not for a terminal", "name a file with -o, or use a pipe"
+            )
+    out, found = Stdout(), []
+    with setup.reader() as reader, said.bar:
+        classifier = load(**setup.load, reader=reader)
+        said.loaded(classifier)
+        for source in inputs:
+            shown = _Lines(out, source.path) if format is None else None
+            try:
+                one = follow(classifier, reader, source, settings, said.windows, shown)
+            except InputError as error:
+                said.failed(error)
+                one = failed(source.path, classifier, settings, error)
+            else:
+                said.finish(one)
+                said.shared(one.units or (0, 0))
+            found.append(one)
+            if shown is not None:
+                shown.finish(one)
+    if format is not None:
+        out.write(formats.encode(found, format, "stdout"))
+    return found
+
+
+class _Lines:
+    """Segments as lines of text, each as soon as it is there."""
+
+    def __init__(self, out: Any, path: str) -> None:
+        self._out, self._path, self._any = out, path, False
+
+    def __call__(self, segment: Segment) -> None:
+        from vidcls.errors import printable
+        from vidcls.timeline.page import clock
+
+        self._head()
+        times = f"{clock(segment.start)}  {clock(segment.end)}"
+        self._out.write(f"{times}  {segment.score:.3f}  {printable(segment.label)}\n".encode())
+
+    def finish(self, one: Timeline) -> None:
+        """Say it where there was nothing to print."""
+        if not one.segments and one.error is None:
+            self._head()
+            self._out.write(b"no label reaches the threshold\n")
+
+    def _head(self) -> None:
+        from vidcls.errors import printable
+
+        if not self._any:
+            self._out.write(f"{printable(self._path)}\n".encode())
+        self._any = True
+
+
+def write_timelines(
+    inputs: Inputs, setup: Any, settings: Settings, output: TimelineOutput, said: Comments
+) -> list[Timeline]:
+    """Write timelines to a file, resumably."""
+    from vidcls.timeline.run import Job, make_timelines
+
+    job = Job(inputs, str(output.output), setup, settings, output.format, output.overwrite)
+    with said.bar:
+        summary = make_timelines(job, said)
+    said.interrupted = summary.interrupted
+    if summary.interrupted:
+        print_message("vidcls: interrupted; what was scored is kept, and the same command resumes")
+        return []
+    said.shared(summary.units)
+    for one in summary.timelines:
+        said.finish(one)
+    if not said.quiet:
+        count = sum(len(one.segments) for one in summary.timelines)
+        videos = f"{len(summary.timelines):,} video{'' if len(summary.timelines) == 1 else 's'}"
+        before = f" ({summary.earlier:,} scored before)" if summary.earlier else ""
+        print_message(f"vidcls: wrote {count:,} segments of {videos}{before} to {output.output}")
+    return summary.timelines
+
+
+def annotate(found: list[Timeline], target: Path, setup: Any, said: Comments) -> None:
+    """Write the one video with its labels drawn in.
+
+    Raises:
+        UsageError: There are several.
+    """
+    from vidcls.timeline.annotate import annotate as draw
+
+    good = [one for one in found if one.error is None]
+    if len(found) != 1:
+        problem = f"writes one video, and there are {len(found)}"
+        raise UsageError("annotate", problem, "name one video")
+    for one in good:
+        with said.bar, setup.reader() as reader, setup.reader() as sound:
+            draw(
+                one,
+                target,
+                reader,
+                sound,
+                lambda done, total: said.bar.update(done, total, label="annotating"),
+            )
+        if not said.quiet:
+            print_message(f"vidcls: wrote {target}")
+
+
+def parse_seconds(name: str, text: str | None) -> float | None:
+    """Return seconds from ``2s``, ``500ms``, ``1.5`` or ``1m``.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})\s*(ms|s|min|m|)\s*", text, re.ASCII)
+    if match is None:
+        raise UsageError(name, f"{text[:40]!r} is not a time", "give seconds, such as 2s or 0.5s")
+    return float(match[1]) * _UNITS[match[2]]
