@@ -475,6 +475,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = invoke(source, "-o", tmp_path / "no" / "page.html")
     assert nowhere.exit_code == 3
     assert "does not exist; create it first" in nowhere.stderr
+    (tmp_path / "dir.html").mkdir()
+    assert "is a folder; name a file" in invoke(source, "-o", tmp_path / "dir.html").stderr
     missing = invoke(tmp_path / "nothing.jsonl", "-o", tmp_path / "b.html")
     assert missing.exit_code == 2
     assert "no such file or folder" in missing.stderr

@@ -43,5 +43,5 @@ def report(
         source, output, thumbnails=thumbnails, seconds=thumbnail_time, overwrite=overwrite, quiet=quiet
     )
     if not quiet:
-        shown = f"{len(found.films):,} videos" if found.films else f"{len(found.items):,} clips"
-        print_message(f"vidcls: {output} shows {shown}")
+        count, noun = (len(found.films), "video") if found.films else (len(found.items), "clip")
+        print_message(f"vidcls: {output} shows {count:,} {noun}{'' if count == 1 else 's'}")

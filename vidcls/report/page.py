@@ -64,15 +64,20 @@ def make_page(
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a page that has another suffix, or exists.
+    """Refuse a page that could not be written, before anything is done.
 
     Raises:
-        UsageError: It does.
+        UsageError: It has another suffix, or exists.
+        OutputError: It is a folder, or there is no folder for it.
     """
     if target.suffix.lower() not in SUFFIXES:
         name = printable(str(target))
         raise UsageError(name, "its suffix is not that of a page", "end its name in .html")
     check_absent(target, overwrite)
+    if target.is_dir():
+        raise open_error(target, IsADirectoryError())
+    if not target.absolute().parent.is_dir():
+        raise open_error(target, FileNotFoundError())
 
 
 def save(target: Path, html: str) -> None:

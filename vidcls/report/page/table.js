@@ -7,6 +7,7 @@ const PAGE = 50;
  * Filters are {title, options: [[value, text], …], keep(clip, value)}.
  */
 class ClipTable {
+  // Roles are written out: cells that are laid out as cards on narrow screens would lose those of a table.
   constructor(panel, clips, columns, filters, caption) {
     Object.assign(this, { clips, columns, filters, found: clips, page: 0, by: null, down: false });
     this.texts = new Map();
@@ -16,7 +17,7 @@ class ClipTable {
     );
     this.status = h("p", { class: "count", role: "status" });
     this.heads = columns.map((column) => this.head(column));
-    this.body = h("tbody");
+    this.body = h("tbody", { role: "rowgroup" });
     this.pager = h("nav", { class: "pager", "aria-label": `Pages of ${caption}` });
     this.empty = h("p", { class: "empty" }, "No clip matches these filters.");
     panel.append(
@@ -27,7 +28,7 @@ class ClipTable {
         this.selects.map((select, at) => h("label", {}, filters[at].title, select)),
         this.status,
       ),
-      h("table", { class: "table stacked" }, h("caption", { class: "hidden" }, caption), h("thead", {}, h("tr", {}, this.heads)), this.body),
+      h("table", { class: "table stacked", role: "table" }, h("caption", { class: "hidden" }, caption), h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, this.heads)), this.body),
       this.empty,
       this.pager,
     );
@@ -35,7 +36,7 @@ class ClipTable {
   }
 
   head(column) {
-    const attributes = { scope: "col", class: [column.number && "number", column.wide && "wide", !column.value && "plain"].filter(Boolean).join(" ") };
+    const attributes = { scope: "col", role: "columnheader", class: [column.number && "number", column.wide && "wide", !column.value && "plain"].filter(Boolean).join(" ") };
     if (!column.value) return h("th", attributes, column.title);
     return h("th", attributes, h("button", { type: "button", class: "sort", onclick: () => this.sort(column) }, column.title));
   }
@@ -107,9 +108,9 @@ class ClipTable {
   row(clip) {
     const open = () => openClip(clip, this.found);
     const cells = this.columns.map((column) =>
-      h("td", { class: [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ") || null }, column.cell(clip)),
+      h("td", { role: "cell", class: [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ") || null }, column.cell(clip)),
     );
-    return h("tr", { onclick: (event) => event.target.closest("a, select, input") || window.getSelection().toString() || open() }, cells);
+    return h("tr", { role: "row", onclick: (event) => event.target.closest("a, select, input") || window.getSelection().toString() || open() }, cells);
   }
 }
 
