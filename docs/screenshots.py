@@ -69,7 +69,7 @@ def join(clips: list[Path], film: Path) -> None:
 def photograph(
     browser: Any, page: str, name: str, size: tuple[int, int], scheme: str, act: Callable[[Any], object]
 ) -> None:
-    """Take one picture of a page after something was done on it; 256 colors are enough."""
+    """Take one picture of a page after something was done on it, in as many colors as its size allows."""
     width, height = size
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     tab = context.new_page()
@@ -79,13 +79,14 @@ def photograph(
     picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
     context.close()
     target = DOCS / name
-    for colors in (256, 128, 64):
-        picture.quantize(colors, dither=Image.Dither.NONE).save(target, optimize=True)
+    for colors in (None, 256, 128):
+        shown = picture if colors is None else picture.quantize(colors, kmeans=2, dither=Image.Dither.NONE)
+        shown.save(target, optimize=True)
         if target.stat().st_size <= MOST:
             break
     else:
         sys.exit(f"{name} is larger than {MOST} bytes")
-    print(f"{name}: {target.stat().st_size:,} bytes, {colors} colors")
+    print(f"{name}: {target.stat().st_size:,} bytes, {colors or 'all'} colors")
 
 
 def open_tab(title: str) -> Callable[[Any], object]:
