@@ -16,6 +16,7 @@ import vidcls
 from tests.clips import make_clip, number_frame, read_number
 from vidcls.errors import VideoError
 from vidcls.inference.prediction import Prediction
+from vidcls.output.notebook import picture_html
 from vidcls.output.row import RankedLabel, Row
 
 
@@ -80,6 +81,32 @@ def test_text_of_strangers_is_text(text: str) -> None:
     tags.feed(html)
     assert set(tags.found) == {"div", "span", "aria-hidden"}
     assert not re.search("[\u202a-\u202e\x1b\udc00-\udfff]", html)
+
+
+def test_a_picture_with_hostile_texts() -> None:
+    html = picture_html('"><script>', b"\x89PNG", '" onerror="alert(1)')
+    assert "<script" not in html
+    assert 'alt="&quot; onerror=&quot;alert(1)"' in html
+    assert base64.b64encode(b"\x89PNG").decode() in html
+
+
+def test_an_explanation_shows_its_contact_sheet() -> None:
+    from vidcls.explain.explanation import Explanation
+
+    frames = np.stack([number_frame(number, 64, 64) for number in range(4)])[None]
+    heat = np.full((1, 2, 4, 4), 1 / 32, np.float32)
+    found = Explanation(
+        "a<b.mp4", "toy", "rollout", "run & jump", 0, 0.75, heat, frames, np.arange(4.0)[None]
+    )
+    html = found._repr_html_()
+    assert "a&lt;b.mp4" in html
+    assert "run &amp; jump, 75.0%" in html
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    shown, drawn = (
+        np.asarray(one.convert("RGB"))
+        for one in (Image.open(io.BytesIO(base64.b64decode(data))), found.plot())
+    )
+    np.testing.assert_array_equal(shown, drawn)
 
 
 def test_frames_in_memory_are_shown_as_they_were() -> None:

@@ -93,6 +93,12 @@ class Explanation:
         self.plot().save(buffer, "PNG")
         return buffer.getvalue()
 
+    def _repr_html_(self) -> str:
+        from vidcls.output.notebook import picture_html
+
+        note = f"{METHODS[self.method]}: {self.label}, {self.score:.1%}"
+        return picture_html(self.path, self._repr_png_(), note)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a contact sheet (``.png``), an animation (``.gif``, ``.mp4``), or the numbers (``.npz``).
 

@@ -51,6 +51,15 @@ def prediction_html(row: Mapping[str, Any], frames: NDArray[np.uint8] | None = N
     )
 
 
+def picture_html(path: str, png: bytes, note: str) -> str:
+    """Return a piece of HTML with one picture about a clip: its name above, a note below."""
+    return (
+        f'<div style="{_BOX}"><div style="font-weight:600;overflow-wrap:anywhere">{_safe(path)}</div>'
+        f'<img src="{data_uri(png, "png")}" alt="{_safe(note)}" style="display:block;max-width:100%;margin:6px 0">'
+        f'<div style="{_SOFT}">{_safe(note)}</div></div>'
+    )
+
+
 def _line(prediction: Mapping[str, Any]) -> str:
     share = 100 * min(max(float(prediction["score"]), 0.0), 1.0)
     weight = "font-weight:600;" if prediction["rank"] == 1 else ""

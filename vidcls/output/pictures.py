@@ -54,6 +54,6 @@ def jpeg_of(frames: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def data_uri(jpeg: bytes) -> str:
+def data_uri(data: bytes, kind: str = "jpeg") -> str:
     """Return a picture's address that holds the picture itself."""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

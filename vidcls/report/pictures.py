@@ -125,7 +125,7 @@ class _Artist:
         self, items: Sequence[Item], chosen: Sequence[int]
     ) -> Generator[tuple[int, list[Strip]], None, None]:
         """Yield each clip's number and strips, in order; none where it cannot be read."""
-        workers = min(READERS, os.cpu_count() or 1)
+        workers = max(1, min(READERS, os.cpu_count() or 1, len(chosen)))
         self._clock.start()
         with contextlib.ExitStack() as ending:
             ending.callback(self._close)
