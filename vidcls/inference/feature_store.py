@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vidcls.errors import OutputError
 from vidcls.paths import replacing
 from vidcls.video.reader import VideoInfo
+from vidcls.video.span import split_span
 
 KEY = "vidcls_features"
 VERSION = 1
@@ -80,7 +81,7 @@ def clip_identity(clip: str | os.PathLike[str] | bytes, temporary: bool = False)
             while block := file.read(1 << 20):
                 digest.update(block)
         return {"sha256": digest.hexdigest()}
-    status = os.stat(clip)
+    status = os.stat(split_span(os.fspath(clip))[0])
     return {"path": os.path.abspath(clip), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 

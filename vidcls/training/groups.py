@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vidcls.video.span import split_span
+
 # Endings by which data sets and cutting tools name the parts of one video.
 _PARTS = (
     re.compile(r"^(v_.+_g\d+)_c\d+$", re.I),  # UCF-101: group 8, clip 2
@@ -20,12 +22,13 @@ _PARTS = (
 
 def source_of(path: str) -> str:
     """The source that a clip was cut from, told by its file name; the clip itself where the name does not tell."""
-    file = Path(path)
+    whole, _ = split_span(path)  # parts of one file are of one source
+    file = Path(whole)
     for pattern in _PARTS:
         found = pattern.match(file.stem)
         if found:
             return f"{file.parent.name if pattern is _PARTS[2] else ''}/{found[1]}"
-    return path
+    return whole
 
 
 def number_groups(paths: Sequence[str], names: Sequence[str] | None = None) -> np.ndarray:

@@ -31,6 +31,7 @@ from vidcls.video.collect import Collector, Flow, Frames, Sound, Transform
 from vidcls.video.decoders import DECODERS
 from vidcls.video.local_file import check_file
 from vidcls.video.process import Answer, AnsweredError, KilledError, Worker
+from vidcls.video.span import cut, cut_sound, split_span
 
 __all__ = ["Frames", "VideoInfo", "VideoReader", "check_file"]
 
@@ -123,6 +124,8 @@ class VideoReader:
         self._temporary: Path | None = None
         self._path = ""
         self._info: VideoInfo | None = None
+        self._first = 0  # frames of the file before the open clip's first one
+        self._seconds: tuple[float, float] | None = None  # of the file, where the open clip is a part of it
         self._failed: dict[str, str] = {}  # decoders that failed on the open clip, and how
         _OPEN.add(self)
 
@@ -161,28 +164,33 @@ class VideoReader:
         """Makes a clip the one that `read` reads.
 
         Args:
-            source: A path, or a clip's bytes.
+            source: A path, one with a part of the file such as ``game.mp4#t=12.5,20``, or a clip's bytes.
 
         Raises:
             VideoError: It cannot be read; ``kind`` says how.
         """
         with self._lock:
             self._forget()
+            span = None
             if isinstance(source, bytes):
                 name, self._path = "-", str(self._store(source))
             else:
                 name = os.fspath(source)
-                check_file(name)
-                self._path = os.path.abspath(name)
+                file, span = split_span(name)
+                check_file(file)
+                self._path = os.path.abspath(file)
             header, body = self._request(name, {"op": "index"}, _expect_index)
             times = np.frombuffer(body, np.float64)
-            self._info = VideoInfo(
+            info = VideoInfo(
                 path=name,
                 num_frames=len(times),
                 timestamps=times,
                 warnings=tuple(header["warnings"]),
                 **{key: header[key] for key in _INFO_KEYS},
             )
+            self._info, self._first = (info, 0) if span is None else cut(info, span)
+            began = float(times[self._first]) if span else 0.0
+            self._seconds = (began, began + self._info.duration) if span else None
             return self._info
 
     def read(self, indices: Sequence[int] | np.ndarray, transform: Transform | None = None) -> Frames:
@@ -234,7 +242,8 @@ class VideoReader:
             if self._decoder == "auto":
                 request["decoder"] = list(DECODERS)[-1]
             for answer in self._answers(request):
-                yield from flow.take(*answer)
+                for frames in flow.take(*answer):
+                    yield replace(frames, indices=frames.indices - self._first)
 
     def sound(self) -> Iterator[Sound]:
         """Decodes the open clip's sound as it is taken, in the manner of `stream`; nothing where there is none.
@@ -248,7 +257,7 @@ class VideoReader:
             for header, body in self._answers({"op": "sound", "path": self._path}):
                 if header["type"] == "sound":
                     samples = np.frombuffer(body, np.float32).reshape(header["shape"])
-                    yield Sound(header["rate"], header["start"], samples)
+                    yield from cut_sound(Sound(header["rate"], header["start"], samples), self._seconds)
 
     def _read(self, info: VideoInfo, wanted: npt.NDArray[np.int64], transform: Transform | None) -> Frames:
         while True:
@@ -261,7 +270,7 @@ class VideoReader:
                 self._failed[collect.decoder] = f"{collect.title} failed ({error.problem})"
                 continue
             failed = tuple(f"{why}: read with {collect.title}" for why in self._failed.values())
-            return replace(frames, warnings=failed + frames.warnings)
+            return replace(frames, indices=frames.indices - self._first, warnings=failed + frames.warnings)
 
     def _answers(self, request: dict[str, Any]) -> Iterator[Answer]:
         """Answers to one request as they are taken; where not all are, the worker is replaced."""
@@ -286,7 +295,7 @@ class VideoReader:
             raise IndexError(f"{info.path}: no frames asked for")
         if wanted[0] < 0 or wanted[-1] >= info.num_frames:
             raise IndexError(f"{info.path}: frames {wanted[0]}…{wanted[-1]} of {info.num_frames}")
-        return wanted
+        return wanted + self._first  # as the file counts them
 
     def _read_request(self, wanted: npt.NDArray[np.int64], transform: Transform | None) -> dict[str, Any]:
         return {

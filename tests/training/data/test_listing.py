@@ -17,6 +17,7 @@ from vidcls.training.data.classes import class_ids, describe_classes, make_class
 from vidcls.training.data.forms import FORMS, is_number
 from vidcls.training.data.listing import Listing, find_problems, read_listing
 from vidcls.training.data.sets import load_data
+from vidcls.training.splitting import source_numbers
 
 
 def write(path: Path, text: str) -> Path:
@@ -281,3 +282,24 @@ def test_fuzz_lists(
     if found.samples:
         assert all(None not in ids for ids in class_ids(found, classes))
     find_problems(found, check_files=False)
+
+
+@pytest.mark.parametrize("names", ["start,end", "time_start,time_end", "start_time,end_time"])
+def test_parts_of_longer_videos(tmp_path: Path, names: str) -> None:
+    (tmp_path / "game.mp4").write_bytes(b"x")
+    table = write(tmp_path / "l.csv", f"path,label,{names}\ngame.mp4,run,1.5,3\ngame.mp4,jump,1:00,\n")
+    found = read_listing(table)
+    game = tmp_path / "game.mp4"
+    assert [(s.path, s.labels) for s in found.samples] == [
+        (f"{game}#t=1.5,3", ("run",)),
+        (f"{game}#t=60", ("jump",)),
+    ]
+    assert find_problems(found) == ([], [])
+    assert any("clips are parts of videos" in note for note in found.notes)
+    # Parts of one video are of one source.
+    assert source_numbers(found.samples).tolist() == [0, 0]
+    wrong = read_listing(write(tmp_path / "w.csv", f"path,label,{names}\na.mp4,run,3,2\nb.mp4,run,x,\n"))
+    assert [problem.partition(": ")[2] for problem in wrong.problems] == [
+        "the part ends at 2 and starts at 3",
+        "'x' is not a time in seconds or h:m:s",
+    ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from vidcls.errors import UsageError, nearest
 from vidcls.video.manifests import PATH_COLUMNS
 from vidcls.video.sources import VIDEO_SUFFIXES, is_video_name
+from vidcls.video.span import fragment
 
 FORMS = {
     "csv": "path,label (or another delimiter), with or without a line of column names",
@@ -37,6 +38,9 @@ SEPARATOR = "|"
 LABEL_NAMES = frozenset(("label", "class", "category", "action", SEVERAL, *NAMED))
 GROUP_NAMES = ("group", "source")
 """Columns that name the source a clip was cut from, for splits that keep a source on one side."""
+START_NAMES = ("start", "start_time", "time_start", "start_seconds", "begin")
+END_NAMES = ("end", "end_time", "time_end", "end_seconds", "stop")
+"""Columns of the part of a longer video that a clip is, in seconds or h:m:s."""
 YOUTUBE_NAMES = frozenset(("youtube_id", "time_start", "time_end"))
 _VIDEO = re.compile(
     r"(.*?\.(?:" + "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES)) + r"))\s+(\S.*)", re.IGNORECASE
@@ -157,9 +161,14 @@ def _headed(line: str, wanted: Wanted) -> tuple[str, list[str]] | None:
     """Return the delimiter and the names of a first line of column names."""
     for delimiter in wanted.delimiter or DELIMITERS:
         names = [name.strip().lower() for name in _split(line, delimiter)]
-        if YOUTUBE_NAMES & set(names) or columns_of(names, wanted.heads) is not None:
+        if _is_kinetics(names, wanted.heads) or columns_of(names, wanted.heads) is not None:
             return delimiter, names
     return None
+
+
+def _is_kinetics(header: Sequence[str], heads: Sequence[str]) -> bool:
+    """Whether the columns are Kinetics' own; a list with a path may have a start and an end too."""
+    return bool(YOUTUBE_NAMES & set(header)) and ("youtube_id" in header or columns_of(header, heads) is None)
 
 
 def columns_of(header: Sequence[str], heads: Sequence[str]) -> list[int] | None:
@@ -173,7 +182,7 @@ def columns_of(header: Sequence[str], heads: Sequence[str]) -> list[int] | None:
 
 
 def _with_header(path: Path, lines: list[Line], delimiter: str, header: list[str], wanted: Wanted) -> Table:
-    if YOUTUBE_NAMES & set(header):
+    if _is_kinetics(header, wanted.heads):
         missing = [name for name in ("label", "youtube_id") if name not in header]
         if missing:
             problem = f"has no column {' and '.join(missing)}"
@@ -189,10 +198,32 @@ def _with_header(path: Path, lines: list[Line], delimiter: str, header: list[str
     if group is not None:
         cells = {number: _split(line, delimiter) for number, line in lines[1:]}
         table.groups = {n: row[group].strip() for n, row in cells.items() if len(row) > group}
+    _add_parts(path, lines[1:], delimiter, table)
     table.notes.append(
         f"{path.name}: line {lines[0][0]} is read as column names: {', '.join(header[c] for c in columns)}"
     )
     return table
+
+
+def _add_parts(path: Path, lines: list[Line], delimiter: str, table: Table) -> None:
+    """Name the part of the video that each clip is, where the list has columns of starts and ends."""
+    assert table.header is not None
+    columns = [
+        next((i for i, name in enumerate(table.header) if name in names), None)
+        for names in (START_NAMES, END_NAMES)
+    ]
+    if columns == [None, None]:
+        return
+    texts = dict(lines)
+    for number, row in table.rows:
+        cells = _split(texts[number], delimiter)
+        start, end = ("" if c is None or c >= len(cells) else cells[c].strip() for c in columns)
+        try:
+            row[0] += fragment(start, end)
+        except ValueError as error:
+            table.problems.append(f"{path.name}:{number}: {error}")
+    names = [table.header[c] for c in columns if c is not None]
+    table.notes.append(f"{path.name}: clips are parts of videos, by the columns {' and '.join(names)}")
 
 
 def _split(line: str, delimiter: str) -> list[str]:

@@ -27,6 +27,7 @@ from vidcls.training.data.forms import (
     several_labels,
 )
 from vidcls.video.sources import walk
+from vidcls.video.span import split_span
 
 TABLE = "labels.csv"
 TABLES = (TABLE, "metadata.csv")
@@ -46,7 +47,7 @@ class Sample:
     """One clip and what it shows.
 
     Attributes:
-        path: The video file.
+        path: The video file, or a part of it such as ``game.mp4#t=12.5,20``.
         labels: Its label as it is written, one for each head; or all of its labels where the set is of several.
         origin: Where the list says so, ``train.csv:12``.
         group: What the clip was cut from, where a column says so.
@@ -322,7 +323,9 @@ def find_problems(listing: Listing, check_files: bool = True) -> tuple[list[str]
                 f"{sample.origin}: {sample.path} is {'/'.join(sample.labels)!r} here "
                 f"and {'/'.join(first.labels)!r} at {first.origin}"
             )
-    missing = [sample for sample in listing.samples if check_files and not os.path.isfile(sample.path)]
+    missing = [
+        sample for sample in listing.samples if check_files and not os.path.isfile(split_span(sample.path)[0])
+    ]
     return problems, missing
 
 
