@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -28,9 +29,9 @@ from vidcls.errors import OutputError, UsageError
 from vidcls.report import pictures
 from vidcls.report.items import item_of
 from vidcls.report.page import make_page
-from vidcls.report.payload import link, script_json
+from vidcls.report.payload import link, payload, script_json
 from vidcls.report.pictures import Bounds, choose, draw
-from vidcls.report.source import read_source
+from vidcls.report.source import Source, read_source
 from vidcls.report.summary import summarize
 from vidcls.video.sources import is_local
 
@@ -185,6 +186,64 @@ def test_all_forms_of_rows_are_read(tmp_path: Path, suffix: str) -> None:
     assert items[5].error_kind == "not_found"
 
 
+def test_any_json_is_a_row_or_said_not_to_be(tmp_path: Path) -> None:
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    from vidcls.report.films import film_of, summarize_films
+
+    plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    names = st.sampled_from(
+        "path predictions label score index duration fps segments start end cuts error x".split()
+    )
+    anything = st.recursive(
+        plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=6)
+    )
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.dictionaries(names, anything, max_size=8))
+    def check(row: dict[str, Any]) -> None:
+        with contextlib.suppress(ValueError):
+            item = item_of({"path": "x", **row})
+            source = Source("x", [item])
+            summarize(source.items)
+            json.loads(script_json(payload(source, {}, tmp_path)))
+        with contextlib.suppress(ValueError):
+            film = film_of({"path": "x", **row})
+            summarize_films([film])
+            json.loads(script_json(payload(Source("x", films=[film]), {}, tmp_path)))
+
+    check()
+
+
+def test_settings_of_a_stranger_ask_for_nothing_large(tmp_path: Path) -> None:
+    clip = str(make_clip(tmp_path / "clip.mp4", 10))
+    from vidcls.config import InputSpec
+
+    known = InputSpec().model_dump(mode="json")
+    for settings in (
+        {"num_frames": 1},
+        {**known, "fps_option": [1]},
+        {**known, "sampling": 5},
+        {**known, "fps": "x"},
+    ):
+        assert draw([item_of(row_of(clip, [1.0]))], settings, Bounds())[0]
+    huge = item_of(row_of(clip, [1.0], views=1024, frames=65536))
+    assert len(draw([huge], known, Bounds())[0][0].times) == 10
+
+
+def test_parquet_with_broken_settings_is_said(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.table({"path": ["a.mp4"]}).replace_schema_metadata({"vidcls": "{"})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="is not a valid Parquet file"):
+        read_source(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"path": ["a.mp4"], "when": [b"x"]}), tmp_path / "b.parquet")
+    assert read_source(tmp_path / "b.parquet").items[0].extra == {"when": "b'x'"}
+
+
 def test_a_later_row_of_a_clip_counts(tmp_path: Path) -> None:
     rows = [failed_row("a.mp4"), row_of("b.mp4", [0.9, 0.1]), row_of("a.mp4", [0.2, 0.8])]
     items = read_source(write_rows(tmp_path / "rows.jsonl", rows)).items
@@ -212,6 +271,7 @@ def test_a_page_holds_so_many_clips_and_says_so(tmp_path: Path, monkeypatch: pyt
         ("a.jsonl", b'{"path": "x", "predictions": [{"label": 1}]}\n', r"label is 1"),
         ("a.jsonl", b'{"path": "x", "duration": "long"}\n', r"duration is 'long'"),
         ("a.parquet", b"PAR1", "not a valid Parquet file"),
+        ("a.json", b'[{"path": null}]', "row 1 is not a row of vidcls .it has no path"),
         ("a.json", b"[" * 100_000, "is not valid JSON"),
         ("a.json", b"{}", "is neither a list of rows nor a timeline"),
         ("a.json", b"[1]", "is neither a list of rows nor a timeline"),

@@ -70,7 +70,10 @@ class Parquet(Format):
             file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
-        settings = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"null"))
+        try:
+            settings = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"null"))
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, error) from None
 
         def rows() -> Iterator[dict[str, Any]]:
             try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidcls.report.items import Item, get, number
+from vidcls.report.items import Item, get, label_of, number
 from vidcls.report.summary import Bar, bars, length
 
 
@@ -69,8 +69,7 @@ def _stretch(plain: Any) -> Stretch:
     if not 0 <= start <= end:
         raise ValueError(f"a segment is from {start:g} s to {end:g} s")
     ranked: list[Any] = get(plain, "predictions", list, [])
-    top = tuple((get(one, "label", str, ""), number(one, "score") or 0.0) for one in ranked)
-    return Stretch(start, end, top or ((get(plain, "label", str, ""), number(plain, "score") or 0.0),))
+    return Stretch(start, end, tuple(map(label_of, ranked)) or (label_of(plain),))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from vidcls.output.row import COLUMNS
 
 T = TypeVar("T")
+LARGEST = 1e15  # of numbers that make sense in a row
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ def item_of(row: Mapping[str, Any]) -> Item:
         ValueError: The row is not one of theirs; the message says which column.
     """
     ranked: list[Any] = get(row, "predictions", list, [])
+    if get(row, "path", str, None) is None:
+        raise ValueError("it has no path")
     return Item(
-        path=get(row, "path", str, ""),
+        path=row["path"],
         model=get(row, "model", str, ""),
         views=get(row, "views", int, 1),
         crops=get(row, "crops", int, 1),
@@ -79,7 +82,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
         stride=get(row, "stride", int, 1),
         fps=number(row, "fps"),
         duration=number(row, "duration"),
-        top=tuple((get(one, "label", str, ""), number(one, "score") or 0.0) for one in ranked),
+        top=tuple(map(label_of, ranked)),
         indices=tuple(get(one, "index", int, -1) for one in ranked),
         warnings=tuple(str(one) for one in get(row, "warnings", list, [])),
         error=get(row, "error", str, None),
@@ -87,6 +90,15 @@ def item_of(row: Mapping[str, Any]) -> Item:
         seconds=number(row, "seconds"),
         extra={str(name): str(row[name]) for name in row if name not in COLUMNS and row[name] is not None},
     )
+
+
+def label_of(ranked: Any) -> tuple[str, float]:
+    """Return the label and the score, 0 to 1, of a prediction or segment.
+
+    Raises:
+        ValueError: It has others.
+    """
+    return get(ranked, "label", str, ""), min(max(number(ranked, "score") or 0.0, 0.0), 1.0)
 
 
 def get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
@@ -106,10 +118,10 @@ def get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
 
 
 def number(row: Any, name: str) -> float | None:
-    """Return a number of a row; None where it has none, or one that is not finite.
+    """Return a number of a row; None where it has none, or one that no float can hold.
 
     Raises:
         ValueError: It is not a number.
     """
     value = get(row, name, (int, float), None)  # type: ignore[arg-type]
-    return float(value) if value is not None and math.isfinite(value) else None
+    return float(value) if value is not None and abs(value) <= LARGEST and math.isfinite(value) else None

@@ -31,6 +31,7 @@ from vidcls.views.sampling import plan_clips
 MAX_BYTES = 12 << 20  # of all pictures of a page
 MAX_FRAMES = 16  # of one clip
 MAX_VIEWS = 8  # of one clip
+MAX_PLANNED = 1 << 20  # frames of all views of a clip, which are planned to show some
 WHOLE = 12  # frames of a whole file, where nobody knows the views
 CLIP_SECONDS = 10.0  # for decoding one clip
 READERS = 4  # decoding processes at most
@@ -182,7 +183,9 @@ class _Views:
         spec = self._spec(item)
         if spec is None:
             return _spread(info.num_frames, WHOLE)[None]
-        fps = (self._settings or {}).get("fps_option", "auto")
+        wanted = (self._settings or {}).get("fps_option")
+        known = wanted == "native" or (isinstance(wanted, (int, float)) and 0 < wanted <= 1000)
+        fps: Any = wanted if known else "auto"
         plan = plan_clips(
             spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=fps
         )
@@ -197,7 +200,8 @@ class _Views:
         return self._specs[key]
 
     def _find(self, item: Item) -> InputSpec | None:
-        if item.num_frames is None:
+        # A stranger's numbers may ask for millions of frames, of which a few would be shown.
+        if item.num_frames is None or not 0 < item.num_frames * item.views <= MAX_PLANNED:
             return None
         changes = {"num_views": item.views, "num_frames": item.num_frames, "stride": item.stride}
         try:
@@ -205,7 +209,7 @@ class _Views:
                 known = {name: self._settings[name] for name in InputSpec.model_fields}
                 return InputSpec.model_validate({**known, **changes})
             return InputSpec.model_validate({**load_registry()[item.model].input.model_dump(), **changes})
-        except (VidclsError, ValueError, KeyError):
+        except (VidclsError, ValueError, KeyError, TypeError):
             return None
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidcls.evaluation.metrics import Report
 
 MAX_ROWS = 50_000  # clips of one page; a browser holds them in memory
-MAX_JSON = 1 << 30  # bytes of a JSON file, which is read whole
+MAX_JSON = 1 << 28  # bytes of a JSON file, which is read whole
 SCORE_AGAIN = "give what `vidcls score`, `evaluate` or `timeline` wrote"
 
 
@@ -98,7 +98,8 @@ def read_source(path: Path) -> Source:
     settings, length = _of_journal(path)
     found, rows = kind.read(str(path), length if kind.appendable else None)
     items, more = _items(path, rows)
-    return Source(path.name, items, found or settings, more)
+    known = found if isinstance(found, dict) else settings
+    return Source(path.name, items, known, more)
 
 
 def _of_journal(path: Path) -> tuple[dict[str, Any] | None, int | None]:
@@ -154,7 +155,7 @@ def _load(path: Path) -> Any:
     name = printable(str(path))
     try:
         if path.stat().st_size > MAX_JSON:
-            raise UsageError(name, "is larger than 1 GiB", "write .jsonl or .parquet instead")
+            raise UsageError(name, "is larger than 256 MiB", "write .jsonl or .parquet instead")
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UsageError(name, f"cannot be read ({error.strerror})", "check the path") from None
