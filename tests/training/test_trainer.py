@@ -239,7 +239,7 @@ def test_a_finished_run_says_so_and_can_be_lengthened(
     capsys.readouterr()
     again = train(plan_run(out, None, {}, [], True)[0], out, resume=True, device="cpu")
     assert (
-        "already finished (1 of 1 epochs); train further with --resume --epochs 2" in capsys.readouterr().err
+        "already finished (1 of 1 epochs); train further with resume=True and epochs=2" in capsys.readouterr().err
     )
     assert (again.steps, again.scores) == (first.steps, first.scores)
     assert all(torch.equal(weights[key], value) for key, value in load_file(again.weights).items())
@@ -257,7 +257,7 @@ def test_a_run_that_lost_patience_says_so(
     assert train(plan, tmp_path / "run", device="cpu").steps == 6
     assert "stopping early: no better validation in the last 1 epochs" in capsys.readouterr().err
     assert train(plan, tmp_path / "run", resume=True, device="cpu").steps == 6
-    assert "train further with --resume --set patience=2" in capsys.readouterr().err
+    assert "train further with resume=True and settings='patience=2'" in capsys.readouterr().err
 
 
 def test_fine_tuning_says_that_the_head_is_new(

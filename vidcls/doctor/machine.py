@@ -40,14 +40,6 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def memory() -> int | None:
-    """Return the machine's memory in bytes; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def _cpuinfo() -> dict[str, str]:
     """The first processor's entry of /proc/cpuinfo, by key in lower case; only Linux has it."""
     try:

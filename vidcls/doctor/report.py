@@ -20,6 +20,7 @@ from vidcls import __version__
 from vidcls.config import load_registry, registry_paths
 from vidcls.doctor import imports, machine
 from vidcls.errors import ConfigError, VidclsError, nearest
+from vidcls.models.limits import known_memory
 
 WALK_TIMEOUT = 3.0  # seconds for counting a cache's bytes
 
@@ -232,7 +233,7 @@ def _decord(probe: dict[str, Any]) -> Row:
 
 
 def _devices(probe: dict[str, Any]) -> tuple[Row, ...]:
-    total, usable, held = os.cpu_count() or 1, machine.cores(), machine.memory()
+    total, usable, held = os.cpu_count() or 1, machine.cores(), known_memory()
     rows = [
         Row("cpu", f"{machine.processor()} ({platform.machine()})"),
         Row("cpu cores", str(total) if usable == total else f"{usable} of {total} may be used"),

@@ -114,12 +114,17 @@ def _number(values: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def memory() -> int:
-    """The machine's memory in bytes, or 8 GiB where that cannot be told."""
+def known_memory() -> int | None:
+    """Return the machine's memory in bytes; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 8 << 30
+        return None
+
+
+def memory() -> int:
+    """Return the machine's memory in bytes, or 8 GiB where that cannot be told."""
+    return known_memory() or 8 << 30
 
 
 def show(number: float) -> str:

@@ -191,11 +191,11 @@ class Trainer:
         """Report that a resumed run has nothing left to do, and how to train it further."""
         epochs, done = self.recipe.schedule.epochs, self.at.epoch
         line = f"{self.out}: already finished ({done} of {epochs} epochs)"
-        further = f"--epochs {2 * done}"
+        further = f"epochs={2 * done}"
         if done < epochs:
             line += f", no better validation in the last {self.stale}"
-            further = f"--set patience={2 * self.stale}"
-        self.parts.message(f"{line}; train further with --resume {further}")
+            further = f"settings='patience={2 * self.stale}'"
+        self.parts.message(f"{line}; train further with resume=True and {further}")
 
     def _train_epoch(self, stopped: threading.Event) -> None:
         """All steps that are left of the epoch."""
