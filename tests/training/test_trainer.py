@@ -239,7 +239,8 @@ def test_a_finished_run_says_so_and_can_be_lengthened(
     capsys.readouterr()
     again = train(plan_run(out, None, {}, [], True)[0], out, resume=True, device="cpu")
     assert (
-        "already finished (1 of 1 epochs); train further with resume=True and epochs=2" in capsys.readouterr().err
+        "already finished (1 of 1 epochs); train further with resume=True and epochs=2"
+        in capsys.readouterr().err
     )
     assert (again.steps, again.scores) == (first.steps, first.scores)
     assert all(torch.equal(weights[key], value) for key, value in load_file(again.weights).items())
