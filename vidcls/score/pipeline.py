@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from vidcls.doctor.machine import cores, memory
+from vidcls.doctor.machine import cores
 from vidcls.engines import Floats
 from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
@@ -64,7 +64,7 @@ class Pipeline:
         on_cpu = classifier.engine.device.startswith("cpu")
         size = setup.batch or (VIEW_BATCH if on_cpu else GPU_BATCH)
         self._batcher = Batcher(size, grows=setup.batch is None and not on_cpu)
-        self._max_bytes = setup.max_bytes or min(2 << 30, (memory() or 8 << 30) // 8) // processes
+        self._max_bytes = setup.max_bytes or min(2 << 30, memory() // 8) // processes
         self.measured = Stats()
         self._leftovers: list[Result] = []
 
