@@ -19,6 +19,7 @@ from vidcls.errors import InputError, VidclsError
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.embed import Embedder
 from vidcls.inference.shared_units import VIEW_BATCH
+from vidcls.models.limits import memory
 from vidcls.score.batching import Batcher, Ready, Stats, Work, prepare
 from vidcls.score.rows import Result, finish
 from vidcls.score.scorer import TICK, Arrived, arriving, left_in
