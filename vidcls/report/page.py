@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vidcls.errors import UsageError, printable
 from vidcls.output.sinks import check_absent, open_error
 from vidcls.paths import replacing
-from vidcls.report.films import summarize_films
+from vidcls.report.films import film_of, summarize_films
 from vidcls.report.payload import payload, script_json
 from vidcls.report.pictures import Bounds, draw
 from vidcls.report.source import Source, read_source
@@ -61,6 +61,19 @@ def make_page(
     pictures = draw(items, found.settings, Bounds(thumbnails, seconds), quiet=quiet)
     save(target, render(found, payload(found, pictures, target.absolute().parent), len(pictures)))
     return found
+
+
+def page_of_timelines(timelines: list[dict[str, Any]], name: str, folder: Path) -> str:
+    """Return a page about timelines as plain data.
+
+    Args:
+        timelines: See `vidcls.timeline.result.Timeline.to_dict`.
+        name: What the page is called.
+        folder: Where it will lie: a video that lies there or below plays in it.
+    """
+    found = Source(name, films=[film_of(one) for one in timelines])
+    pictures = draw([film.item for film in found.films], None, Bounds(), quiet=True)
+    return render(found, payload(found, pictures, folder), len(pictures))
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import UsageError, nearest, printable
@@ -28,12 +29,12 @@ class Format:
     """One format.
 
     Attributes:
-        make: Timelines → the file's bytes.
+        make: Timelines, and the folder in which the file will lie → the file's bytes.
         single: A file holds one video.
         text: It may be shown on a terminal.
     """
 
-    make: Callable[[Timelines], bytes]
+    make: Callable[[Timelines, Path], bytes]
     single: bool = False
     text: bool = True
 
@@ -88,24 +89,25 @@ def segment_rows(timelines: Timelines) -> Iterable[dict[str, Any]]:
             yield {**shared, **segment, "index": index, "predictions": predictions}
 
 
-def to_html(timelines: Timelines) -> bytes:
-    """Return one page that stands for itself."""
-    from vidcls.timeline.page import page
-
-    return page(timelines).encode("utf-8", "backslashreplace")
+def to_html(timelines: Timelines, folder: Path) -> bytes:
+    """Return the page of `vidcls report`; a video that lies in the page's folder plays in it."""
+    page = resolve_name("vidcls.report.page:page_of_timelines")  # a room above this one
+    name = timelines[0].path if len(timelines) == 1 else "timelines"
+    text: str = page([timeline.to_dict() for timeline in timelines], name, folder)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _one(make: Callable[[Timeline], str]) -> Format:
-    return Format(lambda timelines: make(timelines[0]).encode("utf-8", "backslashreplace"), single=True)
+    return Format(lambda timelines, _: make(timelines[0]).encode("utf-8", "backslashreplace"), single=True)
 
 
 FORMATS: dict[str, Format] = {
-    "json": Format(to_json),
-    "csv": Format(to_csv),
+    "json": Format(lambda timelines, _: to_json(timelines)),
+    "csv": Format(lambda timelines, _: to_csv(timelines)),
     "srt": _one(srt),
     "vtt": _one(vtt),
     "edl": _one(edl),
-    "parquet": Format(to_parquet, text=False),
+    "parquet": Format(lambda timelines, _: to_parquet(timelines), text=False),
     "html": Format(to_html),
 }
 
@@ -139,8 +141,14 @@ def check_installed(format: str) -> None:
         need_pyarrow("Parquet")
 
 
-def encode(timelines: Timelines, format: str, name: str) -> bytes:
+def encode(timelines: Timelines, format: str, name: str, folder: Path = Path()) -> bytes:
     """Return timelines in a format.
+
+    Args:
+        timelines: Of all videos.
+        format: A key of `FORMATS`.
+        name: Of the output, for errors.
+        folder: In which the output will lie.
 
     Raises:
         UsageError: The format holds one video and there are others.
@@ -152,7 +160,7 @@ def encode(timelines: Timelines, format: str, name: str) -> bytes:
         raise UsageError(name, problem, "name a folder, or a .json file")
     if chosen.single and timelines[0].error is not None:
         raise timelines[0].error
-    return chosen.make(timelines)
+    return chosen.make(timelines, folder.absolute())
 
 
 def write(path: Path, timelines: Timelines) -> None:
@@ -162,7 +170,7 @@ def write(path: Path, timelines: Timelines) -> None:
         UsageError: No format has this suffix, or it does not hold so many videos.
         OutputError: The file cannot be written.
     """
-    data = encode(timelines, choose(path), printable(str(path)))
+    data = encode(timelines, choose(path), printable(str(path)), path.parent)
     if not path.parent.is_dir():
         raise open_error(path, FileNotFoundError())
     try:

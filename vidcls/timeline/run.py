@@ -320,7 +320,7 @@ class _Run:
     def _write(self) -> None:
         for path, timelines in self._places.files(self.summary.timelines):
             name = printable(str(path))
-            data = formats.encode(timelines, self._places.format, name)
+            data = formats.encode(timelines, self._places.format, name, path.parent)
             try:
                 with replacing(path, alone=True) as place:
                     place.write_bytes(data)
