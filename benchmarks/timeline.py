@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import resource
 import subprocess
@@ -26,6 +25,8 @@ from typing import Any
 import av
 import numpy as np
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.timeline.films import Section, make_film, random_sections, true_labels
 from vidcls.bench.machine import describe
@@ -189,5 +190,4 @@ def accuracy(timeline: dict[str, Any], sections: list[Section]) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
     raise SystemExit(main())
