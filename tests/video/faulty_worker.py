@@ -59,7 +59,9 @@ def misbehave(fault: str) -> None:
 
 
 def main(alive: int | None, max_memory: int) -> None:
+    pyav = decoders.DECODERS.pop("pyav")
     decoders.DECODERS["decord"] = "tests.video.faulty_worker:FaultyDecoder"
+    decoders.DECODERS["pyav"] = pyav  # tried after decord
     if os.environ["VIDCLS_TEST_FAULT"] == "hang-both":
         decoders.DECODERS["pyav"] = "tests.video.faulty_worker:FaultyPyAV"
     decode_worker.main(alive, max_memory)

@@ -126,6 +126,22 @@ def test_frames_left_out_change_no_other(
     assert len(numbers) < 0.9 * FRAMES
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("mjpeg", ".mov")])
+def test_where_no_frame_needs_another_only_those_wanted_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, suffix: str
+) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    index = build_index(
+        str(make_clip(tmp_path / f"clip{suffix}", FRAMES, codec=codec, gop=1, pix_fmt=pix_fmt))
+    )
+    whole = dict(PyAVDecoder(index).read(range(FRAMES)))
+    numbers = decoded(monkeypatch)
+    wanted = [*range(0, FRAMES, 4), FRAMES - 1]
+    for number, picture in PyAVDecoder(index).read(wanted):
+        np.testing.assert_array_equal(picture, whole[number])
+    assert numbers == wanted
+
+
 def test_damage_has_all_frames_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What conceals a damaged frame depends on the frames around it, wanted or not."""
     path = make_clip(tmp_path / "clip.mp4", FRAMES, **PYRAMID)

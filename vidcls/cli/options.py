@@ -235,7 +235,7 @@ class MachineOptions(Options):
     ] = "auto"
     decoder: Annotated[
         str,
-        Option(rich_help_panel=MACHINE, help="auto: decord, and PyAV for what it cannot read."),
+        Option(rich_help_panel=MACHINE, help="auto: PyAV; decord for what it fails on."),
         Choices("vidcls.video.decoders:DECODERS", also=("auto",)),
     ] = "auto"
     decode_timeout: Annotated[

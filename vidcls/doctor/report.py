@@ -153,7 +153,7 @@ def _packages(found: dict[str, dict[str, Any]]) -> tuple[Row, ...]:
     python = f"{platform.python_version()} ({platform.python_implementation()}, {platform.platform()})"
     rows = [Row("python", python), Row("vidcls", __version__)]
     wanted = {r.name.lower(): r for r, extra in requirements() if extra is None}
-    # decord is a faster way of doing what PyAV does; its row stands with the decoders.
+    # decord is another way of doing what PyAV does; its row stands with the decoders.
     for name in dict.fromkeys(("torch", "numpy", *wanted)):
         if name in ("decord", "av"):
             continue

@@ -62,10 +62,11 @@ class Collector:
         self._seen: set[int] = set()
         self.decoder = ""
         self.title = ""
+        self.more = False  # whether there would be another decoder after it
 
     def __call__(self, header: dict[str, Any], body: bytearray) -> Frames | None:
         if header["type"] == "using":
-            self.decoder, self.title = header["decoder"], header["title"]
+            self.decoder, self.title, self.more = header["decoder"], header["title"], header["more"]
             self._seen.clear()
         elif header["type"] == "frames":
             self._place(header["indices"], _frames(header, body))

@@ -1,7 +1,9 @@
 """The decoders by name, in the order in which ``auto`` tries them.
 
-To add one: a class with `available`, `misfit` and `read` in a file of its own here, and one line in `DECODERS`. The
-last one must read every file. Imports no decoder before it is asked for; `vidcls.video.worker` runs them.
+To add one: a class with `available`, `misfit` and `read` in a file of its own here, and one line in `DECODERS`. One
+without misfit must be among them. decord comes second because it is nowhere as fast as PyAV: it took 1.3 to 5 times
+the processor time on every codec that was measured (`benchmarks/decoders.py`).
+Imports no decoder before it is asked for; `vidcls.video.worker` runs them.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 # name → its class
 DECODERS = {
-    "decord": "vidcls.video.decord_decoder:DecordDecoder",
     "pyav": "vidcls.video.pyav_decoder:PyAVDecoder",
+    "decord": "vidcls.video.decord_decoder:DecordDecoder",
 }
 
 Picture: TypeAlias = "npt.NDArray[np.uint8]"
@@ -52,12 +54,10 @@ class Decoder(Protocol):
 
     Attributes:
         title: The library's name as people write it.
-        scales: Whether it delivers pictures in the size asked for.
         warnings: Sentences for a person, complete when ``read`` has ended.
     """
 
     title: str
-    scales: bool
     warnings: list[str]
 
     def __init__(self, index: Index, threads: int | None = None) -> None: ...
@@ -88,20 +88,15 @@ def decoder_class(name: str) -> type[Decoder]:
     return found
 
 
-def choose(index: Index, decoder: str, without: Sequence[str] = (), scaled: bool = False) -> list[str]:
+def choose(index: Index, decoder: str, without: Sequence[str] = ()) -> list[str]:
     """Names of the decoders to try in turn for a file.
 
     Args:
         index: The file.
         decoder: ``auto`` or one of `DECODERS`, which then is the only one.
         without: Decoders that have failed on it.
-        scaled: Whether pictures are wanted in another size, which is cheapest to make while they are decoded.
     """
     if decoder != "auto":
         return [decoder]
     classes = {name: decoder_class(name) for name in DECODERS if name not in without}
-    return [
-        name
-        for name, known in classes.items()
-        if known.available() and not known.misfit(index) and (known.scales or not scaled)
-    ]
+    return [name for name, known in classes.items() if known.available() and not known.misfit(index)]

@@ -23,7 +23,6 @@ class DecordDecoder:
     """Reads frames with decord, after it has shown that it sees the same frames in the file as the index."""
 
     title = "decord"
-    scales = False
 
     def __init__(self, index: Index, threads: int | None = None) -> None:
         self.index = index

@@ -66,14 +66,14 @@ class PyAVDecoder:
     """Reads frames with PyAV, from the start of the file or from a key frame that is certain to stand alone."""
 
     title = "PyAV"
-    scales = True
 
     def __init__(self, index: Index, threads: int | None = None) -> None:
         self.index = index
         self.warnings: list[str] = []
         self._threads = threads
         self._counting = index.place is None
-        self._skipping = index.codec in _SKIPPING and not index.corrupt and not self._counting
+        self._alone = len(index.starts) == len(index.sizes)  # no frame refers to another
+        self._skipping = not (index.corrupt or self._counting) and (self._alone or index.codec in _SKIPPING)
         self._damaged = 0
         self._replaced = 0
         self._wanted: Sequence[int] = ()
@@ -206,14 +206,16 @@ class PyAVDecoder:
 
     def _skipped(self, context: Any, packets: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         """The packets; the decoder is told to skip those of frames that nobody wants and no other frame refers to."""
-        context.options = {**context.options, "err_detect": "explode"}  # damage must be heard of
+        if self.index.codec in _SKIPPING:
+            context.options = {**context.options, "err_detect": "explode"}  # damage must be heard of
         place = self.index.place
         assert place is not None
         wanted = frozenset(self._wanted)
         for number, packet in packets:
             needed = number >= len(place) or int(place[number]) in wanted
             context.skip_frame = "DEFAULT" if needed else "NONREF"
-            yield number, packet
+            if needed or not self._alone:
+                yield number, packet
 
     def _damage(self) -> None:
         if self._skipping:

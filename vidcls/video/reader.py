@@ -57,7 +57,7 @@ class VideoInfo:
         rotation: Degrees clockwise by which the frames were turned; where no multiple of 90, within their frame.
         mirrored: Whether left and right of the frames were exchanged before that.
         codec: FFmpeg's name of the codec.
-        decoder: Which decoder will be tried first, such as ``decord``; `Frames.decoder` says who did it.
+        decoder: Which decoder will be tried first, such as ``pyav``; `Frames.decoder` says who did it.
         timestamps: Seconds at which each frame is shown, from the first one (num_frames,).
         variable_frame_rate: Whether the frames are spaced unevenly in time.
         warnings: Sentences for a person.
@@ -85,8 +85,7 @@ class VideoReader:
     of its own and keeps the open clip.
 
     Args:
-        decoder: ``auto``: decord, or PyAV where decord is missing, would not be exact, or fails;
-            ``decord`` or ``pyav``: only this one.
+        decoder: ``auto``: PyAV, and decord where that fails and decord is exact; ``pyav`` or ``decord``: only this one.
         timeout: Seconds that one `open` or `read` may take.
         max_memory: Bytes that the worker may hold, and likewise the frames of one `read`; 4 GiB by default.
             The worker is watched through ``/proc``, or psutil where there is none.
@@ -216,8 +215,7 @@ class VideoReader:
     ) -> Generator[Frames, None, None]:
         """Decodes frames of the open clip in one go, as they are taken: for files of any length, in flat memory.
 
-        What fits in one piece is read as by `read`. For more, ``auto`` takes the last of `DECODERS`, PyAV: it reads
-        every file, and fastest where many frames are wanted. The worker decodes some frames ahead. The timeout is for
+        What fits in one piece is read as by `read`. The worker decodes some frames ahead. The timeout is for
         each of its messages. To be used up, or closed, in the thread that began it; until then the reader does nothing
         else.
 
@@ -239,8 +237,6 @@ class VideoReader:
                 return
             flow = Flow(self._info.path, wanted, piece)
             request = self._read_request(flow.wanted, transform)
-            if self._decoder == "auto":
-                request["decoder"] = list(DECODERS)[-1]
             for answer in self._answers(request):
                 for frames in flow.take(*answer):
                     yield replace(frames, indices=frames.indices - self._first)
@@ -265,7 +261,7 @@ class VideoReader:
             try:
                 frames = self._request(info.path, self._read_request(wanted, transform), collect)
             except VideoError as error:
-                if error.kind not in _RETRIED or not self._another_than(collect.decoder):
+                if error.kind not in _RETRIED or not collect.more:
                     raise
                 self._failed[collect.decoder] = f"{collect.title} failed ({error.problem})"
                 continue
@@ -307,10 +303,6 @@ class VideoReader:
             "path": self._path,
             "decoder": self._decoder,
         }
-
-    def _another_than(self, decoder: str) -> bool:
-        """Whether there is a decoder to try after this one."""
-        return self._decoder == "auto" and bool(decoder) and decoder != list(DECODERS)[-1]
 
     def _request(
         self, name: str, request: dict[str, Any], take: Callable[[dict[str, Any], bytearray], T | None]

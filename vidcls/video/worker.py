@@ -7,7 +7,7 @@ neither torch nor the command line.
 Messages, header length and body length first (`HEADER`):
     ready                                 once, after start
     index {…}, body: timestamps           answer to ``index``
-    using {decoder, title}                before each decoder's attempt
+    using {decoder, title, more}          before each decoder's attempt; whether there would be another one
     frames {indices, shape, dtype}, body  some frames of one shape; a later one for the same index replaces it
     done {decoder, warnings}              answer to ``read``
     sound {rate, start, shape}, body      some of the answer to ``sound``, which ends with ``done``
@@ -205,10 +205,11 @@ class _Server:
         warnings: list[str] = []
         transform = request["transform"]
         scaling = transform.scaling(*index.shown_size) if hasattr(transform, "scaling") else None
-        names = self._decoders.choose(index, request["decoder"], request["without"], scaling is not None)
+        names = self._decoders.choose(index, request["decoder"], request["without"])
         decoders = [self._decoders.decoder_class(name)(index, request["threads"]) for name in names]
         for name, decoder, following in zip(names, decoders, [*decoders[1:], None], strict=True):
-            _send(self._out, {"type": "using", "decoder": name, "title": decoder.title})
+            more = following is not None
+            _send(self._out, {"type": "using", "decoder": name, "title": decoder.title, "more": more})
             batch = _Batch(self._out, request)
             try:
                 for position, picture in decoder.read(request["indices"], scaling):
