@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from motion_ablation import DESIGNS, FRAMES, SIDE, TEST_SEED, Setting, draw_batch, fit
+from motion_ablation import DESIGNS, FRAMES, SIDE, TEST_SEED, TUBELETS, Design, Setting, draw_batch, fit
 
 from vidcls.engines import make_engine
 from vidcls.explain.attention import explain_view
@@ -41,6 +41,12 @@ PLAIN = (np.ones(3, np.float32), np.zeros(3, np.float32))  # the clips are numbe
 REMOVED = 0.2
 RANDOM = 5
 """Draws of random cells for each clip."""
+MORE = (
+    Design("VideoMAE", "videomae", TUBELETS),
+    Design("V-JEPA 2", "vjepa2", {**TUBELETS, "pooler_depth": 1}),
+    Design("VideoPrism", "videoprism", {**TUBELETS, "temporal_depth": 2}),
+)
+"""Designs that came after the comparison of motion_ablation.py."""
 METHODS = ("gradient", "occlusion", "rollout")
 
 Heat = NDArray[np.float32]
@@ -125,7 +131,7 @@ covered, and with as many random ones; *more* is the share of clips in which the
 | design | method | on the blob | chance | lost, hottest | lost, random | more |
 |---|---|--:|--:|--:|--:|--:|
 """
-    for design in DESIGNS:
+    for design in (*DESIGNS, *MORE):
         for method in METHODS:
             row = results.get(design.architecture, {}).get(method)
             if row:
@@ -155,7 +161,7 @@ def main() -> None:
     store = options.out / "explain-truth.json"
     saved = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
     results = saved.get("results", {}) if {**saved, "results": 0} == {**asked, "results": 0} else {}
-    for design in DESIGNS:
+    for design in (*DESIGNS, *MORE):
         if design.architecture in results or (options.models and design.architecture not in options.models):
             continue
         begun = time.process_time()

@@ -5,7 +5,10 @@ each norm for the identity and each MLP for nothing, the model is a linear map o
 through its own code gives what each contributes: for one encoder that is the product of the matrices I + A of attention
 rollout (Abnar and Zuidema 2020, arXiv 2005.00928), and for divided, axial, windowed and factorized attention the same
 product over space and time, as the model itself lays its tokens out. With max(A * dlogit/dA, 0) in place of A it is the
-relevance of Chefer, Gur and Wolf 2021 (arXiv 2103.15679), which asks for one class.
+relevance of Chefer, Gur and Wolf 2021 (arXiv 2103.15679), which asks for one class. That says through which patches the
+answer went, empty ones too whose place alone was read. Half of the heat is that; the other half is what each patch's
+own content does for the class, by integrated gradients from the view's mean patch (Sundararajan, Taly and Yan 2017,
+arXiv 1703.01365).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from vidcls.models.tokens import Grid, Tokens, first_tokens, grid_of, outputs_of
 from vidcls.models.visual_transformer import VTFrames, VTResNet
 
 Floats = NDArray[np.float32]
+STEPS = 8  # of integrated gradients
 MAX_BYTES = 24 << 30  # of attention weights of one view
 
 
@@ -38,13 +42,13 @@ class _Run:
     Attributes:
         logits: (k,).
         calls: The attentions' calls.
-        shapes: Of what the source module gave, call by call.
+        tokens: What the source module gave, call by call.
         pooled: Tokens that are averaged by the model, by the name of the module that gives them.
     """
 
     logits: Tensor
     calls: list[Call]
-    shapes: list[torch.Size]
+    tokens: list[Tensor]
     pooled: dict[str, Tensor]
 
 
@@ -78,17 +82,46 @@ def explain_view(model: Any, view: Tensor, frame_indices: Tensor | None, target:
         with torch.enable_grad():
             run = _forward(model, source, view, more)
             flows, seeds = _class_specific(run, target)
-            heat = _flow(model, ways, source, run, (flows, seeds), (view, more))
-            heat = heat - _flow(
-                model, ways, source, run, ([_nothing(call) for call in flows], seeds), (view, more)
-            )
+            through = _flow(model, ways, source, run, (flows, seeds), (view, more))
+            nothing = [_nothing(call) for call in flows]
+            through = through - _flow(model, ways, source, run, (nothing, seeds), (view, more))
+            content = _content(model, source, run, target, (view, more))
+        heat = _shares(_by_place(through.mean(-1), source, grid)) + _shares(_by_place(content, source, grid))
     else:
         with torch.no_grad(), every_token():
             run = _forward(model, source, view, more)
         with torch.enable_grad():
-            heat = _flow(model, ways, source, run, (run.calls, {}), (view, more))
-    placed = source.arrange(heat, grid)[1][0].mean(-1)
-    return placed.clamp(min=0).float().cpu().numpy()
+            through = _flow(model, ways, source, run, (run.calls, {}), (view, more))
+        heat = _by_place(through.mean(-1), source, grid)
+    found: Floats = heat.float().cpu().numpy()
+    return found
+
+
+def _shares(heat: Tensor) -> Tensor:
+    """Heat that sums to one, or none at all."""
+    return heat / heat.sum().clamp(min=1e-30)
+
+
+def _by_place(values: Tensor, source: Tokens, grid: Grid) -> Tensor:
+    """Values of tokens as the source lays them out → (t', h', w'), at least 0."""
+    return source.arrange(values[..., None], grid)[1][0, ..., 0].clamp(min=0)
+
+
+def _content(model: Any, source: Tokens, run: _Run, target: int, inputs: tuple[Tensor, Any]) -> Tensor:
+    """What each token's own content does for the class, in the source's layout: integrated gradients."""
+    tokens = [one.detach() for one in run.tokens]
+    mean = torch.cat([one.reshape(-1, one.shape[-1]) for one in tokens]).mean(0)
+    pull = [torch.zeros_like(one) for one in tokens]
+    module = model.get_submodule(source.module)
+    for step in range(STEPS):
+        leaves = [(mean + (step + 0.5) / STEPS * (one - mean)).requires_grad_() for one in tokens]
+        coming = iter(leaves)
+        with patched({(module, "forward"): lambda *_, coming=coming: next(coming)}):
+            score = log_odds(model(inputs[0], **inputs[1])[0], target)
+        for total, part in zip(pull, torch.autograd.grad(score, leaves), strict=True):
+            total += part / STEPS
+    parts = zip(pull, tokens, strict=True)
+    return torch.cat([(total * (one - mean)).sum(-1) for total, one in parts])
 
 
 def _forward(model: Any, source: Tokens, view: Tensor, more: Mapping[str, Tensor]) -> _Run:
@@ -103,7 +136,7 @@ def _forward(model: Any, source: Tokens, view: Tensor, more: Mapping[str, Tensor
     finally:
         for handle in handles:
             handle.remove()
-    return _Run(logits, calls, [output.shape for output in outputs], pooled)
+    return _Run(logits, calls, outputs, pooled)
 
 
 def _keep(kept: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -132,21 +165,20 @@ def _pools(encoder: Any) -> bool:
 
 
 def _class_specific(run: _Run, target: int) -> tuple[list[Call], dict[str, Tensor]]:
-    """max(A * gradient, 0) in place of each A, and the same for tokens that are averaged."""
-    score = log_odds(run.logits, target)
+    """max(A * gradient, 0) in place of each A, and weights for the tokens that are averaged."""
     weights = [weight for call in run.calls for weight in call.weights]
     wanted = [*weights, *run.pooled.values()]
-    gradients = torch.autograd.grad(score, wanted, allow_unused=True)
+    found = torch.autograd.grad(log_odds(run.logits, target), wanted, allow_unused=True)
     products = [
         torch.zeros_like(one) if gradient is None else (one * gradient).detach()
-        for one, gradient in zip(wanted, gradients, strict=True)
+        for one, gradient in zip(wanted, found, strict=True)
     ]
     positive = iter([product.clamp(min=0) for product in products[: len(weights)]])
     flows = [Call(call.site, [next(positive) for _ in call.weights]) for call in run.calls]
-    seeds = {
-        name: product.sum(-1, keepdim=True).clamp(min=0)
-        for name, product in zip(run.pooled, products[len(weights) :], strict=True)
-    }
+    seeds = {}
+    for name, product in zip(run.pooled, products[len(weights) :], strict=True):
+        speaks = product.sum(-1, keepdim=True)
+        seeds[name] = speaks - speaks.amin(tuple(range(1, speaks.ndim)), keepdim=True)
     return flows, seeds
 
 
@@ -170,7 +202,7 @@ def _flow(
 ) -> Tensor:
     """What each token that leaves the source contributes to the classifier's view, in the source's own layout."""
     calls, seeds = flow
-    leaves = [inputs[0].new_zeros(shape).requires_grad_() for shape in run.shapes]
+    leaves = [inputs[0].new_zeros(shape).requires_grad_() for shape in (one.shape for one in run.tokens)]
     coming, steps = iter(leaves), iter(calls)
     changes: dict[tuple[nn.Module, str], Any] = {}
     for name, module in model.named_modules():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from vidcls.errors import InputError, printable
+from vidcls.output.pictures import data_uri, jpeg_of, shrink_for
 from vidcls.search.cosine import Hit
 from vidcls.search.vectors import Place
 from vidcls.video.reader import VideoReader
 
-WIDTH = 192  # pixels of a picture
 MOST_PICTURES = 200  # rows that have one: each costs a decoded frame and some 5 kB
 
 HEAD = """<!doctype html>
@@ -45,11 +45,7 @@ def page(query: str, hits: Sequence[Hit], reader: VideoReader | None = None) -> 
     for rank, hit in enumerate(hits, 1):
         picture = _picture(hit.place, reader) if reader is not None and rank <= MOST_PICTURES else None
         name = escape(printable(hit.place.path))
-        shown = (
-            f'<img alt="{name}" src="data:image/jpeg;base64,{picture}">'
-            if picture
-            else '<div class="none"></div>'
-        )
+        shown = f'<img alt="{name}" src="{picture}">' if picture else '<div class="none"></div>'
         parts.append(
             f"<li>{shown}<b>{rank}. {hit.score:.4f}</b> <small>{escape(when(hit.place))}</small><br>{name}</li>\n"
         )
@@ -64,19 +60,11 @@ def when(place: Place) -> str:
 
 
 def _picture(place: Place, reader: VideoReader) -> str | None:
-    """A frame from the middle of a place as JPEG in base64; None where the clip cannot be read here."""
-    import numpy as np
-    from PIL import Image
-
+    """A frame from the middle of a place as an address that holds it; None where the clip cannot be read here."""
     try:
         info = reader.open(place.path)
         middle = ((place.begin or 0.0) + (place.end if place.end is not None else info.duration)) / 2
         number = min(int(np.searchsorted(info.timestamps, middle)), info.num_frames - 1)
-        frame = reader.read(np.array([number])).frames[0]
+        return data_uri(jpeg_of(reader.read(np.array([number]), shrink_for(info)).frames))
     except InputError:
         return None
-    image = Image.fromarray(frame)
-    image.thumbnail((WIDTH, WIDTH))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=70)
-    return base64.b64encode(buffer.getvalue()).decode()
