@@ -120,8 +120,8 @@ def test_files_of_every_kind(model: Classifier, clip: Path, tmp_path: Path) -> N
     found = model.explain(clip)
     for suffix in (".png", ".gif", ".mp4", ".npz"):
         found.save(tmp_path / f"a{suffix}")
-    sheet = Image.open(tmp_path / "a.png")
-    assert sheet.size == found.plot().size
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert sheet.size == found.plot().size
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 64
     with av.open(str(tmp_path / "a.mp4")) as container:
