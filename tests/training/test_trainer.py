@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tests.training.moving import make_folder
 from vidcls.checkpoints import load_checkpoint, read_checkpoint
-from vidcls.errors import DeviceError, OutputError, UsageError
+from vidcls.errors import DependencyError, DeviceError, OutputError, UsageError
 from vidcls.training import checkpointing
 from vidcls.training.logs import read_metrics
 from vidcls.training.prepare import Prepared
@@ -336,6 +336,53 @@ def test_metrics_are_rows_of_json(recipe: Any, folder: Path, tmp_path: Path) -> 
         "clips_per_s",
     }
     assert wanted <= set(rows[-1])
+
+
+def test_metrics_go_to_a_service_of_accelerate(
+    recipe: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import tracking
+
+    seen: list[tuple[str, Any]] = []
+
+    class Recorder(tracking.GeneralTracker):  # type: ignore[misc]
+        name, requires_logging_directory = "wandb", False
+        tracker = None
+
+        def __init__(self, run_name: str, **_: Any) -> None:
+            super().__init__()
+            seen.append(("name", run_name))
+
+        def start(self) -> None:
+            pass
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            seen.append(("config", values))
+
+        def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+            seen.append(("row", (step, values)))
+
+        def finish(self) -> None:
+            seen.append(("end", None))
+
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match=r"'wandd' is not known, did you mean 'wandb'\?"):
+        train(recipe(), out, device="cpu", tracker="wandd")
+    monkeypatch.setattr(tracking, "get_available_trackers", list)
+    with pytest.raises(DependencyError, match="pip install wandb"):
+        train(recipe(), out, device="cpu", tracker="wandb")
+    assert not out.exists()  # nothing was begun
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Recorder)
+    for module in (tracking, __import__("accelerate.accelerator").accelerator):
+        monkeypatch.setattr(module, "LOGGER_TYPE_TO_CLASS", tracking.LOGGER_TYPE_TO_CLASS)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: [tracking.LoggerType.WANDB])
+    train(recipe(val=str(folder)), out, device="cpu", quiet=True, tracker="wandb")
+    assert [kind for kind, _ in seen] == ["name", "config", "row", "row", "end"]
+    assert seen[1][1]["optimizer.lr"] == 1e-3
+    rows = figures(out)
+    for (_, (step, values)), row in zip(seen[2:4], rows, strict=True):
+        assert step == row["step"]
+        assert values["val_top1"] == row["val_top1"]
 
 
 def test_tiny_factorized_encoder_learns_three_classes(tmp_path: Path) -> None:

@@ -150,6 +150,24 @@ class OptimizationOptions(Options):
         ),
         Choices(("shuffle", "balanced")),
     ] = None
+    best: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=OPTIMIZATION,
+            help="Figure of the validation by which the best epoch is chosen.  [default: top1, or map of several "
+            "labels]",
+        ),
+        Choices("vidcls.training.recipe:FIGURES"),
+    ] = None
+    patience: Annotated[
+        int | None,
+        Option(
+            min=1,
+            metavar="EPOCHS",
+            rich_help_panel=OPTIMIZATION,
+            help="Stop after so many epochs without a better validation.  [default: never]",
+        ),
+    ] = None
     seed: Annotated[
         int | None,
         Option(min=0, rich_help_panel=OPTIMIZATION, help="Seed of all random numbers.  [default: 0]"),
@@ -185,6 +203,8 @@ class OptimizationOptions(Options):
             "freeze": self.freeze or None,
             "class_weights": self.class_weights,
             "sampler": self.sampler,
+            "best": self.best,
+            "patience": self.patience,
             "seed": self.seed,
             "precision": self.precision,
             "workers": self.workers,
@@ -265,6 +285,14 @@ class RunOptions(Options):
         bool,
         Option("--tensorboard", rich_help_panel=MACHINE, help="Also write the metrics for TensorBoard."),
     ] = False
+    tracker: Annotated[
+        str | None,
+        Option(
+            metavar="wandb|mlflow|…",
+            rich_help_panel=MACHINE,
+            help="Also log the metrics to a service that accelerate knows: W&B, MLflow, Comet, Aim, ClearML …",
+        ),
+    ] = None
 
 
 def train(
@@ -317,7 +345,13 @@ def train(
         print("\n".join(check(recipe, output, device=run.device, quiet=quiet).table()))
         return
     result = train(
-        recipe, output, resume=resuming, device=run.device, tensorboard=run.tensorboard, quiet=quiet
+        recipe,
+        output,
+        resume=resuming,
+        device=run.device,
+        tensorboard=run.tensorboard,
+        tracker=run.tracker,
+        quiet=quiet,
     )
     if result.main:
         print(result.weights)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vidcls.errors import DependencyError, printable
+from vidcls.errors import DependencyError, UsageError, nearest, printable
 from vidcls.output.progress import ProgressBar
 from vidcls.training.checkpointing import output_error, replaced, write_text
 
@@ -164,6 +164,65 @@ class TensorBoard:
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
+
+
+def check_tracker(name: str) -> None:
+    """Check that accelerate knows a tracking service, and that its package is here.
+
+    Raises:
+        UsageError: accelerate knows none of that name.
+        DependencyError: Its package, or accelerate, is not installed.
+    """
+    try:
+        from accelerate import tracking
+    except ImportError:
+        raise DependencyError(
+            "vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"
+        ) from None
+    known = sorted(tracking.LOGGER_TYPE_TO_CLASS)
+    if name not in known:
+        problem = f"{name!r} is not known{nearest(name, known)}"
+        raise UsageError("tracker", problem, f"choose from {', '.join(known)}")
+    if name not in map(str, tracking.get_available_trackers()):
+        raise DependencyError(f"tracker={name}", "its package is not installed", f"pip install {name}")
+
+
+class Tracker:
+    """The same numbers for a tracking service that accelerate knows, such as W&B or MLflow.
+
+    Args:
+        accelerator: Logs them.
+        name: What accelerate calls the service; see `check_tracker`.
+        folder: The run.
+        recipe: Its settings.
+    """
+
+    def __init__(self, accelerator: Any, name: str, folder: Path, recipe: dict[str, Any]) -> None:
+        from accelerate import tracking
+
+        accelerator.log_with = tracking.filter_trackers([name], str(folder))
+        accelerator.init_trackers("vidcls", config={"run": str(folder), **_flat(recipe)})
+        self._accelerator = accelerator
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Log the numbers of one row."""
+        numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, (int, float))}
+        self._accelerator.log(numbers, step=row["step"])
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._accelerator.end_training()
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Settings by dotted names, as plain numbers and texts."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{above}{key}.")
+        elif value is not None:
+            found[above + key] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return found
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:

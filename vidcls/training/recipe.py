@@ -7,7 +7,7 @@ A recipe says all that a run needs: model, data, initialization, optimizer, sche
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,10 @@ from vidcls.training.camera_motion.settings import Synthetic
 
 NO_VAL = "none"
 """``val`` of a run that does not validate: figures are on training clips, and the last epoch counts as best."""
+
+Figure = Literal["top1", "top5", "mean_class", "loss", "map"]
+FIGURES = get_args(Figure)
+"""Figures of a validation by which the best epoch may be chosen."""
 
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -263,7 +267,7 @@ class Recipe(Spec):
     workers: int | None = Field(None, ge=0, le=256)
     frame_cache: float = Field(0.0, ge=0, le=1e6)
     save_every: int = Field(500, ge=1)
-    best: Literal["top1", "top5", "mean_class", "loss", "map"] | None = None
+    best: Figure | None = None
     patience: int | None = Field(None, ge=1)
 
     @field_validator("input")

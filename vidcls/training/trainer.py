@@ -79,6 +79,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     tensorboard: bool = False,
+    tracker: str | None = None,
     quiet: bool = False,
 ) -> Result:
     """Train as the recipe says, or continue the run in ``out``.
@@ -89,6 +90,7 @@ def train(
         resume: Continue where it was interrupted; a run that has not saved yet starts anew.
         device: ``auto`` (accelerate's choice) or ``cpu``.
         tensorboard: Write the metrics for TensorBoard too.
+        tracker: Log them to a service that accelerate knows too, such as ``wandb`` or ``mlflow``.
         quiet: Print nothing but warnings.
 
     Raises:
@@ -98,7 +100,9 @@ def train(
         OutputError: The run's files cannot be written.
         KeyboardInterrupt: It was interrupted; the state was saved before.
     """
-    trainer = Trainer(recipe, out, resume=resume, device=device, tensorboard=tensorboard, quiet=quiet)
+    trainer = Trainer(
+        recipe, out, resume=resume, device=device, tensorboard=tensorboard, tracker=tracker, quiet=quiet
+    )
     with readable_errors(out), stop_between_steps() as stopped:
         return trainer.run(stopped)
 
@@ -124,6 +128,7 @@ class Trainer:
         resume: Continue where it was interrupted.
         device: ``auto`` or ``cpu``.
         tensorboard: Write the metrics for TensorBoard too.
+        tracker: Log them to a service that accelerate knows too.
         quiet: Print nothing but warnings.
     """
 
@@ -135,8 +140,11 @@ class Trainer:
         resume: bool = False,
         device: str = "auto",
         tensorboard: bool = False,
+        tracker: str | None = None,
         quiet: bool = False,
     ) -> None:
+        if tracker is not None:
+            logs.check_tracker(tracker)
         state = checkpointing.prepare_folder(out, resume)
         self.parts = parts = Prepared(recipe, device, quiet, state is None, out)
         self.recipe, self.out, self.main = parts.recipe, out, parts.main
@@ -153,8 +161,18 @@ class Trainer:
             checkpointing.write_text(out / RECIPE, recipe_text(self.recipe))
             self._write_split()
         self.metrics = logs.MetricsFile(out / logs.METRICS, self.at.step) if self.main else None
-        self.board = logs.TensorBoard(out, self.at.step) if tensorboard and self.main else None
+        self.boards = self._boards(tensorboard, tracker)
         self.progress = logs.Progress(recipe.schedule.epochs, quiet or not self.main)
+
+    def _boards(self, tensorboard: bool, tracker: str | None) -> list[logs.TensorBoard | logs.Tracker]:
+        """What else takes the metrics."""
+        boards: list[logs.TensorBoard | logs.Tracker] = []
+        if tensorboard and self.main:
+            boards.append(logs.TensorBoard(self.out, self.at.step))
+        if tracker is not None:
+            settings = self.recipe.model_dump(mode="json", by_alias=True)
+            boards.append(logs.Tracker(self.parts.accelerator, tracker, self.out, settings))
+        return boards
 
     def _write_split(self) -> None:
         """Write the lists of a split that the run made itself."""
@@ -175,7 +193,7 @@ class Trainer:
             self._end_epoch()
             if self.at.epoch < self.recipe.schedule.epochs and self._is_over():
                 self.parts.message(f"stopping early: no better validation in the last {self.stale} epochs")
-        for part in (self.board, self.parts.loader, self.parts.val):
+        for part in (*self.boards, self.parts.loader, self.parts.val):
             if part is not None:
                 part.close()
         best = self.out / checkpointing.BEST
@@ -351,8 +369,8 @@ class Trainer:
         row = {"step": self.at.step, **row}
         if self.metrics is not None:
             self.metrics.add(row)
-        if self.board is not None:
-            self.board.add(row)
+        for board in self.boards:
+            board.add(row)
 
     def _save_state(self) -> None:
         """Write all from which the run continues exactly."""

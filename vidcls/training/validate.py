@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from vidcls.errors import DependencyError, UsageError
 from vidcls.training.data.dataset import Loader
 from vidcls.training.losses import class_loss, multi_label_loss
-
-FIGURES = ("top1", "top5", "mean_class", "loss", "map")
-"""Figures by which the best epoch may be chosen."""
+from vidcls.training.recipe import FIGURES
 
 
 @dataclass(frozen=True)
