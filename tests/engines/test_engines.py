@@ -92,7 +92,7 @@ def test_pixels_are_cut_as_views_are() -> None:
 
 @needs_openvino
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", [name for name in TINY if name != "t2t-tiny-frames"])
+@pytest.mark.parametrize("name", TINY)
 def test_openvino_gives_the_logits_of_pytorch(name: str) -> None:
     from vidcls.engines.export import measure_error, openvino_parts
     from vidcls.engines.openvino import OpenVINOEngine

@@ -29,7 +29,6 @@ from vidcls.engines.artifact import ArtifactRecord
 from vidcls.engines.base import Engine, Floats, ScaleShift, unit_frames
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
 from vidcls.errors import DependencyError, DeviceError, printable
-from vidcls.models.t2t import TokenPerformer
 from vidcls.views.transform import pixel_scale_shift
 
 if TYPE_CHECKING:
@@ -79,13 +78,8 @@ def openvino_parts(model: nn.Module, num_frames: int, image_size: tuple[int, int
 
     Raises:
         DependencyError: OpenVINO is not installed.
-        DeviceError: The model cannot be converted, or OpenVINO is known to compute it wrongly.
+        DeviceError: The model cannot be converted.
     """
-    if any(isinstance(part, TokenPerformer) for part in model.modules()):
-        # Seen with 2026.4: the last frames of a batch come out wrong or as NaN, from memory that was never written.
-        raise DeviceError(
-            "openvino", "computes the performer of T2T-ViT wrongly", "use engine=eager, or format=onnx"
-        )
     unit = unit_frames(model)
     if not unit:
         return {WHOLE: _to_openvino(model, [torch.zeros(2, 3, num_frames, *image_size)])}
