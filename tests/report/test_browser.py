@@ -108,7 +108,7 @@ def test_tabs_by_keyboard(visit: Open, evaluation: Path) -> None:
         assert panels.count() == 1
         assert panels.get_attribute("aria-labelledby") == chosen.get_attribute("id")
     page.keyboard.press("End")
-    assert page.url.endswith("#worst")
+    assert page.url.endswith("#/worst")
     page.reload()
     assert page.get_by_role("tab", selected=True).text_content() == titles[-1]
 
@@ -393,6 +393,31 @@ def test_every_tab_can_be_read_and_fits(
             assert unnamed == 0
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (np.mean([int(part) for part in background[4:-1].split(",")]) > 128) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_cells_of_every_shade_can_be_read(visit: Open, tmp_path: Path, scheme: Any) -> None:
+    rows, truths = [], []
+    for number in range(400):
+        truth = number // 100
+        right = number % 100 < (20, 45, 55, 80)[truth]
+        rows.append(row_of(f"{number}.mp4", np.eye(4)[truth if right else (truth + 1) % 4].tolist()))
+        truths.append(LABELS[truth])
+    make_page(write_evaluation(tmp_path / "set", rows, truths), tmp_path / "page.html", thumbnails=0)
+    page = visit(tmp_path / "page.html", color_scheme=scheme).page
+    assert page.evaluate("scrollY") == 0
+    page.get_by_role("tab", name="Confusion matrix").click()
+    assert page.locator(".cell:not(.zero)").all_text_contents() == [
+        "20",
+        "80",
+        "45",
+        "55",
+        "55",
+        "45",
+        "20",
+        "80",
+    ]
+    assert page.evaluate(CONTRAST) == []
 
 
 def test_without_scripts_the_summary_stays(visit: Open, evaluation: Path) -> None:

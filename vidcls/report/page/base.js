@@ -106,7 +106,7 @@ function selectTab(id, focus = false) {
     tab.build = undefined;
     if (focus) tab.button.focus();
     tab.button.scrollIntoView({ block: "nearest", inline: "nearest" });
-    history.replaceState(null, "", `#${id}`);
+    history.replaceState(null, "", `#/${id}`); // not the name of an element, to which the browser would scroll
   }
 }
 

@@ -1,6 +1,6 @@
 // Confusion matrix, figures of each class, and the most confident errors of an evaluation.
 
-const MAX_CLASSES = 40; // of a matrix; of more, those with the most errors are shown
+const MAX_CLASSES = 34; // of a matrix; of more, those with the most errors are shown
 const MAX_PAIRS = 20;
 const MAX_SHEETS = 24;
 
@@ -17,9 +17,9 @@ function buildConfusion(panel) {
   const classes = chosenClasses(confusion);
   const body = classes.map((truth) => {
     const total = confusion[truth].reduce((a, b) => a + b, 0) || 1;
-    return h("tr", {}, h("th", { scope: "row" }, bdi(LABELS[truth])), classes.map((predicted) => h("td", {}, matrixCell(truth, predicted, confusion[truth][predicted], total))));
+    return h("tr", {}, h("th", { scope: "row", title: LABELS[truth] }, bdi(LABELS[truth])), classes.map((predicted) => h("td", {}, matrixCell(truth, predicted, confusion[truth][predicted], total))));
   });
-  const head = h("tr", {}, h("td", {}, "true ↓  predicted →"), classes.map((label) => h("th", { scope: "col" }, h("span", {}, bdi(LABELS[label])))));
+  const head = h("tr", {}, h("td", {}, "true ↓  predicted →"), classes.map((label) => h("th", { scope: "col", title: LABELS[label] }, h("span", {}, bdi(LABELS[label])))));
   const table = h("table", { class: classes.length > 20 ? "matrix small" : "matrix" }, h("caption", { class: "hidden" }, "Confusion matrix: rows are true labels, columns predicted labels"), h("thead", {}, head), h("tbody", {}, body));
   table.addEventListener("keydown", moveInMatrix);
   const first = table.querySelector(".cell:not([disabled])");
@@ -30,11 +30,14 @@ function buildConfusion(panel) {
   );
 }
 
+/** How dark a cell is: no shade in between on which neither dark nor white digits could be read. */
+const shade = (share) => (share > 0.5 ? 0.76 + 0.24 * share : 0.06 + 1.1 * share);
+
 function matrixCell(truth, predicted, number, total) {
   const share = number / total;
-  const kind = ["cell", !number && "zero", share > 0.55 && "dark", truth === predicted && "right"].filter(Boolean).join(" ");
+  const kind = ["cell", !number && "zero", share > 0.5 && "dark", truth === predicted && "right"].filter(Boolean).join(" ");
   const said = `${LABELS[truth]} predicted as ${LABELS[predicted]}: ${clipsText(number)}`;
-  return h("button", { type: "button", class: kind, tabindex: "-1", "aria-label": said, title: said, "--share": share, "aria-disabled": String(!number), onclick: () => number && showPair(truth, predicted) }, number ? count(number) : "0");
+  return h("button", { type: "button", class: kind, tabindex: "-1", "aria-label": said, title: said, "--shade": shade(share), "aria-disabled": String(!number), onclick: () => number && showPair(truth, predicted) }, number ? count(number) : "0");
 }
 
 /** Arrow keys, Home and End move the one cell that takes the focus. */

@@ -58,5 +58,5 @@ byId("main").addEventListener("click", (event) => {
   }
 });
 
-const wanted = TABS.find((tab) => `#${tab.id}` === location.hash) ?? TABS[0];
+const wanted = TABS.find((tab) => `#/${tab.id}` === location.hash) ?? TABS[0];
 if (wanted) selectTab(wanted.id);
