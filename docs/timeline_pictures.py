@@ -25,9 +25,9 @@ GAP = 6  # pixels between the frames
 
 
 def main() -> None:
-    """Write ``docs/timeline.png`` and ``docs/timeline-annotated.png``."""
+    """Write ``docs/timeline.png`` and ``docs/timeline-annotated.jpg``."""
     with tempfile.TemporaryDirectory() as folder, load("camera-motion") as model, VideoReader() as reader:
-        film = make_film(Path(folder) / "film.mp4", SECTIONS, size=(180, 320), seed=1, preset="veryfast")
+        film = make_film(Path(folder) / "film.mp4", SECTIONS, size=(216, 384), seed=4, preset="veryfast")
         timeline = model.timeline(film)
         figure = timeline.plot()
         figure.axes[0].set_title("film.mp4", loc="left", fontsize=10)
@@ -44,7 +44,7 @@ def main() -> None:
     for number, frame in enumerate(frames):
         top, left = number // 3 * (height + GAP), number % 3 * (width + GAP)
         sheet[top : top + height, left : left + width] = frame
-    Image.fromarray(sheet).quantize(128).save(ROOT / "docs" / "timeline-annotated.png", optimize=True)
+    Image.fromarray(sheet).save(ROOT / "docs" / "timeline-annotated.jpg", quality=80)
 
 
 if __name__ == "__main__":

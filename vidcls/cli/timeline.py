@@ -17,6 +17,7 @@ from vidcls.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
+    from vidcls.output.progress import ProgressBar
     from vidcls.score.listing import Inputs
     from vidcls.timeline.result import Segment, Settings, Timeline
 
@@ -91,7 +92,7 @@ class TimelineOutput(Options):
 
 
 def timeline(
-    source: Annotated[list[str], typer.Argument(metavar="VIDEO...", help=o.SOURCES_HELP)],
+    source: Annotated[list[str], typer.Argument(metavar="VIDEO", help=o.SOURCES_HELP)],
     model: o.ModelOptions,
     timeline: TimelineOptions,
     views: o.ViewOptions,
@@ -127,7 +128,7 @@ def timeline(
 
         check_target(output.annotate, overwrite=output.overwrite)
     setup = Setup(load, top_k)
-    if output.output is None:
+    if output.output in (None, "-"):
         found = print_timelines(listed, setup, settings, output.format, said)
     else:
         found = write_timelines(listed, setup, settings, output, said)
@@ -171,7 +172,7 @@ class Comments:
 
     def shared(self, units: tuple[int, int]) -> None:
         """Say what sharing saved."""
-        if self.verbose and units[0]:
+        if self.verbose and not self.quiet and units[0]:
             saved = 100 * (1 - units[1] / units[0])
             print_message(
                 f"vidcls: {units[1]:,} of {units[0]:,} frames or tubelets were encoded ({saved:.0f} % saved by sharing)"
@@ -204,7 +205,7 @@ def print_timelines(
         classifier = load(**setup.load, reader=reader)
         said.loaded(classifier)
         for source in inputs:
-            shown = _Lines(out, source.path) if format is None else None
+            shown = _Lines(out, said.bar, source.path) if format is None else None
             try:
                 one = follow(classifier, reader, source, settings, said.windows, shown)
             except InputError as error:
@@ -224,8 +225,12 @@ def print_timelines(
 class _Lines:
     """Segments as lines of text, each as soon as it is there."""
 
-    def __init__(self, out: Any, path: str) -> None:
+    def __init__(self, out: Any, bar: ProgressBar, path: str) -> None:
+        import sys
+
         self._out, self._path, self._any = out, path, False
+        # Where both are on one terminal, lines must come above the bar.
+        self._bar = bar if bar.shown and sys.stdout.isatty() else None
 
     def __call__(self, segment: Segment) -> None:
         from vidcls.errors import printable
@@ -233,20 +238,26 @@ class _Lines:
 
         self._head()
         times = f"{clock(segment.start)}  {clock(segment.end)}"
-        self._out.write(f"{times}  {segment.score:.3f}  {printable(segment.label)}\n".encode())
+        self._print(f"{times}  {segment.score:.3f}  {printable(segment.label)}")
 
     def finish(self, one: Timeline) -> None:
         """Say it where there was nothing to print."""
         if not one.segments and one.error is None:
             self._head()
-            self._out.write(b"no label reaches the threshold\n")
+            self._print("no label reaches the threshold")
 
     def _head(self) -> None:
         from vidcls.errors import printable
 
         if not self._any:
-            self._out.write(f"{printable(self._path)}\n".encode())
+            self._print(printable(self._path))
         self._any = True
+
+    def _print(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.print(line)
+        else:
+            self._out.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def write_timelines(

@@ -216,7 +216,7 @@ class Drawing:
 
     def _draw(self, label: str, percent: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Color (s, w, 3) and opacity (s, w, 1) of the strip, 0 to 255."""
-        high = min(self._height, max(14, self._height // 11))
+        high = min(self._height, max(18, self._height // 9))
         bar = max(2, high // 8)
         image = Image.new("RGBA", (self._width, high), (0, 0, 0, 150))
         pen = ImageDraw.Draw(image)
