@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "Classify clips: print the top labels of each and their scores.",
     "score": "Classify folders of clips, from a handful to millions, into one row per clip.",
     "timeline": "Say what happens when in long videos: segments with a label, start, end and score.",
+    "watch": "Print a line whenever the label of a camera or a stream changes, until Ctrl-C or its end.",
     "merge": "Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.",
     "embed": "Turn clips into vectors that are near for clips that are alike, for search, clustering or a classifier.",
     "search": "Find the clips nearest to a clip, or near duplicates, in the vectors that `vidcls embed` wrote.",

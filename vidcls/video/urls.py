@@ -21,6 +21,21 @@ def is_url(text: str) -> bool:
     return scheme_of(text) in ("http", "https")
 
 
+def is_rtsp(text: str) -> bool:
+    """Whether ``text`` is meant as the address of a stream by RTSP."""
+    return scheme_of(text) in ("rtsp", "rtsps")
+
+
+def is_camera(text: str) -> bool:
+    """Whether ``text`` is the number of a camera."""
+    return re.fullmatch(r"[0-9]{1,2}", text) is not None
+
+
+def is_live(text: str) -> bool:
+    """Whether a source goes on whether it is read or not, so that frames are dropped and not waited for."""
+    return is_camera(text) or is_rtsp(text) or is_url(text)
+
+
 def shown_url(url: str) -> str:
     """Return an address without the name and password that it may hold, for messages and records."""
     return re.sub(r"(?<=://)[^/?#]*@", "", url, count=1)

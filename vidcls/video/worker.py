@@ -42,12 +42,13 @@ GRACE = 30.0  # seconds beyond the timeout after which a worker that nobody kill
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
-def main(alive: int | None, max_memory: int) -> None:
+def main(alive: int | None, max_memory: int, server: type[Server] | None = None) -> None:
     """Serves requests until stdin ends.
 
     Args:
         alive: Read end of a pipe whose other end only the parent holds; None where the system has no such.
         max_memory: Bytes that this process may come to hold.
+        server: What answers; by default `Server`.
     """
     out = _claim_stdout()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,22 +59,27 @@ def main(alive: int | None, max_memory: int) -> None:
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
     try:
-        server = _Server(out)
+        answering = (server or Server)(out)
     except ImportError as error:
-        _send(out, {"type": "bug", "text": f"the decode worker cannot start: {error}"})
+        send(out, {"type": "bug", "text": f"the decode worker cannot start: {error}"})
         return
     _limit(max_memory)
-    _send(out, {"type": "ready"})
+    send(out, {"type": "ready"})
     while True:
         request = requests.get()
-        _set_alarm(request)
-        server.answer(request)
+        set_alarm(request)
+        answering.answer(request)
         faulthandler.cancel_dump_traceback_later()
 
 
-def _set_alarm(request: dict[str, Any]) -> None:
+def set_alarm(request: dict[str, Any]) -> None:
     """Have a C thread end this process, even if a decoder holds the interpreter's lock and the parent is gone."""
     faulthandler.dump_traceback_later(request["timeout"] + GRACE, exit=True)
+
+
+def hold_alarm() -> None:
+    """Let this process live however long the parent takes for what it has."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _claim_stdout() -> BinaryIO:
@@ -117,7 +123,8 @@ def _receive(stream: BinaryIO, requests: queue.SimpleQueue[dict[str, Any]]) -> N
         requests.put(pickle.loads(stream.read(LENGTH.unpack(head)[0])))
 
 
-def _send(out: BinaryIO, header: dict[str, Any], *body: memoryview) -> None:
+def send(out: BinaryIO, header: dict[str, Any], *body: memoryview) -> None:
+    """Write one message."""
     text = json.dumps(header).encode()
     out.write(HEADER.pack(len(text), sum(part.nbytes for part in body)))
     out.write(text)
@@ -130,7 +137,9 @@ class _TransformError(Exception):
     """The caller's own function failed on a frame."""
 
 
-class _Server:
+class Server:
+    """Answers requests for files: their index, and frames of them."""
+
     def __init__(self, out: BinaryIO) -> None:
         import av
 
@@ -154,19 +163,19 @@ class _Server:
                 self._answer_read(request)
         except (VideoError, DependencyError) as error:
             message = {"type": "error", "kind": error.kind, "problem": error.problem, "remedy": error.remedy}
-            _send(self._out, message)
+            send(self._out, message)
         except MemoryError:
-            _send(
+            send(
                 self._out,
                 {"type": "error", "kind": "memory", "problem": "needs too much memory", "remedy": ""},
             )
         except BrokenPipeError:
             os._exit(1)
         except _TransformError:
-            _send(self._out, {"type": "bug", "text": traceback.format_exc()})
+            send(self._out, {"type": "bug", "text": traceback.format_exc()})
         except Exception as error:  # whatever a damaged file provokes must stay this file's own error
             problem = f"cannot be decoded ({type(error).__name__}: {str(error)[:200]})"
-            _send(self._out, {"type": "error", "kind": "unreadable", "problem": problem, "remedy": ""})
+            send(self._out, {"type": "error", "kind": "unreadable", "problem": problem, "remedy": ""})
 
     def _index_of(self, path: str) -> Any:
         from vidcls.errors import VideoError
@@ -198,7 +207,7 @@ class _Server:
             "variable_frame_rate": index.variable_frame_rate,
             "warnings": index.warnings,
         }
-        _send(self._out, header, index.timestamps.data)
+        send(self._out, header, index.timestamps.data)
 
     def _answer_read(self, request: dict[str, Any]) -> None:
         index = self._index_of(request["path"])
@@ -209,7 +218,7 @@ class _Server:
         decoders = [self._decoders.decoder_class(name)(index, request["threads"]) for name in names]
         for name, decoder, following in zip(names, decoders, [*decoders[1:], None], strict=True):
             more = following is not None
-            _send(self._out, {"type": "using", "decoder": name, "title": decoder.title, "more": more})
+            send(self._out, {"type": "using", "decoder": name, "title": decoder.title, "more": more})
             batch = _Batch(self._out, request)
             try:
                 for position, picture in decoder.read(request["indices"], scaling):
@@ -220,22 +229,22 @@ class _Server:
                     raise self._failure(index.path, name, error) from error
                 warnings.append(f"{decoder.title} could not read it ({error}): read with {following.title}")
                 continue
-            _send(self._out, {"type": "done", "decoder": name, "warnings": warnings + decoder.warnings})
+            send(self._out, {"type": "done", "decoder": name, "warnings": warnings + decoder.warnings})
             return
 
     def _answer_sound(self, request: dict[str, Any]) -> None:
         from vidcls.video.sound import read_sound
 
         for facts, samples in read_sound(request["path"], self._index_of(request["path"]).stream):
-            faulthandler.cancel_dump_traceback_later()
+            hold_alarm()
             data = np.ascontiguousarray(samples, np.float32)
-            _send(
+            send(
                 self._out,
                 {"type": "sound", **facts, "shape": data.shape},
                 data.reshape(-1).view(np.uint8).data,
             )
-            _set_alarm(request)
-        _send(self._out, {"type": "done"})
+            set_alarm(request)
+        send(self._out, {"type": "done"})
 
     def _failure(self, path: str, name: str, error: Exception) -> Exception:
         from vidcls.errors import VideoError
@@ -274,8 +283,8 @@ class _Batch:
         shape, kind = self._frames[0].shape, self._frames[0].dtype.str
         header = {"type": "frames", "indices": self._positions, "shape": shape, "dtype": kind}
         if self._request.get("stream"):  # however long the parent takes for what it has
-            faulthandler.cancel_dump_traceback_later()
-        _send(self._out, header, *(frame.reshape(-1).view(np.uint8).data for frame in self._frames))
+            hold_alarm()
+        send(self._out, header, *(frame.reshape(-1).view(np.uint8).data for frame in self._frames))
         if self._request.get("stream"):
-            _set_alarm(self._request)
+            set_alarm(self._request)
         self._frames, self._positions, self._sent = [], [], time.monotonic()
