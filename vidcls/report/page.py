@@ -25,7 +25,7 @@ from vidcls.report.summary import summarize
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PARTS = Path(__file__).with_name("page")
+PARTS = Path(__file__).with_name("template")
 SCRIPTS = ("base.js", "table.js", "dialog.js", "evaluation.js", "films.js", "start.js")
 PAGE = "report.html"  # of an evaluation, in its folder
 SUFFIXES = (".html", ".htm")
