@@ -121,10 +121,10 @@ def test_the_plan_comes_before_the_first_step(
     said = capsys.readouterr().err
     before = said[: said.index("epoch 1/1")]
     for line in (
-        r"clips +9 to train on, 3 to validate with \(held out: 20% of each class, sources kept together\)",
+        r"clips +9 to train on, 3 to validate with \(held out: 25% of the clips, sources kept together\)",
         r"classes +3 \(training clips\): down 3, left 3, right 3",
         r"model +vivit-fe-tiny, [\d,]+ parameters, [\d,]+ of them frozen",
-        r"steps +3 per epoch, batch size 4; 3 in 1 epochs",
+        r"steps +3 per epoch, batch size 4; 3 in 1 epoch",
         r"learning rate +0.001, adamw, cosine schedule",
         r"device +cpu, fp32",
         r"expected time +about \d+ (s|min|h)",

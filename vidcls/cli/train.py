@@ -333,9 +333,12 @@ def train(
     overrides = merge(data.overrides(clips), probe.overrides())
     overrides |= {"model": model, "registry": str(registry) if registry else None, **optimization.overrides()}
     if probe.probe:
-        from vidcls.training.probe.run import train_probe
+        from vidcls.training.probe.run import check_probe, train_probe
 
         recipe, _ = plan_run(output, run.config, overrides, run.settings or [], resume=False)
+        if run.check:
+            print("\n".join(check_probe(recipe, device=run.device).table()))
+            return
         print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)
         return
     recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)

@@ -12,7 +12,6 @@ from vidcls.doctor.machine import cores
 from vidcls.output.text import duration
 from vidcls.training.data.classes import class_counts
 from vidcls.training.data.dataset import Batch
-from vidcls.training.data.sets import HELD_OUT
 from vidcls.training.prepare import Prepared
 
 SHOWN = 12
@@ -32,7 +31,8 @@ def lines(parts: Prepared, done: int = 0) -> list[str]:
         "clips": _clips(parts),
         "classes": _classes(parts),
         "model": f"{parts.spec.name}, {total:,} parameters{frozen}",
-        "steps": f"{steps} per epoch, batch size {recipe.batch_size}; {left * steps:,} in {left} epochs",
+        "steps": f"{steps} per epoch, batch size {recipe.batch_size}; {left * steps:,} in {left} epoch"
+        + "s" * (left > 1),
         "learning rate": f"{recipe.optimizer.lr:g}, {recipe.optimizer.name}, {recipe.schedule.kind} schedule",
         "device": _device(parts),
         "expected time": f"about {duration(seconds(parts, left))}",
@@ -47,7 +47,8 @@ def _clips(parts: Prepared) -> str:
     text = f"{len(data.train[0]):,} to train on"
     if data.val is None:
         return f"{text}, none to validate with: figures are on training clips, the last epoch counts as best"
-    how = f" (held out: {HELD_OUT:.0%} of each class, sources kept together)" if data.held_out else ""
+    share = len(data.val[0]) / (len(data.train[0]) + len(data.val[0]))
+    how = f" (held out: {share:.0%} of the clips, sources kept together)" if data.held_out else ""
     return f"{text}, {len(data.val[0]):,} to validate with{how}"
 
 

@@ -170,6 +170,11 @@ def test_the_command(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     refused = CliRunner().invoke(app, ["train", str(clips), "--views", "2", "-o", str(tmp_path / "other")])
     assert refused.exit_code == 2
     assert "--probe" in refused.stderr
+    checked = CliRunner().invoke(
+        app, ["train", str(clips), "--probe", "--check", "-o", str(tmp_path / "other")]
+    )
+    assert checked.stdout == "id\ttrain\tlabel\n0\t6\tdown\n1\t6\tleft\n2\t6\tright\n"
+    assert not (tmp_path / "other").exists()
     twice = CliRunner().invoke(app, ["train", str(clips), "--data", "x", "-o", str(tmp_path / "other")])
     assert twice.exit_code == 2
     assert "--data: is given twice" in twice.stderr

@@ -83,18 +83,7 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
     checkpointing.make_folder(out)
     say = (lambda text: None) if quiet else logs.message
     started = time.perf_counter()
-    # Logits are averaged over views: a linear classifier of mean embeddings is that, and no softmax in between.
-    view = {**recipe.input, "average": "logits"}
-    embedder = load_embedder(
-        EmbeddingRequest(per="view"),
-        model=recipe.model,
-        weights=recipe.init.source,
-        registry=recipe.registry,
-        device=device,
-        engine="eager",
-        precision="fp32",
-        **view,
-    )
+    embedder = _embedder(recipe, device)
     data = _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
     for note in data.notes:
         say(note)
@@ -119,6 +108,33 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
     weights = _write(out, embedder, probe, labels, recipe, found)
     say(f"finished in {time.perf_counter() - started:.1f} s")
     return ProbeResult(weights, probe, found, len(bad))
+
+
+def check_probe(recipe: Recipe, *, device: str = "auto") -> Data:
+    """Check what a probe needs, without embedding anything; arguments and errors as for `train_probe`.
+
+    Returns:
+        The clips.
+    """
+    logistic_regression()
+    embedder = _embedder(recipe, device)
+    embedder.close()
+    return _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
+
+
+def _embedder(recipe: Recipe, device: str) -> Embedder:
+    # Logits are averaged over views: a linear classifier of mean embeddings is that, and no softmax in between.
+    view = {**recipe.input, "average": "logits"}
+    return load_embedder(
+        EmbeddingRequest(per="view"),
+        model=recipe.model,
+        weights=recipe.init.source,
+        registry=recipe.registry,
+        device=device,
+        engine="eager",
+        precision="fp32",
+        **view,
+    )
 
 
 def _checked(data: Data, recipe: Recipe) -> Data:
@@ -232,7 +248,8 @@ def _write(
     }
     weights = out / checkpointing.BEST
     model = embedder.model_with(probe.weight, probe.bias)
-    checkpointing.save_weights(weights, model, embedder.spec.input, labels, {"probe": about})
+    view = embedder.spec.input.model_copy(update={"activation": "softmax"})
+    checkpointing.save_weights(weights, model, view, labels, {"probe": about})
     checkpointing.write_text(out / checkpointing.LABELS, "".join(f"{name}\n" for name in labels))
     checkpointing.write_text(out / REPORT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     if found is not None:
