@@ -52,7 +52,9 @@ METHODS = ("gradient", "occlusion", "rollout")
 Heat = NDArray[np.float32]
 
 
-def heat_of(model: Any, engine: Any, clip: NDArray[np.float32], target: int, method: str) -> Heat:
+def heat_of(
+    model: Any, engine: Any, clip: NDArray[np.float32], target: tuple[int, bool], method: str
+) -> Heat:
     """Heat over the model's own grid of a clip (3, t, h, w)."""
     grid = grid_of(model, FRAMES, (SIDE, SIDE))
     if method == "occlusion":
@@ -75,7 +77,7 @@ def cover(clip: NDArray[np.float32], cells: NDArray[np.bool_]) -> NDArray[np.flo
 
 
 def losses(
-    engine: Any, clip: NDArray[np.float32], target: int, heat: Heat, rng: np.random.Generator
+    engine: Any, clip: NDArray[np.float32], target: tuple[int, bool], heat: Heat, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Log-odds lost with the hottest cells covered, and with as many random ones (mean)."""
     count = max(1, round(REMOVED * heat.size))
@@ -101,11 +103,11 @@ def measure(model: nn.Module, clips: int, say: Callable[[str], None] = lambda te
     for method in METHODS:
         hits, chance, lost = [], [], []
         for number in right:
-            heat = heat_of(model, engine, batch[number], int(labels[number]), method)
+            heat = heat_of(model, engine, batch[number], (int(labels[number]), False), method)
             on_blob = in_cells(blobs[number], heat.shape) >= 0.5
             hits.append(bool(on_blob.ravel()[heat.argmax()]))
             chance.append(float(on_blob.mean()))
-            lost.append(losses(engine, batch[number], int(labels[number]), heat, rng))
+            lost.append(losses(engine, batch[number], (int(labels[number]), False), heat, rng))
         hottest, random = np.array(lost).T
         found[method] = {
             "hits": float(np.mean(hits)),

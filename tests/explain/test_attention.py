@@ -22,7 +22,7 @@ def numbers(architecture: str) -> Tensor | None:
 
 
 def explained(model: Any, method: str, view: Tensor, target: int = 1) -> np.ndarray:
-    return explain_view(model, view, numbers(model.architecture), target, method)
+    return explain_view(model, view, numbers(model.architecture), (target, False), method)
 
 
 @every_architecture
@@ -155,4 +155,4 @@ def test_a_model_without_attention_is_told_from_one_with() -> None:
 
     model = build("timm-frames", model="resnet18", num_classes=3, image_size=32, num_frames=2).eval()
     with pytest.raises(UsageError, match="use method=occlusion"):
-        explain_view(model, torch.randn(1, 3, 2, 32, 32), None, 0, "gradient")
+        explain_view(model, torch.randn(1, 3, 2, 32, 32), None, (0, False), "gradient")

@@ -39,12 +39,12 @@ def test_occlusion_is_what_covering_by_hand_costs(architecture: str) -> None:
     engine = make_engine(tiny(architecture), "cpu", "fp32", "eager")
     view = views(1).numpy()[0].transpose(1, 2, 3, 0)
     indices = np.arange(FRAMES) if architecture == "vtn" else None
-    heat = occlude(engine, view, indices, PLAIN, 2, (2, 2, 3))
+    heat = occlude(engine, view, indices, PLAIN, (2, False), (2, 2, 3))
     assert heat.shape == (2, 2, 3)
     covered = view.copy()
     covered[2:, 8:, 8:16] = view.reshape(-1, 3).mean(0)
     many = None if indices is None else np.repeat(indices[None], 2, 0)
-    odds = log_odds(engine(np.stack([view, covered]), many, PLAIN), 2)
+    odds = log_odds(engine(np.stack([view, covered]), many, PLAIN), (2, False))
     assert heat[1, 1, 1] == pytest.approx(odds[0] - odds[1], abs=1e-4)
 
 
@@ -60,16 +60,17 @@ def test_occlusion_encodes_only_what_was_covered() -> None:
     engine.encode = spy  # type: ignore[method-assign]
     view = views(1).numpy()[0].transpose(1, 2, 3, 0)
     told: list[int] = []
-    occlude(engine, view, None, PLAIN, 0, (2, 2, 3), told.append)
+    occlude(engine, view, None, PLAIN, (0, False), (2, 2, 3), told.append)
     assert seen == [2] + [1] * 12
     assert sum(told) == 12
 
 
 def test_log_odds() -> None:
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))
-    np.testing.assert_allclose(log_odds(logits.astype(np.float32), 0), np.log([1, 1 / 9]), atol=1e-6)
-    assert np.isfinite(log_odds(np.array([[1e4, -1e4]], np.float32), 0)).all()
-    assert log_odds(np.array([[3.0]], np.float32), 0) == 3
+    np.testing.assert_allclose(log_odds(logits.astype(np.float32), (0, False)), np.log([1, 1 / 9]), atol=1e-6)
+    assert np.isfinite(log_odds(np.array([[1e4, -1e4]], np.float32), (0, False))).all()
+    assert log_odds(np.array([[3.0]], np.float32), (0, False)) == 3
+    assert log_odds(np.array([[3.0, 9.0]], np.float32), (0, True)) == 3  # each class a question of its own
 
 
 @pytest.mark.parametrize("method", ["rollout", "gradient", "occlusion"])

@@ -62,7 +62,7 @@ def loss(engine: Any, view: np.ndarray, target: int, grid: tuple[int, ...], chos
     for axis, (size, count) in enumerate(zip((FRAMES, *SIZE), grid, strict=True)):
         covered = covered.repeat(size // count, axis)
     hidden = np.where(covered[..., None], view.reshape(-1, 3).mean(0), view).astype(np.float32)
-    odds = log_odds(engine(np.stack([view, hidden]), None, PLAIN), target)
+    odds = log_odds(engine(np.stack([view, hidden]), None, PLAIN), (target, False))
     return float(odds[0] - odds[1])
 
 
@@ -79,10 +79,10 @@ def test_removing_the_hottest_cells_costs_more_than_removing_others(architecture
         view = np.ascontiguousarray(batch.numpy()[0].transpose(1, 2, 3, 0))
         target = int(engine(batch.numpy())[0].argmax())
         if method == "gradient":
-            heat = explain_view(model, batch, None, target, method)
+            heat = explain_view(model, batch, None, (target, False), method)
         else:
             grid = grid_of(model, FRAMES, SIZE)
-            heat = occlude(engine, view, None, PLAIN, target, grid)
+            heat = occlude(engine, view, None, PLAIN, (target, False), grid)
         count = max(1, round(0.2 * heat.size))
         hottest.append(loss(engine, view, target, heat.shape, np.argsort(-heat.ravel())[:count]))
         draws = [rng.permutation(heat.size)[:count] for _ in range(4)]

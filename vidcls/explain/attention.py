@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidcls.errors import DeviceError, UsageError
+from vidcls.explain.occlusion import Target
 from vidcls.explain.watch import Call, attentions, mixer, patched, watched
 from vidcls.models.layers import Mlp, every_token
 from vidcls.models.sizes import pair
@@ -52,14 +53,16 @@ class _Run:
     pooled: dict[str, Tensor]
 
 
-def explain_view(model: Any, view: Tensor, frame_indices: Tensor | None, target: int, method: str) -> Floats:
+def explain_view(
+    model: Any, view: Tensor, frame_indices: Tensor | None, target: Target, method: str
+) -> Floats:
     """What each cell of one view (1, c, t, h, w) contributes: (t', h', w') on the model's own grid, at least 0.
 
     Args:
         model: In evaluation mode.
         view: Normalized, where the model is.
         frame_indices: (1, t), for models that use them.
-        target: Index of the class, for ``gradient``.
+        target: The class, for ``gradient``.
         method: ``rollout`` or ``gradient``.
 
     Raises:
@@ -107,7 +110,7 @@ def _by_place(values: Tensor, source: Tokens, grid: Grid) -> Tensor:
     return source.arrange(values[..., None], grid)[1][0, ..., 0].clamp(min=0)
 
 
-def _content(model: Any, source: Tokens, run: _Run, target: int, inputs: tuple[Tensor, Any]) -> Tensor:
+def _content(model: Any, source: Tokens, run: _Run, target: Target, inputs: tuple[Tensor, Any]) -> Tensor:
     """What each token's own content does for the class, in the source's layout: integrated gradients."""
     tokens = [one.detach() for one in run.tokens]
     mean = torch.cat([one.reshape(-1, one.shape[-1]) for one in tokens]).mean(0)
@@ -164,7 +167,7 @@ def _pools(encoder: Any) -> bool:
     return getattr(encoder, "pool", "token") != "token"
 
 
-def _class_specific(run: _Run, target: int) -> tuple[list[Call], dict[str, Tensor]]:
+def _class_specific(run: _Run, target: Target) -> tuple[list[Call], dict[str, Tensor]]:
     """max(A * gradient, 0) in place of each A, and weights for the tokens that are averaged."""
     weights = [weight for call in run.calls for weight in call.weights]
     wanted = [*weights, *run.pooled.values()]
@@ -182,10 +185,11 @@ def _class_specific(run: _Run, target: int) -> tuple[list[Call], dict[str, Tenso
     return flows, seeds
 
 
-def log_odds(logits: Tensor, target: int) -> Tensor:
-    """How much more likely a class is than all others together, from logits (k,)."""
-    others = torch.cat([logits[:target], logits[target + 1 :]])
-    return logits[target] - others.logsumexp(0) if len(others) else logits[target]
+def log_odds(logits: Tensor, target: Target) -> Tensor:
+    """How much more likely a class is than not, from logits (k,); see `vidcls.explain.occlusion.Target`."""
+    index, alone = target
+    others = torch.cat([logits[:index], logits[index + 1 :]])
+    return logits[index] if alone or not len(others) else logits[index] - others.logsumexp(0)
 
 
 def _nothing(call: Call) -> Call:
@@ -247,7 +251,7 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def _by_visual_tokens(model: VTFrames, view: Tensor, target: int, method: str) -> Floats:
+def _by_visual_tokens(model: VTFrames, view: Tensor, target: Target, method: str) -> Floats:
     """Where the visual tokens of each frame look; for ``gradient`` each counts as it speaks for the class."""
     frames = view[0].transpose(0, 1)
     name = (

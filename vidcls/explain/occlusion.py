@@ -18,7 +18,8 @@ from vidcls.engines import Engine, Floats, ScaleShift
 from vidcls.inference.shared_units import VIEW_BATCH, batches
 
 Cells = tuple[int, int, int]  # along (t, h, w)
-Progress = Callable[[int, int], None]
+Target = tuple[int, bool]
+"""Index of a class, and whether each class is a question of its own (sigmoid), or one of all is right (softmax)."""
 DEFAULT_CELLS: Cells = (8, 7, 7)  # at most: 392 forward passes of a view
 
 
@@ -27,7 +28,7 @@ def occlude(
     view: NDArray[Any],
     frame_indices: NDArray[np.int64] | None,
     scale_shift: ScaleShift,
-    target: int,
+    target: Target,
     cells: Cells,
     progress: Callable[[int], None] | None = None,
 ) -> Floats:
@@ -38,7 +39,7 @@ def occlude(
         view: Pixels (t, h, w, 3).
         frame_indices: (t,), for models that use them.
         scale_shift: What makes numbers of pixels.
-        target: Index of the class.
+        target: The class.
         cells: Into how many parts each axis is cut; a tubelet is never cut in time.
         progress: Is told of each cell that is done.
     """
@@ -128,12 +129,13 @@ def _tell(progress: Callable[[int], None] | None, part: slice) -> None:
         progress(part.stop - part.start)
 
 
-def log_odds(logits: Floats, target: int) -> NDArray[np.float64]:
-    """How much more likely a class is than all others together, from logits (n, k) → (n,)."""
+def log_odds(logits: Floats, target: Target) -> NDArray[np.float64]:
+    """How much more likely a class is than not, from logits (n, k) → (n,)."""
+    index, alone = target
     values: NDArray[np.float64] = logits.astype(np.float64)
-    if values.shape[1] == 1:
-        return values[:, 0]
-    others = np.delete(values, target, axis=1)
+    if alone or values.shape[1] == 1:
+        return values[:, index]
+    others = np.delete(values, index, axis=1)
     top = others.max(1)
-    odds: NDArray[np.float64] = values[:, target] - top - np.log(np.exp(others - top[:, None]).sum(1))
+    odds: NDArray[np.float64] = values[:, index] - top - np.log(np.exp(others - top[:, None]).sum(1))
     return odds

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from vidcls.engines import Engine, Floats
 from vidcls.errors import UsageError, nearest, printable
 from vidcls.explain.explanation import METHODS, Explanation
-from vidcls.explain.occlusion import DEFAULT_CELLS, Cells, occlude
+from vidcls.explain.occlusion import DEFAULT_CELLS, Cells, Target, occlude
 from vidcls.inference.clip import Clip
 from vidcls.inference.shared_units import cut_clip
 from vidcls.views.transform import pixel_scale_shift
 
 if TYPE_CHECKING:
+    from vidcls.config import ModelSpec
     from vidcls.engines.select import EngineRequest
     from vidcls.zoo.find import Found
 
@@ -33,7 +34,7 @@ class Scored:
     Attributes:
         name: Of the clip.
         clip: Read, ready to be cut.
-        model: Name of the model.
+        spec: The model, with how it sees a video.
         labels: One per class.
         scores: (k,) averaged over the views.
         uses_frame_indices: Whether the model is told the frames' numbers.
@@ -41,10 +42,15 @@ class Scored:
 
     name: str
     clip: Clip
-    model: str
+    spec: ModelSpec
     labels: Sequence[str]
     scores: Floats
     uses_frame_indices: bool
+
+    @property
+    def alone(self) -> bool:
+        """Whether each class is a question of its own, so that its logit is its log-odds."""
+        return self.spec.input.activation == "sigmoid"
 
 
 def explain(
@@ -81,13 +87,13 @@ def explain(
     views = cut_clip(scored.clip, 0)
     indices = scored.clip.view_indices if scored.uses_frame_indices else None
     if method == "occlusion":
-        heat = _by_occlusion(engine, views, indices, index, cells, progress)
+        heat = _by_occlusion(engine, views, indices, (index, scored.alone), cells, progress)
     else:
-        heat = _by_attention(origin(), views, indices, index, method)
+        heat = _by_attention(origin(), views, indices, (index, scored.alone), method)
     frames, times = _pictures(views), scored.clip.info.timestamps[scored.clip.view_indices]
     score = float(scored.scores[index])
     return Explanation(
-        scored.name, scored.model, method, scored.labels[index], index, score, heat, frames, times
+        scored.name, scored.spec.name, method, scored.labels[index], index, score, heat, frames, times
     )
 
 
@@ -123,7 +129,7 @@ def _by_occlusion(
     engine: Engine,
     views: Any,
     indices: NDArray[np.int64] | None,
-    index: int,
+    target: Target,
     cells: Cells | None,
     progress: Progress | None,
 ) -> Floats:
@@ -144,7 +150,7 @@ def _by_occlusion(
     for number in range(len(views)):
         view = np.ascontiguousarray(views[number : number + 1][0])
         own = None if indices is None else indices[number]
-        found.append(occlude(engine, view, own, pixel_scale_shift(views.clip.spec), index, wanted, tell))
+        found.append(occlude(engine, view, own, pixel_scale_shift(views.clip.spec), target, wanted, tell))
     return np.stack(found)
 
 
@@ -152,7 +158,7 @@ def _by_attention(
     origin: tuple[Found, EngineRequest],
     views: Any,
     indices: NDArray[np.int64] | None,
-    index: int,
+    target: Target,
     method: str,
 ) -> Floats:
     from vidcls.engines import choose_device
@@ -162,6 +168,9 @@ def _by_attention(
     if found.artifact is not None:
         problem = f"method={method} needs the model itself, not what was exported of it"
         raise UsageError(found.source, problem, "give its checkpoint, or use method=occlusion")
+    if request.merge_tokens:
+        problem = f"method={method} follows all tokens"
+        raise UsageError("merge_tokens", problem, "leave it out, or use method=occlusion")
     import torch
 
     device = choose_device(request.device)
@@ -172,7 +181,7 @@ def _by_attention(
     for number in range(len(views)):
         view = torch.from_numpy(normalized[number : number + 1]).to(device=device, dtype=kind)
         own = None if indices is None else torch.from_numpy(indices[number : number + 1]).to(device)
-        one = explain_view(module, view, own, index, method)
+        one = explain_view(module, view, own, target, method)
         heat.append(one / max(float(one.sum()), 1e-30))
     return np.stack(heat)
 

@@ -19,6 +19,7 @@ from vidcls.config import ModelSpec
 from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError
 from vidcls.inference.clip import IN_MEMORY, Clip, FramesSource, clip_of_frames, source_of
+from vidcls.inference.insight import Insight
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.settings import Fps
 from vidcls.inference.shared_units import VIEW_BATCH, batches, score_clip
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     import torch
 
     from vidcls.engines.select import EngineRequest
-    from vidcls.explain.explanation import Explanation
-    from vidcls.inference.embed import Embedder, Embedding
     from vidcls.timeline.result import Timeline
     from vidcls.zoo.find import Found
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     ClipLike = Path | bytes | NDArray[np.uint8] | torch.Tensor
 
 
-class Classifier:
+class Classifier(Insight):
     """One model made ready: views in, averaged scores out.
 
     Args:
@@ -82,7 +81,7 @@ class Classifier:
         self.warnings = warnings
         self.notes = notes
         self.origin = origin
-        self._embedders: dict[tuple[str, str], Embedder] = {}
+        self._embedders = {}
         self._reader = reader if reader is not None else VideoReader()
         self._transform = frame_transform(spec.input)
         self._pixel_type = np.dtype(np.float32 if spec.input.resize_rule == "float" else np.uint8)
@@ -191,73 +190,6 @@ class Classifier:
         source = source_of(clip)
         return source.path, self._read_source(source, frame_rate)
 
-    def embed(
-        self,
-        clip: ClipLike,
-        *,
-        layer: Literal["head", "cls", "mean"] = "head",
-        per: Literal["clip", "view", "frame"] = "clip",
-        frame_rate: float | None = None,
-    ) -> Embedding:
-        """Return what the model makes of a clip just before its classifier: vectors that are near for like clips.
-
-        Args:
-            clip: As in `predict`.
-            layer: ``head`` for what the classifier's last layer reads, ``cls`` for the class token after the last
-                block, ``mean`` for the mean of the other tokens.
-            per: One vector for the ``clip``, for each ``view``, or for each ``frame`` or tubelet of each view.
-            frame_rate: As in `predict`.
-
-        Raises:
-            UsageError: The model has no such vectors.
-            VideoError: The clip cannot be read.
-            DeviceError: Memory ran out.
-        """
-        if (layer, per) not in self._embedders:
-            self._embedders[layer, per] = self._embedder(layer, per)
-        return self._embedders[layer, per].embed(clip, frame_rate=frame_rate)
-
-    def _embedder(self, layer: str, per: str) -> Embedder:
-        from vidcls.engines.embedding import EmbeddingRequest, embedding_engine
-        from vidcls.inference.embed import Embedder
-
-        (found, request), wanted = self.model_behind(), EmbeddingRequest(layer, per)
-        engine = embedding_engine(found, self.spec.input, request, wanted)
-        return Embedder(found, wanted, self.running(engine))
-
-    def explain(
-        self,
-        clip: ClipLike | Source,
-        *,
-        target: str | int | None = None,
-        method: str = "gradient",
-        cells: tuple[int, int, int] | None = None,
-        frame_rate: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Explanation:
-        """Return where and when in a clip the model looked.
-
-        Args:
-            clip: As in `predict`.
-            target: The class to explain: a label, ``rank N``, an index, or None for the best.
-            method: ``rollout`` follows the attention, whatever the class; ``gradient`` weighs it by what spoke for the
-                class; ``occlusion`` covers one part after the other, and needs nothing of the model but its engine.
-            cells: For ``occlusion``: into how many parts a view is cut along (t, h, w); (8, 7, 7) at most by default.
-            frame_rate: As in `predict`.
-            progress: Is told how many cells of ``occlusion`` are done, and of how many.
-
-        Raises:
-            UsageError: There is no such class or method, or the model has no attention over patches.
-            VideoError: The clip cannot be read.
-            DeviceError: Memory ran out.
-        """
-        from vidcls.explain.run import Scored, explain
-
-        name, read = self.read_any(clip, frame_rate)
-        scores = self.scores(self.clip_logits(read)[0])
-        scored = Scored(name, read, self.spec.name, self.labels, scores, self.uses_frame_indices)
-        return explain(scored, self.engine, self.model_behind, target, method, cells, progress)
-
     def running(self, engine: Engine) -> Classifier:
         """Return what reads clips as this does, and runs another engine; it has no labels."""
         return Classifier(
@@ -269,16 +201,6 @@ class Classifier:
             reader=self._reader,
             uses_frame_indices=self.uses_frame_indices,
         )
-
-    def model_behind(self) -> tuple[Found, EngineRequest]:
-        """Return the model that the engine runs, and what was asked of the engine.
-
-        Raises:
-            UsageError: This classifier was not made by `vidcls.load`.
-        """
-        if self.origin is None:
-            raise UsageError(self.spec.name, "has only an engine", "load the model with vidcls.load")
-        return self.origin
 
     def predict_many(
         self, clips: Iterable[ClipLike | Source], top_k: int = 5, *, frame_rate: float | None = None
