@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vidcls.inference.load import load
     from vidcls.inference.prediction import Prediction, ScoredLabel
     from vidcls.models import build
+    from vidcls.timeline.result import Timeline
     from vidcls.video.reader import Frames, VideoInfo, VideoReader
     from vidcls.zoo.catalog import list_models
 
@@ -52,6 +53,7 @@ _HOMES = {
     "vidcls.inference.load": "load",
     "vidcls.inference.prediction": "Prediction ScoredLabel",
     "vidcls.models": "build",
+    "vidcls.timeline.result": "Timeline",
     "vidcls.video.reader": "Frames VideoInfo VideoReader",
     "vidcls.zoo.catalog": "list_models",
 }
@@ -72,6 +74,7 @@ __all__ = [
     "Prediction",
     "Registry",
     "ScoredLabel",
+    "Timeline",
     "UsageError",
     "VidclsError",
     "VideoError",

@@ -31,7 +31,7 @@ def read_sound(path: str, stream_index: int) -> Iterator[tuple[dict[str, Any], n
             return
         begin = float((video.start_time or 0) * (video.time_base or 0))
         rate = min(RATES, key=lambda known: abs(known - stream.codec_context.sample_rate))
-        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+        layout = "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
         for packet in container.demux(stream):
             try:
