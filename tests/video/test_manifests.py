@@ -81,7 +81,7 @@ def test_13_11_large_cells_and_right_line_numbers(tmp_path: Path) -> None:
     first, second, third, fourth, fifth = entries(source)
     assert first == ("a.mp4", {"note": large})
     assert second == ("b.mp4", {"note": "two\nlines"})
-    assert third == "line 6: names no path; fill or remove the row"
+    assert third == "line 6: has no path; fill in or remove the row"
     assert fourth.startswith("line 7: is not valid CSV (field larger than field limit")
     assert fifth == ("e.mp4", {"note": "last"})
 

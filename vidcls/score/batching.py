@@ -55,7 +55,7 @@ class Stats:
 
     @property
     def wait_share(self) -> float:
-        """Share of the time that the model waited, 0 to 1."""
+        """Share of the time for which the model was idle, 0 to 1."""
         return self.waited / max(self.waited + self.forward, 1e-9)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vidcls.errors import DependencyError, UsageError, nearest, printable
-from vidcls.output.progress import ProgressBar
+from vidcls.output.progress import ProgressBar, print_line
 from vidcls.training.checkpointing import output_error, replaced, write_text
 
 T = TypeVar("T")
@@ -24,7 +23,7 @@ LINE_EVERY = 10.0
 
 def message(text: str) -> None:
     """Print one line on stderr, made safe for a terminal."""
-    print(printable(text), file=sys.stderr, flush=True)
+    print_line(printable(text))
 
 
 class MetricsFile:

@@ -75,7 +75,7 @@ class Manifest:
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if not isinstance(path, str) or not path:
-            return self._error(where, "names no path", "fill or remove the row")
+            return self._error(where, "has no path", "fill in or remove the row")
         return path, {self._names[name]: value for name, value in row.items() if name in self._names}
 
     def _error(self, where: str, problem: str, remedy: str) -> InputError:
