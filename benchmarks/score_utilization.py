@@ -1,7 +1,12 @@
 """How busy `vidcls score` keeps the model: its clips/s beside those of the forward pass alone and of decoding alone.
 
-The three take turns, round by round, so that whatever else the machine does hits them alike; the ratio is of the
-medians. Memory is that of this process and its decoders, early and at the end.
+Beside them the processor seconds that a clip costs: by `vidcls score`, all processes included; by the forward pass; and
+by a plain loop over PyAV (`benchmarks/reading.py`, one reformatter kept). The ratio says how near `score` comes to what
+plain reading and the forward pass need; on a machine that does other things too, take it with OMP_NUM_THREADS=1, as
+threads that wait for each other burn time.
+
+All take turns, round by round, so that whatever else the machine does hits them alike; ratios are of the medians. Memory
+is that of this process and its decoders, early and at the end.
 
     python benchmarks/score_utilization.py --model vivit-fe-tiny --random-weights --clips 200 clips/*.mp4
 """
@@ -10,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from reading import Reading, one_kept
 
 from vidcls.score.batching import prepare
 from vidcls.score.listing import Inputs
@@ -35,7 +42,29 @@ def time_pipeline(
 ) -> tuple[float, dict[str, Any]]:
     """Score clips from the first result to the last; clips/s."""
     pipeline = setup.pipeline()
-    return timed(pipeline, items, count, memory), pipeline.stats()
+    begin = processor_seconds()
+    rate = timed(pipeline, items, count, memory)
+    stats = pipeline.stats() | {"processor": (processor_seconds() - begin) / count}
+    return rate, stats
+
+
+def processor_seconds() -> float:
+    """Of this process and of those below it that have ended."""
+    own, below = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime
+
+
+def plain_reading(pipeline: Pipeline, items: Sequence[Source], count: int) -> float:
+    """Processor seconds of a clip."""
+    spec = pipeline._classifier.spec.input
+    readings = [Reading(item.path, spec, "auto", 1) for item in items]
+    begin = time.process_time()
+    for reading in islice(cycle(readings), count):
+        reading.plain(one_kept())
+    took = time.process_time() - begin
+    for reading in readings:
+        reading.close()
+    return took / count
 
 
 def timed(pipeline: Pipeline, items: Sequence[Source], count: int, memory: list[int]) -> float:
@@ -66,8 +95,8 @@ def decoding(setup: Setup, items: Sequence[Source], count: int) -> float:
     return timed(pipeline, items, count, [])
 
 
-def forward(setup: Setup, items: Sequence[Source], count: int) -> float:
-    """The same with clips that are all decoded beforehand."""
+def forward(setup: Setup, items: Sequence[Source], count: int) -> tuple[float, float, float]:
+    """The same with clips that are all decoded beforehand, its processor seconds, and those of plain reading."""
     pipeline = setup.pipeline()
     model = pipeline._classifier
     ready = [
@@ -82,14 +111,15 @@ def forward(setup: Setup, items: Sequence[Source], count: int) -> float:
     ]
     size = max(1, pipeline._batcher.size // ready[0].views)
     pipeline._batcher.run(model.engine, ready[:size])
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     done = 0
     works = cycle(ready)
     while done < count:
         done += len(pipeline._batcher.run(model.engine, list(islice(works, size))))
-    took = time.perf_counter() - begin
+    took, busy = time.perf_counter() - begin, time.process_time() - busy
+    plain = plain_reading(pipeline, items, min(count, 20))
     pipeline.close()
-    return done / took
+    return done / took, busy / done, plain
 
 
 def resident() -> int:
@@ -135,15 +165,25 @@ def main() -> None:
     found: dict[str, list[float]] = {"pipeline": [], "forward": [], "decoding": []}
     memory: list[int] = []
     waits = []
+    processor: dict[str, list[float]] = {"score": [], "forward": [], "plain_reading": []}
     for _ in range(options.rounds):
-        found["forward"].append(forward(setup, items, options.clips))
+        rate, busy, plain = forward(setup, items, options.clips)
+        found["forward"].append(rate)
+        processor["forward"].append(busy)
+        processor["plain_reading"].append(plain)
         rate, stats = time_pipeline(setup, items, options.clips, memory)
         found["pipeline"].append(rate)
         waits.append(stats["wait_share"])
+        processor["score"].append(stats["processor"])
         found["decoding"].append(decoding(setup, items, options.clips))
     rates = {name: statistics.median(values) for name, values in found.items()}
     slower = min(rates["forward"], rates["decoding"])
+    a_clip = {name: statistics.median(values) for name, values in processor.items()}
     report = {
+        "processor_seconds_a_clip": {name: round(value, 4) for name, value in a_clip.items()},
+        "of_plain_reading_and_forward": round(
+            (a_clip["plain_reading"] + a_clip["forward"]) / a_clip["score"], 3
+        ),
         "clips_per_second": {name: round(rate, 2) for name, rate in rates.items()},
         "of_the_slower_part": round(rates["pipeline"] / slower, 3),
         # Where both share the same cores, no arrangement can do better than this.
