@@ -5,8 +5,8 @@ by a plain loop over PyAV (`benchmarks/reading.py`, one reformatter kept). The r
 plain reading and the forward pass need; on a machine that does other things too, take it with OMP_NUM_THREADS=1, as
 threads that wait for each other burn time.
 
-All take turns, round by round, so that whatever else the machine does hits them alike; ratios are of the medians. Memory
-is that of this process and its decoders, early and at the end.
+All take turns, round by round, so that whatever else the machine does hits them alike; ratios are of the medians.
+Memory is that of this process and its decoders, early and at the end.
 
     python benchmarks/score_utilization.py --model vivit-fe-tiny --random-weights --clips 200 clips/*.mp4
 """
