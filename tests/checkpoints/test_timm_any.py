@@ -223,15 +223,16 @@ def test_pixels_are_timms(folder: Path, name: str, side: str) -> None:
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(37, 80), (80, 37), (20, 25), (32, 32), (100, 33)])
-def test_any_picture_is_cut_as_timm_does(mode: str, size: tuple[int, int]) -> None:
-    settings = {"crop_mode": mode, "crop_pct": 0.9, "input_size": [3, 32, 32], "mean": [0.4, 0.5, 0.6]}
+@pytest.mark.parametrize("crop", [(32, 32), (32, 48), (50, 17), (32, 33)])
+def test_any_picture_is_cut_as_timm_does(mode: str, size: tuple[int, int], crop: tuple[int, int]) -> None:
+    settings = {"crop_mode": mode, "crop_pct": 0.9, "input_size": [3, *crop], "mean": [0.4, 0.5, 0.6]}
     raw = Raw(Path("x"), "timm", {}, {"config": {"architecture": "resnet18", "pretrained_cfg": settings}})
     spec = InputSpec(num_frames=1, stride=1, num_views=1, sampling="uniform", **input_fields(raw))
     frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     plan = plan_clips(spec, num_frames=1, fps=25.0)
     ours = make_views(apply_transform(frame[None], spec), plan.unique, plan, spec)[0, :, 0]
     transform = timm.data.create_transform(
-        (3, 32, 32), mean=(0.4, 0.5, 0.6), crop_pct=0.9, crop_mode=mode, interpolation="bicubic"
+        (3, *crop), mean=(0.4, 0.5, 0.6), crop_pct=0.9, crop_mode=mode, interpolation="bicubic"
     )
     theirs: Tensor = transform(Image.fromarray(frame))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)

@@ -52,8 +52,8 @@ def input_fields(raw: Raw) -> dict[str, Any]:
     sizes = math.floor(height / crop_share), math.floor(width / crop_share)
     fields = {
         "image_size": (height, width),
-        "resize": sizes if mode == "squash" or height != width else sizes[0],
-        "resize_side": "long" if mode == "border" else "short",
+        "resize": sizes if mode == "squash" or sizes[0] != sizes[1] else sizes[0],
+        "resize_side": _side(mode, sizes),
         "fill": "mean" if mode == "border" else "black",
         "resize_rule": "round",
         "interpolation": settings.get("interpolation", "bicubic"),
@@ -69,6 +69,15 @@ def input_fields(raw: Raw) -> dict[str, Any]:
     except ValidationError as error:
         raise raw.error(f"config.json: {'; '.join(problems(error, InputSpec))}", "fetch it again") from None
     return {name: getattr(spec, name) for name in fields}
+
+
+def _side(mode: Any, sizes: tuple[int, int]) -> str:
+    """What of a picture is as long as the size before the crop; sizes that are no square are covered or fitted into."""
+    if mode == "squash":
+        return "short"
+    if sizes[0] == sizes[1]:
+        return "long" if mode == "border" else "short"
+    return "fit" if mode == "border" else "cover"
 
 
 def _input_size(raw: Raw, settings: Mapping[str, Any]) -> tuple[int, int, int]:

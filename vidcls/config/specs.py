@@ -55,7 +55,8 @@ class InputSpec(Spec):
         sampling: Rule by which clips are placed in time; see ``vidcls.views.transform``.
         image_size: Height and width of a crop in pixels.
         resize: Length of one side in pixels before the crop, or exact (h, w), or None.
-        resize_side: Which side ``resize`` is: ``short``, or ``long`` (timm's ``border``), to be padded.
+        resize_side: Which side ``resize`` is: ``short``, or ``long`` (timm's ``border``), to be padded. With (h, w),
+            ``cover`` and ``fit`` keep the shape, so that the picture covers that size or fits into it.
         resize_rule: ``truncate`` (bilinear without antialias, cut to whole gray levels: scenic), ``round``
             (antialiased, rounded: PIL, HF), ``torchvision`` (the same with coarser weights: HF since v5),
             ``float`` (bilinear without antialias, on floats: SlowFast), ``opencv`` (bilinear without antialias
@@ -85,7 +86,7 @@ class InputSpec(Spec):
     ] = "vivit"
     image_size: Pair = (224, 224)
     resize: Annotated[int, Field(ge=1, le=8192)] | Pair | None = 256
-    resize_side: Literal["short", "long"] = "short"
+    resize_side: Literal["short", "long", "cover", "fit"] = "short"
     resize_rule: Literal["truncate", "round", "torchvision", "float", "opencv", "swscale"] = "truncate"
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
     center_crop: Literal["floor", "ceil", "round"] = "floor"

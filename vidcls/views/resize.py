@@ -44,6 +44,10 @@ _PIL = {
 }
 
 
+KEEPS_SHAPE: dict[str, Callable[[float, float], float]] = {"cover": min, "fit": max}
+"""Ways to keep a picture's shape in a size (h, w), and which of the two ratios of sides decides."""
+
+
 def resized_size(
     height: int, width: int, resize: int | tuple[int, int] | None, rule: str, side: str = "short"
 ) -> tuple[int, int]:
@@ -54,7 +58,9 @@ def resized_size(
         width: Of the picture, in pixels.
         resize: Length of one side, an exact (h, w), or None for no change.
         rule: The resize rule; it decides how the long side is rounded down.
-        side: Which side ``resize`` is, ``short`` or ``long``; the short one is rounded to the nearest.
+        side: Which side ``resize`` is, ``short`` or ``long``; the short one is rounded to the nearest. With (h, w),
+            ``cover`` and ``fit`` keep the picture's shape: it covers that size, or fits into it (timm's
+            ``ResizeKeepRatio``).
 
     Raises:
         VideoError: The picture would become too large.
@@ -62,7 +68,7 @@ def resized_size(
     if resize is None:
         return height, width
     if not isinstance(resize, int):
-        return resize
+        return resize if side not in KEEPS_SHAPE else _kept_shape(height, width, resize, KEEPS_SHAPE[side])
     short, long = min(height, width), max(height, width)
     if side == "long":
         sizes = [max(1, round(length * resize / long)) for length in (height, width)]
@@ -76,13 +82,27 @@ def resized_size(
     else:
         new_long = int(resize * long / short)
     if new_long * resize > MAX_RESIZED_PIXELS:
-        raise VideoError(
-            f"a frame of {width}x{height} pixels",
-            f"its sides are too unequal to be resized to a short side of {resize}",
-            "crop the video first",
-            kind="too_large",
-        )
+        raise _too_unequal(height, width, resize)
     return (resize, new_long) if height <= width else (new_long, resize)
+
+
+def _kept_shape(
+    height: int, width: int, target: tuple[int, int], choose: Callable[[float, float], float]
+) -> tuple[int, int]:
+    ratio = choose(height / target[0], width / target[1])
+    size = max(1, round(height / ratio)), max(1, round(width / ratio))
+    if size[0] * size[1] > MAX_RESIZED_PIXELS:
+        raise _too_unequal(height, width, min(target))
+    return size
+
+
+def _too_unequal(height: int, width: int, resize: int) -> VideoError:
+    return VideoError(
+        f"a frame of {width}x{height} pixels",
+        f"its sides are too unequal to be resized to a short side of {resize}",
+        "crop the video first",
+        kind="too_large",
+    )
 
 
 def decoder_scaling(
