@@ -167,6 +167,27 @@ def test_measuring_the_time_changes_nothing(recipe: Any, folder: Path, tmp_path:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_an_interrupted_run_says_how_to_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from vidcls.cli.app import app
+    from vidcls.training import trainer
+
+    def stopped(recipe: Recipe, out: Path, **_: Any) -> None:
+        out.mkdir()
+        (out / "state.pt").write_bytes(b"x")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "train", stopped)
+    out = tmp_path / "my run"
+    words = ["train", str(folder), "-o", str(out), "-m", "vivit-fe-tiny", "--init-from", "none"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code != 0
+    assert f"go on with `vidcls train -o '{out}' --resume`" in done.output
+
+
 def test_the_help_names_the_recipes_defaults() -> None:
     from typer.testing import CliRunner
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from vidcls.cli import options as o
+from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options
 
 DATA, OPTIMIZATION, MACHINE = o.DATA, "Advanced: optimization", "Advanced: machine"
@@ -342,19 +344,27 @@ def train(
         print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)
         return
     recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)
+    from vidcls.training.checkpointing import STATE
     from vidcls.training.trainer import check, train
 
     if run.check:
         print("\n".join(check(recipe, output, device=run.device, quiet=quiet).table()))
         return
-    result = train(
-        recipe,
-        output,
-        resume=resuming,
-        device=run.device,
-        tensorboard=run.tensorboard,
-        tracker=run.tracker,
-        quiet=quiet,
-    )
+    try:
+        result = train(
+            recipe,
+            output,
+            resume=resuming,
+            device=run.device,
+            tensorboard=run.tensorboard,
+            tracker=run.tracker,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        if not quiet and (output / STATE).exists():
+            print_message(
+                f"the run is saved; go on with `vidcls train -o {shlex.quote(str(output))} --resume`"
+            )
+        raise
     if result.main:
         print(result.weights)
