@@ -34,6 +34,7 @@ def test_measuring_warms_up_waits_and_stops() -> None:
     found = measure(lambda: calls.append("run"), wait=lambda: calls.append("wait"), seconds=0, warm_up=2)
     assert calls == ["run", "run", "wait", *["run", "wait"] * 3]
     assert found.repetitions == 3
+    assert measure(lambda: None, seconds=0, least=7).repetitions == 7
     found = measure(lambda: time.sleep(0.01), spread=1.0, seconds=60)
     assert found.repetitions == 3
     assert found.median >= 0.01

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcls.bench.timing import measure
+from vidcls.bench.timing import MIN_REPETITIONS, measure
 from vidcls.config import InputSpec
 from vidcls.errors import VideoError
 from vidcls.video.reader import VideoReader
@@ -25,6 +25,7 @@ def decode(
     *,
     spread: float,
     seconds: float,
+    least: int = MIN_REPETITIONS,
 ) -> list[dict[str, Any]]:
     """Time each decoder on a clip.
 
@@ -41,7 +42,7 @@ def decode(
         spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps="auto"
     )
     middle = np.unique(plan.indices[len(plan.indices) // 2])
-    limits = {"spread": spread, "seconds": seconds}
+    limits = {"spread": spread, "seconds": seconds, "least": least}
     for decoder in ("decord", "pyav"):
         for indices in (plan.unique, middle):
             notify(f"{decoder}: {len(indices)} frames")

@@ -13,12 +13,14 @@ import numpy as np
 
 from vidcls.bench import worker
 from vidcls.bench.reference import COMPARABLE
+from vidcls.bench.timing import MIN_REPETITIONS
 from vidcls.config import ModelSpec, Registry
 from vidcls.engines.artifact import FORMATS, Artifact, is_artifact, read_artifact
 from vidcls.errors import UsageError
 
 Row = dict[str, Any]
 Notify = Callable[..., None]  # told what is measured next, or with False behind it something else
+WITH_CLIPS = 10.0  # seconds for one figure; a clip of several views takes as many times as long as a view
 BASE = ("eager", "fp32", 0.0)  # first, since the others' logits are compared with its
 
 
@@ -40,7 +42,8 @@ class Plan:
         merge_tokens: Share of the tokens to merge away in rows of their own; 0 for none.
         compare: Whether to measure transformers' model too.
         spread: Spread of the median to reach; see `vidcls.bench.timing.measure`.
-        seconds: Time for one figure.
+        seconds: Time for one figure; from `WITH_CLIPS` on, whole clips are measured too.
+        least: Calls of one figure, at least.
         registry: A registry file given by hand.
     """
 
@@ -57,6 +60,7 @@ class Plan:
     compare: bool = False
     spread: float = 0.05
     seconds: float = 20.0
+    least: int = MIN_REPETITIONS
     registry: str | None = None
 
     @property
@@ -120,9 +124,17 @@ def _measure_model(
         if reference is None:
             reference, shape = np.array(answer["logits"]), answer
         if kind in plan.wanted:
-            yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
+            for row in _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks)):
+                median = row["seconds"]["median"]
+                notify(f"{spec.name}: {kind[0]} {kind[1]}: {median / row['batch']:.3g} s/view", False)
+                yield row
     if plan.compare and reference is not None:
-        limits = {"batch": plan.batches, "spread": plan.spread, "seconds": plan.seconds}
+        limits = {
+            "batch": plan.batches,
+            "spread": plan.spread,
+            "seconds": plan.seconds,
+            "least": plan.least,
+        }
         task = {"do": "transformers", "folder": weights, "input": shape["input"], "device": shape["device"]}
         answer = _run(task | limits, spec, "transformers", "fp32", notify)
         if "failed" in answer:
@@ -203,8 +215,9 @@ def _task(
         "registry": plan.registry,
     }
     load |= {"random_weights": True} if weights == "random" else {"weights": weights}
-    limits = {"spread": plan.spread, "seconds": 0.0 if quick else plan.seconds}
-    return {"do": "engine", "load": load, "batch": () if quick else plan.batches, "clip": not quick, **limits}
+    limits = {"spread": plan.spread, "seconds": plan.seconds, "least": plan.least}
+    clip = not quick and plan.seconds >= WITH_CLIPS
+    return {"do": "engine", "load": load, "batch": () if quick else plan.batches, "clip": clip, **limits}
 
 
 def _base(spec: ModelSpec, engine: str, precision: str) -> Row:

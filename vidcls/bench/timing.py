@@ -52,6 +52,7 @@ def measure(
     spread: float = 0.05,
     seconds: float = 20.0,
     warm_up: int = 1,
+    least: int = MIN_REPETITIONS,
 ) -> Timing:
     """Call ``run`` until the spread of its times is small, or the time is up.
 
@@ -59,8 +60,9 @@ def measure(
         run: What is measured.
         wait: Returns when the device has done all that ``run`` gave it.
         spread: Enough when `Timing.spread` over the root of the number of calls is no larger.
-        seconds: No call is begun after this long, but for the first three.
+        seconds: No call is begun after this long, but for the first ones.
         warm_up: Calls before the first that counts.
+        least: Calls that count, at least.
     """
     for _ in range(warm_up):
         run()
@@ -75,7 +77,7 @@ def measure(
         now = time.perf_counter()
         times.append(now - start)
         processor.append(time.process_time() - busy)
-        if len(times) < MIN_REPETITIONS:
+        if len(times) < least:
             continue
         if now >= end or summarize(times).spread / len(times) ** 0.5 <= spread / MIN_REPETITIONS**0.5:
             break

@@ -83,7 +83,7 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
         device = engine.device
         wait = synchronizer(device) if engine.name != "openvino" else (lambda: None)
         warm_up = 3 if engine.name == "compile" else 1
-        limits = {"spread": task["spread"], "seconds": task["seconds"], "warm_up": warm_up}
+        limits = {**_limits(task), "warm_up": warm_up}
         rows = []
         for batch in task["batch"]:
             views = pixels_of(spec, batch)
@@ -109,6 +109,11 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
             units = classifier.clip_logits(clip)[1] or (0, 0)
             answer["clip"] = {"timing": timing.as_dict(), "units": units[0], "encoded": units[1]}
         return answer
+
+
+def _limits(task: dict[str, Any]) -> dict[str, Any]:
+    """How long something is measured; see `measure`."""
+    return {name: task[name] for name in ("spread", "seconds", "least") if name in task}
 
 
 def _ready(wanted: dict[str, Any]) -> tuple[Classifier, str | None]:
@@ -159,7 +164,7 @@ def measure_transformers(task: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     forward = load_reference(task["folder"], task["device"])
     ready = time.perf_counter() - start
-    limits = {"spread": task["spread"], "seconds": task["seconds"]}
+    limits = _limits(task)
     rows = []
     with torch.inference_mode():
         for batch in task["batch"]:

@@ -27,8 +27,12 @@ class TimingOptions(Options):
     """How long something is measured."""
 
     seconds: Annotated[
-        float, Option(min=0.0, max=3600.0, help="Time for one figure, beyond its first three calls.")
-    ] = 20.0
+        float,
+        Option(
+            min=0.0, max=3600.0, help="Time for one figure; from 10 on, `models` measures whole clips too."
+        ),
+    ] = 3.0
+    repetitions: Annotated[int, Option(min=1, max=1000, help="Calls of one figure, at least.")] = 3
     spread: Annotated[
         float, Option(min=0.0, max=1.0, help="Relative spread at which a figure is good enough.")
     ] = 0.05
@@ -138,6 +142,7 @@ def models(
         compare=measured.compare is not None,
         spread=timing.spread,
         seconds=timing.seconds,
+        least=timing.repetitions,
         registry=None if measured.registry is None else str(measured.registry),
     )
     with _Progress(report, plan.steps) as progress:
@@ -168,8 +173,14 @@ def decode(
     known = load_registry(registry)
     (name,) = _models(None if model is None else [model], known)
     with _Progress(report, bench.STEPS) as progress:
-        limits = {"spread": timing.spread, "seconds": timing.seconds}
-        rows = bench.decode(clip, known[name].input, progress.notify, **limits)
+        rows = bench.decode(
+            clip,
+            known[name].input,
+            progress.notify,
+            spread=timing.spread,
+            seconds=timing.seconds,
+            least=timing.repetitions,
+        )
     _write("decode", rows, bench.HEADINGS, [bench.cells(row) for row in rows], report)
 
 
