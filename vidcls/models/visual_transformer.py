@@ -213,6 +213,11 @@ class VTFPN(nn.Module):
     levels meet in one transformer, and each level's tokens are projected back to its map. The paper segments with
     these maps; for classification they are averaged over space and put side by side, finest first.
 
+    All tokenizers are filters. A recurrent tokenizer makes its weights from the tokens that an earlier transformer gave
+    (equation 2), and here one transformer runs once, after the tokens of all levels were made. Whether the authors'
+    unpublished code hands tokens from one level's tokenizer to the next, from coarse to fine or the other way, before
+    or after another pass of the transformer, is in no text or table that we could check, so none of it is built.
+
     Attributes:
         embed_dim: Width d of the feature, 4 C.
         num_features: The same, under timm's name.
