@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.score.test_run import rows_of, run
@@ -101,7 +102,7 @@ def test_13_11_numbers_that_do_not_fit_go_along_as_text(tmp_path: Path) -> None:
         "large": pa.array([1, (1 << 64) - 1], pa.uint64()),
         "small": pa.array([1, (1 << 63) - 1], pa.uint64()),
         "x": pa.array([math.nan, 0.5]),
-        "half": pa.array([0.5, None], pa.float16()) if hasattr(pa, "float16") else [0.5, None],
+        "half": pa.array([np.float16(0.5), None], pa.float16()),
     }
     source = parquet(tmp_path / "m.parquet", columns)
     manifest = open_manifest(source)

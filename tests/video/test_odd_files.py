@@ -219,6 +219,10 @@ def test_b16_tags_of_fields_and_of_chroma_do_not_change_the_pictures(
     got = reader.read(range(4)).frames
     with av.open(str(path)) as container:
         for picture, frame in zip(got, container.decode(video=0), strict=True):
-            bare = av.VideoFrame.from_ndarray(frame.to_ndarray(), format=pix_fmt)
+            try:
+                planes = frame.to_ndarray()
+            except ValueError:
+                pytest.skip(f"PyAV {av.__version__} hands out no planes of {pix_fmt}")
+            bare = av.VideoFrame.from_ndarray(planes, format=pix_fmt)
             expected = bare.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray()
             np.testing.assert_array_equal(picture, expected)

@@ -237,7 +237,8 @@ class Longformer(nn.Module):
             (b, 1 + t, d), or (b, 1, d).
         """
         cls_position = self.max_positions - 2
-        positions = F.pad(frame_indices % cls_position, (1, 0), value=cls_position)
+        # The numbers are not negative, and of remainders OpenVINO converts this one.
+        positions = F.pad(torch.fmod(frame_indices, cls_position), (1, 0), value=cls_position)
         # Type 0 are frames and type 1 the class token: added to the table, not once more to every token.
         rows, kinds = self.position_embed.weight, self.type_embed.weight
         table = torch.cat([rows[:cls_position] + kinds[0], rows[cls_position:] + kinds[1]])
