@@ -79,7 +79,7 @@ def load_and_score(model, frames):
     return model.scores(model.clip_logits(clip)[0])
 
 
-@pytest.mark.parametrize("window", [1.5, 4.0])
+@pytest.mark.parametrize("window", [1.5])
 def test_other_windows(model, film, window):
     found = model.timeline(film, window=window, step=0.5, top_k=1)
     assert found.facts["window"] == pytest.approx(window, abs=0.05)
@@ -91,7 +91,7 @@ def test_segments_are_as_long_as_asked_for(model, film):
     assert all(one.end - one.start >= 6 - 1e-6 for one in model.timeline(film, min_length=6, step=0.3))
 
 
-@pytest.mark.parametrize("frames", [1, 5, 63, 64, 66])
+@pytest.mark.parametrize("frames", [1, 63, 66])
 def test_short_videos(model, tmp_path, frames):
     found = model.timeline(make_clip(tmp_path / "clip.mp4", frames), threshold=0.05)
     assert found.segments[0].start == 0
@@ -134,8 +134,7 @@ def test_pytorch_finds_the_same(film, found):
     assert [(s.label, s.start, s.end) for s in again] == [(s.label, s.start, s.end) for s in found]
 
 
-@pytest.mark.parametrize("name", ["vivit-st-tiny", "vtn-tiny", "vit-tiny-frames"])
-@pytest.mark.parametrize("crops", [1, 3])
+@pytest.mark.parametrize(("name", "crops"), [("vivit-st-tiny", 3), ("vtn-tiny", 3), ("vit-tiny-frames", 1)])
 def test_every_kind_of_model_works(tmp_path, name, crops):
     """Whole views, frames with their numbers, and frames averaged; labels mean nothing here."""
     clip = make_clip(tmp_path / "clip.mp4", 100, size=(64, 96))

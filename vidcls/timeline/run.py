@@ -161,6 +161,10 @@ def make_timelines(job: Job, listener: Listener) -> Summary:
         journal.close()
 
 
+class _StoppedError(Exception):
+    """Somebody pressed Ctrl-C while cuts were looked for."""
+
+
 class _Run:
     def __init__(
         self,
@@ -226,9 +230,15 @@ class _Run:
     def _video(self, source: Source, store: RowFile, stopped: threading.Event) -> None:
         row: dict[str, Any] = {"path": source.path}
         kind = None
+
+        def cuts(path: str, done: int, total: int) -> None:
+            if stopped.is_set():
+                raise _StoppedError
+            self._listener.windows(path, done, total, "finding cuts")
+
         try:
             with opened(source, stopped) as clip:
-                film = open_film(self._classifier, self._reader, clip, self._job.settings, self._cuts)
+                film = open_film(self._classifier, self._reader, clip, self._job.settings, cuts)
                 if not self._parts(source, film, store, stopped):
                     return
             row |= {
@@ -237,6 +247,8 @@ class _Run:
                 "duration": film.info.duration,
                 "cuts": cuts_of(film, self._job.settings),
             }
+        except _StoppedError:
+            return
         except InputError as error:
             if stopped.is_set():
                 return
@@ -247,9 +259,6 @@ class _Run:
         self.summary.made += 1
         self._journal.accepts(source.path)
         store.add(Result(source, row, kind))
-
-    def _cuts(self, path: str, done: int, total: int) -> None:
-        self._listener.windows(path, done, total, "finding cuts")
 
     def _parts(self, source: Source, film: Film, store: RowFile, stopped: threading.Event) -> bool:
         """Score the parts that are not there yet; False where it was stopped before the last one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from vidcls.engines import Floats
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.clip import Clip
-from vidcls.inference.shared_units import CutClip, batches, score_pixels
+from vidcls.inference.shared_units import VIEW_BATCH, CutClip, batches, score_pixels
 from vidcls.timeline.ahead import ahead
 from vidcls.timeline.windows import Windows
 from vidcls.video.reader import Frames, VideoInfo, VideoReader
@@ -19,6 +20,7 @@ from vidcls.views.transform import ClipPlan, frame_transform, pixel_scale_shift
 
 PART = 16  # windows at most that are scored, and noted in a journal, together
 PART_BYTES = 48 << 20  # of the frames that come new with them
+SLOW = 0.5  # seconds for a window, from which on few are scored together: each may be the last before Ctrl-C
 PIECE = 64  # frames that the decoder hands over together
 
 
@@ -55,7 +57,9 @@ class Scan:
         return list(batches(len(self.windows), int(np.clip(PART_BYTES // size, 1, PART))))
 
     def scores(self, parts: list[slice]) -> Iterator[tuple[slice, Floats]]:
-        """Score some parts, in order → (windows, scores (n, k)); the first come window by window, to be there soon.
+        """Score some parts, in order and in pieces → (windows, scores (n, k)).
+
+        The first window comes by itself, to be there soon, and a slow model's come few at a time.
 
         Raises:
             VideoError: The video cannot be read any further.
@@ -63,20 +67,24 @@ class Scan:
         """
         if not parts:
             return
-        first = parts[0]
-        soon = [slice(first.start, first.start + 1), slice(first.start + 1, first.stop)]
-        pieces = [part for part in (*soon, *parts[1:]) if part.stop > part.start]
-        wanted = np.unique(np.concatenate([self.windows.indices[part].ravel() for part in pieces]))
+        wanted = np.unique(np.concatenate([self.windows.indices[part].ravel() for part in parts]))
         transform = frame_transform(self.classifier.spec.input)
         with ahead(lambda: self.reader.stream(wanted, transform, PIECE), self.reader.abort) as stream:
             frames = _Frames(stream)
             encoded = _Units(self.classifier, self.windows)
-            for part in pieces:
-                clip = self._clip(frames, part)
-                logits, self.units = encoded.score(clip, part)
-                self.decoder = clip.decoder
-                self.warnings.update(dict.fromkeys(frames.warnings))
-                yield part, np.stack([self.classifier.scores(views) for views in logits])
+            size = 1
+            for part in parts:
+                start = part.start
+                while start < part.stop:
+                    piece = slice(start, min(start + size, part.stop))
+                    clip = self._clip(frames, piece)
+                    began = time.monotonic()
+                    logits, self.units = encoded.score(clip, piece)
+                    size = PART if time.monotonic() - began < SLOW * (piece.stop - start) else VIEW_BATCH
+                    start = piece.stop
+                    self.decoder = clip.decoder
+                    self.warnings.update(dict.fromkeys(frames.warnings))
+                    yield piece, np.stack([self.classifier.scores(views) for views in logits])
             frames.drain()
             self.warnings.update(dict.fromkeys(frames.warnings))
 
