@@ -345,7 +345,8 @@ def train(
         return
     recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)
     from vidcls.training.checkpointing import STATE
-    from vidcls.training.trainer import check, train
+    from vidcls.training.plan import check
+    from vidcls.training.trainer import train
 
     if run.check:
         print("\n".join(check(recipe, output, device=run.device, quiet=quiet).table()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,30 @@ from vidcls.doctor.machine import cores
 from vidcls.output.text import duration
 from vidcls.training.data.classes import class_counts
 from vidcls.training.data.dataset import Batch
+from vidcls.training.data.sets import Data
 from vidcls.training.prepare import Prepared
+from vidcls.training.recipe import Recipe
 
 SHOWN = 12
 """Classes that are named with their counts."""
+
+
+def check(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool = False) -> Data:
+    """Check a run and say what it would do, without training or writing anything.
+
+    Args:
+        recipe: The whole run.
+        out: Its folder, which need not exist.
+        device: ``auto`` (accelerate's choice) or ``cpu``.
+        quiet: Say nothing.
+
+    Returns:
+        The clips.
+    """
+    parts = Prepared(recipe, device, quiet, run=out)
+    if not quiet:
+        parts.message(*lines(parts))
+    return parts.data
 
 
 def lines(parts: Prepared, done: int = 0) -> list[str]:

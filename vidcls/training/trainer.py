@@ -25,7 +25,6 @@ from vidcls.errors import UsageError
 from vidcls.training import checkpointing, logs, optim, plan
 from vidcls.training.data.augment import mix, mixup_share
 from vidcls.training.data.dataset import Batch
-from vidcls.training.data.sets import Data
 from vidcls.training.losses import Sums, class_loss, multi_label_loss
 from vidcls.training.prepare import Prepared
 from vidcls.training.recipe import Recipe
@@ -105,18 +104,6 @@ def train(
     )
     with readable_errors(out), stop_between_steps() as stopped:
         return trainer.run(stopped)
-
-
-def check(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool = False) -> Data:
-    """Check a run and say what it would do, without training or writing anything; arguments as for `train`.
-
-    Returns:
-        The clips.
-    """
-    parts = Prepared(recipe, device, quiet, run=out)
-    if not quiet:
-        parts.message(*plan.lines(parts))
-    return parts.data
 
 
 class Trainer:
