@@ -42,7 +42,7 @@ def models(*arguments: str, **env: str) -> Result:
 def test_which_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def measured(clip: str, arguments: list[str]) -> list[dict[str, Any]]:
+    def measured(clip: str, arguments: list[str], notify: Any) -> list[dict[str, Any]]:
         seen["arguments"] = arguments
         raise VidclsError("stop", "here")
 

@@ -108,7 +108,6 @@ def timeline(
     A video that cannot be read gets one line on stderr and a row with its error; the others go on.
 
     Examples:
-    - `vidcls timeline film.mp4`
     - `vidcls timeline film.mp4 -o film.srt --annotate labeled.mp4`
     - `vidcls timeline films/ --by shots -o films.json`
     """
