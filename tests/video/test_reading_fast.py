@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip, number_frame
-from vidcls.config import InputSpec
+from vidcls.config import InputSpec, load_registry
+from vidcls.inference.load import load
 from vidcls.video import pyav_decoder
 from vidcls.video.decoders import Scaling
 from vidcls.video.index import Index, build_index
@@ -181,3 +182,10 @@ def test_a_stream_is_one_read_in_pieces(pyramid: Path) -> None:
         assert [len(piece.indices) for piece in pieces] == [7, 7, 7, 7, 2]
         np.testing.assert_array_equal(np.concatenate([piece.indices for piece in pieces]), whole.indices)
         np.testing.assert_array_equal(np.concatenate([piece.frames for piece in pieces]), whole.frames)
+
+
+def test_the_bundled_model_is_scaled_as_it_is_decoded() -> None:
+    rules = [load_registry()["camera-motion"].input.resize_rule]
+    with load("camera-motion", engine="numpy") as model:
+        rules.append(model.spec.input.resize_rule)
+    assert rules == ["swscale", "swscale"]
