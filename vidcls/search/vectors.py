@@ -120,8 +120,14 @@ class VectorFile:
         import pyarrow.parquet as pq
 
         start = 0
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=size, columns=["vector"]):
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            # One row group after the other: asked for all of them, pyarrow keeps what it has read.
+            groups = (
+                batch
+                for group in range(file.num_row_groups)
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=["vector"])
+            )
+            for batch in groups:
                 column = batch.column(0)
                 there = np.flatnonzero(~np.asarray(column.is_null()))
                 flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
