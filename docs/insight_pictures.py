@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-DOCS = Path(__file__).resolve().parent
-ROOT = DOCS.parent
 from vidcls.explain.explanation import METHODS
 from vidcls.inference.load import load
 from vidcls.search.cosine import nearest
 from vidcls.search.vectors import open_vectors
 from vidcls.video.reader import VideoReader
 
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 MOST = 150_000  # bytes of a picture
 CLIPS, SHOWN = 40, 5
 
