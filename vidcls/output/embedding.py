@@ -9,10 +9,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from itertools import groupby
-from typing import Any, BinaryIO, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from vidcls.errors import UsageError
 from vidcls.output.base import Format, Values
@@ -20,7 +17,12 @@ from vidcls.output.parquet import Buffer, Parquet
 from vidcls.output.row import Layout
 from vidcls.output.text import valid_unicode
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:  # numpy is imported where vectors are touched: this module is part of every start
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
 KIND = "embeddings"  # in the settings of what holds vectors
 PER_VECTOR = ("view", "begin", "end", "vector")  # columns that differ within a clip
 VECTOR_GROUP = 4096  # vectors that are held in memory at once
@@ -86,6 +88,8 @@ def unpack(packed: Mapping[str, Any] | None) -> Floats:
     Raises:
         UsageError: They are damaged.
     """
+    import numpy as np
+
     if packed is None:
         return np.empty((0, 0), np.float32)
     try:
@@ -149,6 +153,7 @@ class EmbeddingParquet(Parquet):
         return self._buffer.drain()
 
     def _write_group(self) -> None:
+        import numpy as np
         import pyarrow as pa
 
         schema = self._writer.schema
@@ -208,6 +213,8 @@ def _item(values: Any, number: int) -> Any:
 
 def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Make one clip's row of those of its vectors."""
+    import numpy as np
+
     first = rows[0]
     if first["vector"] is None:
         return first
@@ -252,6 +259,8 @@ class EmbeddingNpz(Format):
         kept["end"] += row["end"]
 
     def _archive(self, kept: dict[str, list[Any]], waiting: BinaryIO) -> Iterator[bytes]:
+        import numpy as np
+
         buffer = Buffer()
         types = {"view": np.int32, "begin": np.float64, "end": np.float64}
         arrays = {name: np.array(values, types.get(name, str)) for name, values in kept.items()}
