@@ -11,8 +11,7 @@ from tests.models import vivit_naive
 from vidcls.errors import ConfigError
 from vidcls.models import build
 from vidcls.models.grids import resize_positions
-from vidcls.models.layers import DropPath
-from vidcls.models.vivit import TubeletEmbedding
+from vidcls.models.layers import DropPath, TubeletEmbedding
 
 SMALL: dict[str, Any] = {
     "image_size": (12, 20),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Option
 
 from vidcls.cli.groups import Choices, Options
+from vidcls.cli.values import MAX_FRAMES, parse_fps, parse_frames
 from vidcls.errors import UsageError
 
 MODEL, VIEWS, MACHINE = "Advanced: model", "Advanced: views", "Advanced: machine"
@@ -18,7 +19,6 @@ SOURCES_HELP = (
     "one clip or a list on stdin."
 )
 ALL = "all"
-MAX_FRAMES = 65536
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -212,7 +212,7 @@ class WholeVideoOptions(SamplingOptions):
         shared = super().keywords()
         del shared["features"]
         if not self.every_frame:
-            return {**shared, "num_frames": _parse_frames(self.num_frames)}
+            return {**shared, "num_frames": parse_frames(self.num_frames)}
         if (self.num_views or 1) > 1:
             raise UsageError(f"num_views={self.num_views}", "contradicts num_frames=all, which is one view")
         return {**shared, "num_frames": None}
@@ -386,34 +386,3 @@ class RowsOutput(OutputOptions):
     """`OutputOptions` for rows of clips."""
 
     wide: WideOption = False
-
-
-def parse_fps(text: str) -> Literal["auto", "native"] | float:
-    """Return ``auto``, ``native`` or a rate in 1/s.
-
-    Raises:
-        UsageError: It is none of these.
-    """
-    if text == "auto":
-        return "auto"
-    if text == "native":
-        return "native"
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate <= 1000:
-        raise UsageError(
-            "fps", f"{text!r} is not a valid frame rate", "use auto, native or a number up to 1000"
-        )
-    return rate
-
-
-def _parse_frames(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_FRAMES):
-        raise UsageError(
-            "num_frames", f"{text!r} is not a valid number of frames", f"give 1 to {MAX_FRAMES}, or all"
-        )
-    return int(text)

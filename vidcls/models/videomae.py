@@ -19,6 +19,7 @@ from vidcls.errors import ConfigError
 from vidcls.models.layers import (
     Attention,
     Block,
+    TubeletEmbedding,
     init_truncated_normal,
     linear_drop_path,
     replace_head,
@@ -27,7 +28,6 @@ from vidcls.models.layers import (
 from vidcls.models.limits import MAX_POSITIONS
 from vidcls.models.sizes import pair, triple
 from vidcls.models.videomae_config import VideoMAEConfig
-from vidcls.models.vivit import TubeletEmbedding
 
 
 def sinusoid_table(num_positions: int, dim: int) -> Tensor:

@@ -18,13 +18,13 @@ from vidcls.errors import ConfigError
 from vidcls.models.layers import (
     Attention,
     Block,
+    TubeletEmbedding,
     init_lecun_normal,
     init_truncated_normal,
     replace_head,
 )
 from vidcls.models.sizes import pair, triple
 from vidcls.models.videoprism_config import VideoPrismConfig
-from vidcls.models.vivit import TubeletEmbedding
 
 SOFTPLUS_0 = 1.442695041  # 1 / log 2, the inverse of softplus(0), as the published code rounds it
 

@@ -21,11 +21,18 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidcls.models.grids import resize_positions
-from vidcls.models.layers import Attention, Block, Mlp, init_lecun_normal, linear_drop_path, run_blocks
+from vidcls.models.layers import (
+    Attention,
+    Block,
+    Mlp,
+    TubeletEmbedding,
+    init_lecun_normal,
+    linear_drop_path,
+    run_blocks,
+)
 from vidcls.models.sizes import triple
 from vidcls.models.vivit_config import (
     FactorizedDotConfig,
@@ -39,29 +46,6 @@ Grid = tuple[int, int, int]  # tokens along (t, h, w)
 
 # Name of a position embedding → its grids before and after a change of size.
 PositionGrids = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-
-class TubeletEmbedding(nn.Module):
-    """Cut a view into tubelets and project each to a token; section 3.2, (b, c, t, h, w) → (b, t', h'·w', d)."""
-
-    def __init__(self, tubelet_size: Grid, in_channels: int, embed_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv3d(in_channels, embed_dim, tubelet_size, stride=tubelet_size)
-
-    def forward(self, views: Tensor) -> Tensor:
-        if views.is_cuda:
-            return self.project_tubelets(views)
-        tokens: Tensor = self.proj(views)  # (b, d, t', h', w')
-        return tokens.flatten(3).permute(0, 2, 3, 1)
-
-    def project_tubelets(self, views: Tensor) -> Tensor:
-        """The same as one matrix product, which is 20 times as fast on GPUs: cuDNN has no good kernel for it."""
-        step, high, wide = self.proj.kernel_size
-        t, h, w = views.shape[2] // step, views.shape[3] // high, views.shape[4] // wide
-        whole = views[:, :, : t * step, : h * high, : w * wide]
-        cut = whole.reshape(*views.shape[:2], t, step, h, high, w, wide)
-        tubelets = cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # (b, t', h', w', c·step·high·wide)
-        return F.linear(tubelets, self.proj.weight.flatten(1), self.proj.bias).flatten(2, 3)
 
 
 def make_block(

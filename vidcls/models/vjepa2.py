@@ -19,12 +19,12 @@ from vidcls.models.layers import (
     Attention,
     Block,
     Mlp,
+    TubeletEmbedding,
     init_truncated_normal,
     linear_drop_path,
     replace_head,
 )
 from vidcls.models.sizes import pair, triple
-from vidcls.models.vivit import TubeletEmbedding
 from vidcls.models.vjepa2_config import VJEPA2Config
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, (n, 3 s) each
