@@ -253,7 +253,7 @@ def test_table_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_gets_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(environment, "report", lambda options: Report((Section("a", (Row("b", "c"),)),)))
+    monkeypatch.setattr(environment, "report", lambda *_: Report((Section("a", (Row("b", "c"),)),)))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     context = typer.Context(typer.main.get_command(_app()))
     assert command.doctor(context) == 0
