@@ -135,6 +135,16 @@ class OptimizationOptions(Options):
             "the first N blocks. Repeatable.",
         ),
     ] = None
+    lora: Annotated[
+        int | None,
+        Option(
+            min=1,
+            metavar="RANK",
+            rich_help_panel=OPTIMIZATION,
+            help="Train adapters of this rank on the attention's projections (LoRA), and the head; they are merged in "
+            "the checkpoints.",
+        ),
+    ] = None
     class_weights: Annotated[
         str | None,
         Option(
@@ -203,6 +213,7 @@ class OptimizationOptions(Options):
             "batch_size": self.batch_size,
             "micro_batch": self.micro_batch,
             "freeze": self.freeze or None,
+            "lora": self.lora,
             "class_weights": self.class_weights,
             "sampler": self.sampler,
             "best": self.best,

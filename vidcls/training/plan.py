@@ -105,6 +105,8 @@ def seconds(parts: Prepared, epochs: int) -> float:
     clips = max(1, len(example))
     reading, computing = reading / clips, _forward_seconds(parts, example) / clips if len(example) else 0.0
     share = 1 - parts.frozen / max(1, sum(p.numel() for p in parts.plain.parameters()))
+    if parts.recipe.lora is not None:  # the gradients go through all layers, but to few weights
+        share = max(share, 0.5)
     processes = int(parts.accelerator.num_processes)
     train = parts.loader.steps * parts.recipe.batch_size / processes
     val = len(parts.data.val[0]) / processes if parts.data.val is not None else 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vidcls.config import load_registry
 from vidcls.engines.torch import cpu_has_bf16
 from vidcls.errors import ConfigError
-from vidcls.training import logs, optim, setup, synthetic
+from vidcls.training import logs, lora, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
 from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.sets import load_data, make_loaders, worker_count
@@ -94,8 +94,10 @@ class Prepared:
         model = setup.build_model(self.spec, len(self.data.labels))
         if fresh:
             self._start(model)
-        frozen = optim.freeze(model, self.recipe.freeze)
-        self.frozen = frozen
+        rank = self.recipe.lora
+        self.frozen = (
+            optim.freeze(model, self.recipe.freeze) if rank is None else lora.add_adapters(model, rank)
+        )
         self.uses_indices = bool(getattr(model, "uses_frame_indices", False))
         return model
 
@@ -139,6 +141,11 @@ class Prepared:
     def finished(self) -> nn.Module:
         """The weights that count: the running mean where there is one."""
         return self.mean.module if self.mean is not None else self.plain
+
+    @property
+    def ordinary(self) -> nn.Module:
+        """The weights that count as a checkpoint holds them: adapters are merged."""
+        return self.finished if self.recipe.lora is None else lora.merged(self.finished)
 
     def message(self, *lines: str) -> None:
         """Print on stderr, once however many processes there are."""

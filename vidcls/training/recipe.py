@@ -208,6 +208,7 @@ class Recipe(Spec):
         init: Where the weights start.
         freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head, a number N the
             embeddings and the first N blocks.
+        lora: Rank of adapters that are trained in place of the attention's weights, with the head; all else stays.
         optimizer: The optimizer.
         schedule: The learning rate's course.
         batch_size: Clips for one step of the optimizer, over all devices and accumulated parts.
@@ -249,6 +250,7 @@ class Recipe(Spec):
     skip_missing: bool = False
     init: Initialize = Field(default_factory=Initialize)
     freeze: tuple[str, ...] = ()
+    lora: int | None = Field(None, ge=1, le=4096)
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)
     batch_size: int = Field(16, ge=1)
@@ -278,3 +280,9 @@ class Recipe(Spec):
         if wrong:
             raise ValueError(", ".join(wrong))
         return value
+
+    @model_validator(mode="after")
+    def _one_freezes(self) -> Recipe:
+        if self.lora is not None and self.freeze:
+            raise ValueError("give lora or freeze, not both: lora freezes all but its adapters and the head")
+        return self

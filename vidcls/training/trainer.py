@@ -349,7 +349,7 @@ class Trainer:
             "recipe": self.recipe.model_dump(mode="json", by_alias=True),
         }
         checkpointing.save_weights(
-            self.out / name, self.parts.finished, self.parts.spec.input, self.parts.data.labels, extra
+            self.out / name, self.parts.ordinary, self.parts.spec.input, self.parts.data.labels, extra
         )
 
     def _log(self, row: dict[str, Any]) -> None:

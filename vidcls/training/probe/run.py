@@ -138,6 +138,8 @@ def _embedder(recipe: Recipe, device: str) -> Embedder:
 
 
 def _checked(data: Data, recipe: Recipe) -> Data:
+    if recipe.lora is not None:
+        raise UsageError("probe", "freezes the model that lora adapts", "give one of them")
     if recipe.heads or data.several or data.train is None:
         raise UsageError("probe", "needs clips with one label each", "leave heads and synthetic data out")
     return data
