@@ -313,3 +313,18 @@ def test_nothing_heavy_is_imported_by_the_module() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == []
+
+
+def test_a_package_of_another_name_that_does_the_same_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for present in ("scenedetect", "scenedetect-headless", None):
+
+        def version(name: str, present: str | None = present) -> str:
+            if name == present:
+                return "0.7"
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.metadata, "version", version)
+            found = {row.name: row for row in environment._optional()}["scenedetect-headless"]
+        assert found.status == ("note" if present is None else "ok")
+        assert "timelines by shots" in found.value

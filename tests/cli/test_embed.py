@@ -142,3 +142,17 @@ def test_what_cannot_be_embedded_is_a_sentence(clips: Path, tmp_path: Path) -> N
         assert done.returncode in (2, 3)
         assert text in done.stderr.replace("\n", " ")
     assert "end its name in .parquet or .npz" in run_cli("embed", str(clips), "-o", "a.csv").stderr
+
+
+def test_the_end_counts_clips_that_have_a_vector(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    done = run_cli("embed", str(tmp_path / "none"), "-o", str(tmp_path / "none.npz"))
+    assert "0 clips embedded; " in done.stderr
+    assert "none.npz has the vectors of 0 clips\n" in done.stderr
+    for per, again in (("clip", "0 clips embedded, 5"), ("view", "4 clips embedded")):
+        out = tmp_path / f"{per}.npz"
+        if per == "clip":
+            run_cli("embed", str(clips), "-o", str(out))
+        done = run_cli("embed", str(clips), "-o", str(out), "--per", per)
+        assert again in done.stderr
+        assert f"{per}.npz has the vectors of 4 clips\n" in done.stderr

@@ -166,3 +166,14 @@ def test_the_command(clip: Path, tmp_path: Path) -> None:
         failed = run_cli("explain", *arguments)
         assert failed.returncode in (1, 2), failed.stderr
         assert text in failed.stderr
+
+
+def test_warnings_of_the_clip_and_the_model_are_said(tmp_path: Path) -> None:
+    short = str(make_clip(tmp_path / "a\nb.mp4", 3, size=(48, 64)))
+    options = ("-m", "vivit-fe-tiny", "--random-weights", "--views", "1")
+    done = run_cli("explain", short, *options, "-o", str(tmp_path / "a.npz"))
+    first, second, last = done.stderr.splitlines()
+    assert first.endswith("a\\nb.mp4: random weights: the labels mean nothing")
+    assert "a\\nb.mp4: too short: 3 frames" in second
+    assert last.startswith("vidcls: class ")
+    assert len(json.loads(str(np.load(tmp_path / "a.npz")["about"]))["warnings"]) == 2

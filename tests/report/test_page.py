@@ -559,3 +559,14 @@ def test_the_template_engine_is_imported_only_for_a_page() -> None:
     code = "import vidcls.cli.app, vidcls.cli.report, vidcls.report.page, sys; print('jinja2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_file_of_vectors_is_not_a_file_of_errors(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.table({"path": ["a.mp4"], "vector": [[0.0, 1.0]], "error": ["e"]}), tmp_path / "v.parquet"
+    )
+    with pytest.raises(UsageError, match="it has a vector and no scores; `vidcls search` shows such files"):
+        read_source(tmp_path / "v.parquet")

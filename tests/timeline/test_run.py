@@ -208,7 +208,7 @@ def test_exit_codes_and_messages(films, tmp_path):
         (["--by", "cuts"], "--by: unknown choice 'cuts'"),
         (["--by", "shots", "--window", "2s"], "--window: does not go with --by shots"),
         (["--views", "3"], "--views: does not go with --by windows"),
-        (["--threshold", "7"], "--threshold: 7 is not between 0 and 1"),
+        (["--threshold", "7"], "--threshold: 7 is not above 0 and at most 1"),
         (["-o", str(tmp_path / "x.txt")], "its suffix is not that of a timeline"),
         (["--annotate", str(tmp_path / "x.txt")], "its suffix is not that of a video"),
     ]:
@@ -218,10 +218,40 @@ def test_exit_codes_and_messages(films, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_format_of_one_video_refuses_others_before_any_work(films, tmp_path):
+    listener = Silent()
+    with pytest.raises(UsageError, match="srt holds one video, and several are named"):
+        run(tmp_path / "o.srt", films, listener=listener)
+    assert invoke(films, "-f", "srt").stdout == ""
+    assert (listener.scored, list(tmp_path.iterdir())) == ([], [])
+    run(tmp_path / "o.srt", films / "b.mp4", listener=listener)
+    before = list(listener.scored)
+    with pytest.raises(UsageError, match=r"is the timeline of .*b\.mp4; choose another output"):
+        run(tmp_path / "o.srt", films / "a.mp4", listener=listener)
+    assert listener.scored == before
+    run(tmp_path / "o.srt", films / "a.mp4", listener=listener, overwrite=True)
+    assert listener.scored[-1][0] == "a.mp4"
+
+
+def test_a_mistyped_name_does_not_spoil_the_output_of_one_video(films, tmp_path):
+    wrong = invoke(tmp_path / "bb.mp4", "-o", tmp_path / "o.vtt")
+    assert wrong.exit_code == 1
+    done = invoke(films / "b.mp4", "-o", tmp_path / "o.vtt", "--threshold", "0.2")
+    assert (done.exit_code, "of 1 video to" in done.stderr) == (0, True), done.stderr
+    assert (tmp_path / "o.vtt").read_text().startswith("WEBVTT")
+
+
+def test_the_end_says_how_many_failed(films, tmp_path):
+    (tmp_path / "text\n.mp4").write_text("no video")
+    done = invoke(films / "b.mp4", tmp_path / "text\n.mp4", "-o", tmp_path / "o.json")
+    assert "of 1 video, 1 failed, to" in done.stderr
+    assert all(line.startswith("vidcls: ") for line in done.stderr.splitlines())
+
+
 def test_annotate_wants_one_video(films, tmp_path):
     done = invoke(films, "--annotate", tmp_path / "o.mp4", "-q")
     assert done.exit_code == 2
-    assert "--annotate: writes one video, and there are 2" in done.stderr
+    assert "--annotate: writes one video, and several are named" in done.stderr
 
 
 def test_annotate_beside_an_output(films, tmp_path):

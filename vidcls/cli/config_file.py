@@ -33,7 +33,8 @@ NEVER = frozenset(("output", "overwrite"))  # what is replaced is said by whoeve
 LOCAL = frozenset(
     (
         "model num_views num_crops num_frames stride fps average top_k offline device precision engine decoder "
-        "decode_timeout workers batch_size recursive path_column format wide json verbose all_scores seconds spread"
+        "decode_timeout workers batch_size recursive path_column format wide json verbose all_scores seconds spread "
+        "by window step min_length threshold method cells layer per every hold"
     ).split()
 )
 

@@ -12,7 +12,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options, keywords
-from vidcls.errors import UsageError
+from vidcls.errors import UsageError, printable
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,13 @@ def explain(
         )
         found.save(output)
     if not quiet:
+        for warning in found.warnings:
+            print_message(f"{printable(found.path)}: {warning}")
         view, step, row, column = found.hottest
         start = found.times[view, step * found.times.shape[1] // found.heat.shape[1]]
         print_message(
-            f"vidcls: {found.label} {found.score:.3f}; hottest in view {view + 1} at {start:.2f} s, row {row + 1} of "
-            f"{found.heat.shape[2]}, column {column + 1} of {found.heat.shape[3]}; wrote {output}"
+            f"vidcls: {printable(found.label)} {found.score:.3f}; hottest in view {view + 1} at {start:.2f} s, "
+            f"row {row + 1} of {found.heat.shape[2]}, column {column + 1} of {found.heat.shape[3]}; wrote {output}"
         )
     return 0
 

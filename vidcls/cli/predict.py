@@ -15,7 +15,7 @@ from vidcls.cli import options as o
 from vidcls.cli import print_error, print_message
 from vidcls.cli.groups import keywords
 from vidcls.cli.whole_video import engine_for_features, predictions_of
-from vidcls.errors import counted
+from vidcls.errors import counted, printable
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
@@ -142,7 +142,7 @@ class Comments:
             if not (shown and self._several and not self._verbose and sys.stderr.isatty()):
                 print_error(prediction.error)
             return
-        path = prediction.row["path"]
+        path = printable(prediction.row["path"])
         for warning in prediction.row["warnings"] if not self._quiet else ():
             kind = re.sub(r"\d+(\.\d+)?", "N", warning)
             if not self._several or self._verbose:

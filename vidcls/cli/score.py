@@ -220,7 +220,7 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bo
         if not quiet:
             again = f", {counts.skipped:,} had been {job.kind.done} before" if counts.skipped else ""
             twice = f", {counted(counts.duplicates, 'duplicate')} ignored" if counts.duplicates else ""
-            rows = f"{job.output} has {counted(summary.rows, job.kind.rows.removesuffix('s'))}"
+            rows = f"{job.output} has {job.kind.content(summary.rows, summary.good)}"
             print_message(f"vidcls: {counted(counts.scored, 'clip')} {job.kind.done}{again}{twice}; {rows}")
         waited = summary.stats.get("wait_share")
         if verbose and waited is not None and counts.scored:

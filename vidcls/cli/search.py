@@ -14,7 +14,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import keywords
-from vidcls.errors import UsageError, printable
+from vidcls.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from vidcls.search.cosine import Hit
@@ -123,5 +123,7 @@ def _duplicates(source: list[str], threshold: float, as_json: bool, quiet: bool,
         print(*([""] if number else []), *(f"{m.score:.4f}  {printable(m.path)}" for m in group), sep="\n")
     if not quiet:
         clips = sum(map(len, groups))
-        print_message(f"vidcls: {len(groups):,} groups of near duplicates, {clips:,} clips in them")
+        print_message(
+            f"vidcls: {counted(len(groups), 'group')} of near duplicates, {counted(clips, 'clip')} in them"
+        )
     return 0

@@ -13,7 +13,7 @@ from typer import Option
 from vidcls.cli import EXIT_INTERRUPTED, print_error, print_message
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options, keywords
-from vidcls.errors import InputError, UsageError
+from vidcls.errors import InputError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
@@ -47,7 +47,9 @@ class TimelineOptions(Options):
         str | None,
         Option(metavar="TIME", help="Shortest segment.  [default: 1s; by shots every shot]"),
     ] = None
-    threshold: Annotated[float, Option(metavar="SCORE", help="Score that a label must reach, 0 to 1.")] = 0.5
+    threshold: Annotated[
+        float, Option(metavar="SCORE", help="Score that a label must reach, above 0 and at most 1.")
+    ] = 0.5
 
     def settings(self, top_k: int) -> Settings:
         """Return what the library takes.
@@ -86,7 +88,9 @@ class TimelineOutput(Options):
     ] = None
     annotate: Annotated[
         Path | None,
-        Option(metavar="FILE", help="Write the video with its labels and scores drawn in, as .mp4 or .mkv."),
+        Option(
+            metavar="FILE", help="Write the video with its labels and scores drawn in, as .mp4, .mkv or .mov."
+        ),
     ] = None
     overwrite: o.OverwriteOption = False
 
@@ -126,6 +130,8 @@ def timeline(
         from vidcls.timeline.annotate import check_target
 
         check_target(output.annotate, overwrite=output.overwrite)
+        if (listed.at_least(2) or 0) > 1:
+            raise UsageError("annotate", "writes one video, and several are named", "name one video")
     setup = Setup(load, top_k)
     if output.output in (None, "-"):
         found = print_timelines(listed, setup, settings, output.format, said)
@@ -167,7 +173,7 @@ class Comments:
         """Print the warnings of a video, and with ``verbose`` what was shared."""
         self.bar.clear()
         for warning in one.facts["warnings"] if not self.quiet else ():
-            print_message(f"{one.path}: {warning}")
+            print_message(f"{printable(one.path)}: {warning}")
 
     def shared(self, units: tuple[int, int]) -> None:
         """Say what sharing saved."""
@@ -195,6 +201,7 @@ def print_timelines(
 
     if format is not None:
         formats.check_installed(format)
+        formats.check_single(format, "stdout", inputs.at_least(2))
         if not formats.FORMATS[format].text and sys.stdout.isatty():
             raise UsageError(
                 "format", f"{format} is not for a terminal", "name a file with -o, or use a pipe"
@@ -232,7 +239,6 @@ class _Lines:
         self._bar = bar if bar.shown and sys.stdout.isatty() else None
 
     def __call__(self, segment: Segment) -> None:
-        from vidcls.errors import printable
         from vidcls.timeline.page import clock
 
         self._head()
@@ -246,7 +252,6 @@ class _Lines:
             self._print("no label reaches the threshold")
 
     def _head(self) -> None:
-        from vidcls.errors import printable
 
         if not self._any:
             self._print(printable(self._path))
@@ -277,9 +282,11 @@ def write_timelines(
         said.finish(one)
     if not said.quiet:
         count = sum(len(one.segments) for one in summary.timelines)
-        videos = f"{len(summary.timelines):,} video{'' if len(summary.timelines) == 1 else 's'}"
+        good = sum(one.error is None for one in summary.timelines)
+        bad = len(summary.timelines) - good
+        videos = counted(good, "video") + (f", {bad:,} failed," if bad else "")
         before = f" ({summary.earlier:,} scored before)" if summary.earlier else ""
-        print_message(f"vidcls: wrote {count:,} segments of {videos}{before} to {output.output}")
+        print_message(f"vidcls: wrote {counted(count, 'segment')} of {videos}{before} to {output.output}")
     return summary.timelines
 
 

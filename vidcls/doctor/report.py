@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -37,7 +38,10 @@ OPTIONAL = {
     "torchmetrics": "metrics in training",
     "pyarrow": "Parquet files",
     "ray": "scoring on a cluster",
+    "scenedetect-headless": "timelines by shots",
 }
+# Packages that do the same under several names: any of them will do.
+SAME = {"scenedetect-headless": ("scenedetect",)}
 DEVELOPMENT = frozenset(("test", "dev", "docs"))  # extras that no user needs
 VARIABLES = (
     "HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE CUDA_VISIBLE_DEVICES OMP_NUM_THREADS XDG_CACHE_HOME NO_COLOR".split()
@@ -143,10 +147,10 @@ def requirements() -> list[tuple[Requirement, str | None]]:
 
 
 def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for one in (name, *SAME.get(name, ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(one)
+    return None
 
 
 def _packages(found: dict[str, dict[str, Any]]) -> tuple[Row, ...]:

@@ -36,6 +36,7 @@ class Explanation:
             log-odds that the class loses for ``occlusion``, where what speaks against it is below zero.
         frames: (v, n, h', w', 3) uint8 RGB, the views' pictures.
         times: (v, n) of the frames in the file, in seconds.
+        warnings: What a prediction of the clip would warn of.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Explanation:
     heat: Floats
     frames: NDArray[np.uint8] = field(compare=False)
     times: NDArray[np.float64] = field(compare=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def frame_weights(self) -> Floats:
@@ -69,7 +71,7 @@ class Explanation:
     def facts(self) -> dict[str, Any]:
         """Return all but the arrays."""
         names = ("path", "model", "method", "label", "index", "score")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "warnings": list(self.warnings)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, without the pictures."""

@@ -38,6 +38,7 @@ class Scored:
         labels: One per class.
         scores: (k,) averaged over the views.
         uses_frame_indices: Whether the model is told the frames' numbers.
+        warnings: Of the model and of the clip.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Scored:
     labels: Sequence[str]
     scores: Floats
     uses_frame_indices: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def alone(self) -> bool:
@@ -93,7 +95,16 @@ def explain(
     frames, times = _pictures(views), scored.clip.info.timestamps[scored.clip.view_indices]
     score = float(scored.scores[index])
     return Explanation(
-        scored.name, scored.spec.name, method, scored.labels[index], index, score, heat, frames, times
+        scored.name,
+        scored.spec.name,
+        method,
+        scored.labels[index],
+        index,
+        score,
+        heat,
+        frames,
+        times,
+        scored.warnings,
     )
 
 

@@ -93,7 +93,8 @@ class Insight:
         own = cast("Classifier", self)
         name, read = own.read_any(clip, frame_rate)
         scores = own.scores(own.clip_logits(read)[0])
-        scored = Scored(name, read, self.spec, self.labels, scores, self.uses_frame_indices)
+        warnings = (*own.warnings, *read.warnings)
+        scored = Scored(name, read, self.spec, self.labels, scores, self.uses_frame_indices, warnings)
         return explain(scored, self.engine, self.model_behind, target, method, cells, progress)
 
     def model_behind(self) -> tuple[Found, EngineRequest]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import UsageError, nearest, printable
+from vidcls.errors import UsageError, counted, nearest, printable
 from vidcls.output.base import Format
 from vidcls.output.csv import Csv, Tsv
 from vidcls.output.embedding import EMBEDDING_FORMATS, KIND, EmbeddingLayout
@@ -35,17 +35,25 @@ class RowKind:
         formats: Their name → the format.
         layout: Settings, and whether predictions stand side by side → layout.
         done: What happened to a clip that has one.
-        rows: What they are called.
+        content: Numbers of rows and of those without an error → what an output has, in words.
     """
 
     formats: Mapping[str, type[Format]]
     layout: Callable[[Mapping[str, Any], bool], Layout]
     done: str
-    rows: str
+    content: Callable[[int, int], str]
 
 
-SCORED = RowKind(FORMATS, Layout.of, "scored", "rows")
-EMBEDDED = RowKind(EMBEDDING_FORMATS, EmbeddingLayout.of, "embedded", "clips")
+def _rows(rows: int, good: int) -> str:
+    return counted(rows, "row")
+
+
+def _vectors(rows: int, good: int) -> str:
+    return f"the vectors of {counted(good, 'clip')}"
+
+
+SCORED = RowKind(FORMATS, Layout.of, "scored", _rows)
+EMBEDDED = RowKind(EMBEDDING_FORMATS, EmbeddingLayout.of, "embedded", _vectors)
 
 
 def kind_of(settings: Mapping[str, Any]) -> RowKind:

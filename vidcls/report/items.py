@@ -73,6 +73,8 @@ def item_of(row: Mapping[str, Any]) -> Item:
     ranked: list[Any] = get(row, "predictions", list, [])
     if get(row, "path", str, None) is None:
         raise ValueError("it has no path")
+    if "vector" in row:
+        raise ValueError("it has a vector and no scores; `vidcls search` shows such files")
     return Item(
         path=row["path"],
         model=get(row, "model", str, ""),

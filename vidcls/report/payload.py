@@ -71,7 +71,7 @@ def _clip(item: Item, labels: _Labels, folder: Path) -> dict[str, Any]:
         "s": item.seconds and round(item.seconds, 3),
         "x": {printable(name): printable(value) for name, value in item.extra.items()},
     }
-    kept = {name: value for name, value in found.items() if value not in (None, [], {}, "")}
+    kept = {name: value for name, value in found.items() if name == "p" or value not in (None, [], {}, "")}
     return kept if item.truth is None else {**kept, "y": found["y"]}  # also of a clip with no label
 
 
@@ -95,7 +95,7 @@ def _film(film: Film, labels: _Labels, folder: Path) -> dict[str, Any]:
             for one in film.stretches
         ],
     }
-    return {name: value for name, value in found.items() if value not in (None, "")}
+    return {name: value for name, value in found.items() if name == "p" or value not in (None, "")}
 
 
 def link(path: str, folder: Path) -> str | None:

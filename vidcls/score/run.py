@@ -66,6 +66,7 @@ class Summary:
     Attributes:
         counts: What happened in it.
         rows: Rows that the output has.
+        good: Those without an error.
         interrupted: Whether it was stopped before its end; the same command goes on.
         examples: One error for each kind of failure.
         stats: See ``Scorer.stats``.
@@ -73,6 +74,7 @@ class Summary:
 
     counts: Counts
     rows: int = 0
+    good: int = 0
     interrupted: bool = False
     examples: dict[str, str] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
@@ -274,6 +276,7 @@ def _count_once(summary: Summary, journal: Journal) -> None:
     """Correct the counts by the journal's, which knows a clip that was listed twice from two clips."""
     counts = summary.counts
     summary.rows, failed = journal.counts()
+    summary.good = summary.rows - sum(failed.values())
     earlier = summary.rows - counts.worked
     if counts.skipped > earlier:
         counts.duplicates += counts.skipped - earlier

@@ -141,6 +141,17 @@ def check_installed(format: str) -> None:
         need_pyarrow("Parquet")
 
 
+def check_single(format: str, name: str, count: int | None) -> None:
+    """Refuse several videos in a format that holds one, before anything is done; None is a number not known.
+
+    Raises:
+        UsageError: There are several.
+    """
+    if FORMATS[format].single and count is not None and count > 1:
+        problem = f"{format} holds one video, and several are named"
+        raise UsageError(name, problem, "name a folder, or a .json file")
+
+
 def encode(timelines: Timelines, format: str, name: str, folder: Path = Path()) -> bytes:
     """Return timelines in a format.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from vidcls.engines import Floats
-from vidcls.errors import InputError, printable
+from vidcls.errors import InputError, UsageError, printable
 from vidcls.output.jsonl import RowLines
 from vidcls.output.sinks import open_error, write_error
 from vidcls.paths import replacing, temporary_path
@@ -111,6 +111,7 @@ class Places:
         self.target = Path(output)
         self.folder = output.endswith(("/", os.sep)) or self.target.is_dir()
         self.format = (format or "json") if self.folder else formats.choose(output, format)
+        self.single = formats.FORMATS[self.format].single and not self.folder
         base = self.target / JOURNAL if self.folder else self.target
         self.journal, self.rows = Path(f"{base}.journal"), Path(f"{base}.rows")
         if self.folder:
@@ -118,6 +119,11 @@ class Places:
                 self.target.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise open_error(self.target, error) from None
+
+    def kept(self, timelines: list[Timeline]) -> list[Timeline]:
+        """Return what goes into the output: of one video, not those that an earlier, mistyped command named."""
+        good = [one for one in timelines if one.error is None]
+        return good if self.single and good else timelines[-1:] if self.single else timelines
 
     def files(self, timelines: list[Timeline]) -> Iterator[tuple[Path, list[Timeline]]]:
         """Yield each file that is to be written, and what goes into it."""
@@ -148,6 +154,8 @@ def make_timelines(job: Job, listener: Listener) -> Summary:
     check(job.settings)
     places = Places(job.output, job.format)
     formats.check_installed(places.format)
+    if places.single:
+        formats.check_single(places.format, printable(job.output), job.inputs.at_least(2))
     from vidcls.inference.load import load
 
     journal = open_journal(places.journal, printable(job.output), overwrite=job.overwrite)
@@ -184,13 +192,18 @@ class _Run:
         self._make_ready(settings)
         self._journal.check(settings)
         store = RowFile(self._places.rows, self._journal, RowLines())
+        try:
+            self._check_video(store)
+        except UsageError:
+            store.close()
+            raise
         self._journal.put(settings=json.dumps(settings), run=self._journal.run, finished=0)
         try:
             with interrupts() as stopped:
                 self._videos(store, stopped)
             store.pack()
             if not self.summary.interrupted:
-                self.summary.timelines = self._timelines(store)
+                self.summary.timelines = self._places.kept(self._timelines(store))
                 self._write()
                 self._journal.put(finished=1)
         finally:
@@ -212,6 +225,19 @@ class _Run:
             remove_output([places.rows])
         elif not places.folder and journal.settings() is None and places.target.exists():
             raise foreign(places.target)
+
+    def _check_video(self, store: RowFile) -> None:
+        """Refuse a second video where the output holds one, before it is decoded."""
+        if not (self._places.single and self._job.inputs.repeatable):
+            return
+        named = {source.path for source in self._job.inputs}
+        for row in store.live_rows():
+            other = row.get("video", row["path"])
+            if other not in named and "failure" not in row:
+                problem = f"is the timeline of {printable(other)}"
+                raise UsageError(
+                    printable(self._job.output), problem, "choose another output, or pass overwrite=True"
+                )
 
     def _videos(self, store: RowFile, stopped: threading.Event) -> None:
         try:

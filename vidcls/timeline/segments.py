@@ -121,7 +121,7 @@ class Segmenter:
     """Cells, in order → runs; see the module's rule.
 
     Args:
-        threshold: Score, 0 to 1, that a label must reach.
+        threshold: Score, above 0 and at most 1, that a label must reach.
         min_length: Of a run in seconds.
 
     Raises:
@@ -131,7 +131,7 @@ class Segmenter:
     def __init__(self, threshold: float = 0.5, min_length: float = 1.0) -> None:
         if not 0 < threshold <= 1:
             raise UsageError(
-                "threshold", f"{threshold:g} is not between 0 and 1", "give a score, such as 0.5"
+                "threshold", f"{threshold:g} is not above 0 and at most 1", "give a score, such as 0.5"
             )
         if not 0 <= min_length <= 86_400:
             raise UsageError(
