@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,7 @@ def test_the_command(clip: Path, tmp_path: Path) -> None:
         assert text in failed.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such file names there")
 def test_warnings_of_the_clip_and_the_model_are_said(tmp_path: Path) -> None:
     short = str(make_clip(tmp_path / "a\nb.mp4", 3, size=(48, 64)))
     options = ("-m", "vivit-fe-tiny", "--random-weights", "--views", "1")
