@@ -43,6 +43,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model": "vit_tiny_patch16_224",
         "model_args": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "reg_tokens": 1},
     },
+    "attentive": {
+        "backbone_architecture": "vivit-st",
+        "backbone": VIVIT,
+        "embed_dim": 24,
+        "num_heads": 2,
+        "pooler_depth": 1,
+    },
     "vt-frames": {"variant": "vt-resnet18", "width": 4, "map_dim": 24, "token_dim": 24, "num_tokens": 3},
 }
 # At rates that leave something of so small a model.
@@ -167,6 +174,7 @@ def test_no_architecture_is_left_out() -> None:
 
 
 TOKENLESS = (
+    "attentive",
     "vivit-fsa",
     "vivit-fdp",
     "timm-frames",

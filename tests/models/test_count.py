@@ -24,4 +24,5 @@ def test_the_registrys_figures_are_ours(name: str) -> None:
 
 
 def test_every_architecture_has_an_entry() -> None:
-    assert {spec.architecture for spec in REGISTRY.values()} == set(ARCHITECTURES)
+    # An attentive probe is trained on top of another, and never published.
+    assert {spec.architecture for spec in REGISTRY.values()} == set(ARCHITECTURES) - {"attentive"}

@@ -113,6 +113,14 @@ def _videoprism(state: State, old: Any, new: Any) -> State:
     return out
 
 
+def _attentive(state: State, old: Any, new: Any) -> State:
+    """By the rule of the backbone's architecture."""
+    prefix = "backbone."
+    inner = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    resized = resize_state(old.backbone_architecture, inner, old.inner(), new.inner())
+    return {**state, **{f"{prefix}{name}": tensor for name, tensor in resized.items()}}
+
+
 RULES: dict[str, Callable[[State, Any, Any], State]] = {
     "timesformer-": _timesformer,
     "timm-frames": _timm,
@@ -120,6 +128,7 @@ RULES: dict[str, Callable[[State, Any, Any], State]] = {
     "t2t-frames": _t2t,
     "vtn": _frames,
     "videoprism": _videoprism,
+    "attentive": _attentive,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -227,7 +228,7 @@ class OptimizationOptions(Options):
 
 @dataclass(frozen=True)
 class ProbeOptions(Options):
-    """A linear classifier on a frozen model, in place of training all of it."""
+    """A small classifier on a frozen model, in place of training all of it."""
 
     probe: Annotated[
         bool,
@@ -237,6 +238,14 @@ class ProbeOptions(Options):
             "accuracy.",
         ),
     ] = False
+    probe_kind: Annotated[
+        str | None,
+        Option(
+            rich_help_panel=PROBE,
+            help="attentive: train an attentive pooler on the model's tokens, by epochs.  [default: linear]",
+        ),
+        Choices(("linear", "attentive")),
+    ] = None
     num_views: Annotated[
         int | None,
         Option(
@@ -254,11 +263,18 @@ class ProbeOptions(Options):
         Raises:
             UsageError: An option is given without ``probe``.
         """
-        if not self.probe and self.num_views is not None:
+        given = {"--views": self.num_views, "--probe-kind": self.probe_kind}
+        needing = [option for option, value in given.items() if value is not None]
+        if needing and not self.probe:
             from vidcls.errors import UsageError
 
-            raise UsageError("probe", "is missing, and --views needs it", "add it")
-        return {"input": {"num_views": self.num_views}}
+            raise UsageError("probe", f"is missing, and {needing[0]} needs it", "add it")
+        return {"input": {"num_views": self.num_views}, "attentive": self.attentive or None}
+
+    @property
+    def attentive(self) -> bool:
+        """Whether the probe attends to tokens, and is trained by the trainer."""
+        return self.probe_kind == "attentive"
 
 
 @dataclass(frozen=True)
@@ -345,7 +361,7 @@ def train(
 
     overrides = merge(data.overrides(clips), probe.overrides())
     overrides |= {"model": model, "registry": str(registry) if registry else None, **optimization.overrides()}
-    if probe.probe:
+    if probe.probe and not probe.attentive:
         from vidcls.training.probe.run import check_probe, train_probe
 
         recipe, _ = plan_run(output, run.config, overrides, run.settings or [], resume=False)
@@ -357,13 +373,15 @@ def train(
     recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)
     from vidcls.training.checkpointing import STATE
     from vidcls.training.plan import check
-    from vidcls.training.trainer import train
 
     if run.check:
         print("\n".join(check(recipe, output, device=run.device, quiet=quiet).table()))
         return
+    from vidcls.training import attentive, trainer
+
+    start: Callable[..., trainer.Result] = attentive.train_attentive if recipe.attentive else trainer.train
     try:
-        result = train(
+        result = start(
             recipe,
             output,
             resume=resuming,

@@ -8,9 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError, UsageError
-from vidcls.models.layers import every_token
-from vidcls.models.sizes import pair
-from vidcls.models.tokens import Tokens, grid_of, joined, last_tokens, outputs_of
+from vidcls.models.tokens import Tokens, last_tokens, read_tokens
 
 
 def classifier_layer(model: nn.Module) -> nn.Linear:
@@ -149,13 +147,7 @@ class TokenReader(nn.Module):
 
     def read(self, run: Any, *inputs: Tensor, frames: int, **more: Tensor) -> Tensor:
         """Run a part of the model → vectors (b, t', d)."""
-        with every_token(), outputs_of(self.model, self._tokens.module) as outputs:
-            run(*inputs, **more)
-        output = joined(outputs)
-        if self._tokens.norm is not None:
-            output = self.model.get_submodule(self._tokens.norm)(output)
-        grid = grid_of(self.model, frames, pair(self.config.image_size))
-        front, placed = self._tokens.arrange(output, grid)
+        front, placed = read_tokens(self.model, self._tokens, run, *inputs, frames=frames, **more)
         vectors: Tensor = front[:, :, 0] if self._layer == "cls" else placed.mean((2, 3))
         return vectors
 

@@ -40,6 +40,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "t2t-frames": ("t2t_config.T2TConfig", "t2t.T2TFrames"),
     "timm-frames": ("timm_frames_config.TimmFramesConfig", "timm_frames.TimmFrames"),
     "vt-frames": ("visual_transformer_config.VTConfig", "visual_transformer.VTFrames"),
+    "attentive": ("attentive_config.AttentiveConfig", "attentive.Attentive"),
 }
 
 

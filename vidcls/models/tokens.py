@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vidcls.models.layers import every_token
 from vidcls.models.sizes import pair
 
 Grid = tuple[int, int, int]  # tokens along (t, h, w)
@@ -66,6 +67,8 @@ def last_tokens(model: Any) -> Tokens | None:
     Those of a factorized model are the time steps that its temporal encoder sees.
     """
     name: str = model.architecture
+    if name == "attentive":
+        return _below(last_tokens(model.backbone))
     if name.startswith("vivit"):
         return _last_of_vivit(model, name)
     if name.startswith("timesformer"):
@@ -90,6 +93,14 @@ def last_tokens(model: Any) -> Tokens | None:
     return None
 
 
+def _below(tokens: Tokens | None) -> Tokens | None:
+    """The same tokens, of a model whose backbone they are of and which runs it whole."""
+    if tokens is None:
+        return None
+    norm = None if tokens.norm is None else f"backbone.{tokens.norm}"
+    return replace(tokens, module=f"backbone.{tokens.module}", norm=norm, stage="forward")
+
+
 def _last_of_vivit(model: Any, name: str) -> Tokens:
     prefix = int(model.config.pool == "token")
     if name != "vivit-fe":
@@ -102,6 +113,8 @@ def _last_of_vivit(model: Any, name: str) -> Tokens:
 def first_tokens(model: Any) -> Tokens | None:
     """The patches or tubelets as they enter a model's first block; None where these are not the pixels' own."""
     name: str = model.architecture
+    if name == "attentive":
+        return _below(first_tokens(model.backbone))
     if name.startswith("vivit") or name in ("videomae", "vjepa2", "videoprism"):
         return Tokens("patch_embed")
     if name.startswith("timesformer"):
@@ -124,6 +137,8 @@ def _is_timm_vit(backbone: Any) -> bool:
 
 def grid_of(model: Any, frames: int, size: tuple[int, int]) -> Grid:
     """Tokens along (t, h, w) of a view of ``frames`` frames of ``size`` (h, w) pixels, as the model cuts it."""
+    if model.architecture == "attentive":
+        return grid_of(model.backbone, frames, size)
     tubelet = getattr(model.config, "tubelet_size", None)
     if tubelet is not None:
         step, height, width = (tubelet,) * 3 if isinstance(tubelet, int) else tubelet
@@ -153,3 +168,27 @@ def outputs_of(model: nn.Module, name: str) -> Iterator[list[Tensor]]:
 def joined(outputs: list[Tensor]) -> Tensor:
     """The outputs of a module that was called for one part of a view's frames after the other."""
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def read_tokens(
+    model: Any, tokens: Tokens, run: Any, *inputs: Tensor, frames: int, **more: Any
+) -> tuple[Tensor, Tensor]:
+    """Run a part of a model, and collect its tokens.
+
+    Args:
+        model: The model.
+        tokens: Which of its tokens.
+        run: The part of it that makes them.
+        *inputs: What ``run`` takes.
+        frames: Frames of each view.
+        **more: What ``run`` takes besides.
+
+    Returns:
+        The tokens in front, (b, f, p, d), and the others by their place, (b, t, h, w, d).
+    """
+    with every_token(), outputs_of(model, tokens.module) as outputs:
+        run(*inputs, **more)
+    output = joined(outputs)
+    if tokens.norm is not None:
+        output = model.get_submodule(tokens.norm)(output)
+    return tokens.arrange(output, grid_of(model, frames, pair(model.config.image_size)))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
+from vidcls.models.attentive_config import AttentiveConfig
 from vidcls.models.layers import (
     Attention,
     Block,
@@ -112,7 +113,7 @@ class CrossAttention(nn.Module):
 class AttentivePooler(nn.Module):
     """Self-attention blocks, then one learned query that is not normed; tokens (b, n, d) → (b, d)."""
 
-    def __init__(self, config: VJEPA2Config) -> None:
+    def __init__(self, config: VJEPA2Config | AttentiveConfig) -> None:
         super().__init__()
         dim, ratio = config.embed_dim, config.pooler_mlp_ratio
         heads = config.pooler_num_heads or config.num_heads

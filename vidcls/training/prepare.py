@@ -15,6 +15,7 @@ from vidcls.training.camera_motion import motion_start
 from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.sets import load_data, make_loaders, worker_count
 from vidcls.training.losses import balanced_positives, balanced_weights
+from vidcls.training.pooler import attend
 from vidcls.training.recipe import Recipe
 from vidcls.training.recipe_file import with_absolute_paths
 from vidcls.training.runtime import make_accelerator, seed_all
@@ -94,10 +95,12 @@ class Prepared:
         model = setup.build_model(self.spec, len(self.data.labels))
         if fresh:
             self._start(model)
-        rank = self.recipe.lora
-        self.frozen = (
-            optim.freeze(model, self.recipe.freeze) if rank is None else lora.add_adapters(model, rank)
-        )
+        if self.recipe.attentive:
+            model = attend(model, len(self.data.labels))
+        if self.recipe.lora is not None:
+            self.frozen = lora.add_adapters(model, self.recipe.lora)
+        else:
+            self.frozen = optim.freeze(model, ("backbone",) if self.recipe.attentive else self.recipe.freeze)
         self.uses_indices = bool(getattr(model, "uses_frame_indices", False))
         return model
 

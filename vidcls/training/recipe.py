@@ -208,6 +208,7 @@ class Recipe(Spec):
         init: Where the weights start.
         freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head, a number N the
             embeddings and the first N blocks.
+        attentive: Put V-JEPA 2's attentive pooler and a head on the model's tokens, and train these alone.
         lora: Rank of adapters that are trained in place of the attention's weights, with the head; all else stays.
         optimizer: The optimizer.
         schedule: The learning rate's course.
@@ -250,6 +251,7 @@ class Recipe(Spec):
     skip_missing: bool = False
     init: Initialize = Field(default_factory=Initialize)
     freeze: tuple[str, ...] = ()
+    attentive: bool = False
     lora: int | None = Field(None, ge=1, le=4096)
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Field(default_factory=Schedule)
@@ -285,4 +287,6 @@ class Recipe(Spec):
     def _one_freezes(self) -> Recipe:
         if self.lora is not None and self.freeze:
             raise ValueError("give lora or freeze, not both: lora freezes all but its adapters and the head")
+        if self.attentive and (self.lora is not None or self.freeze):
+            raise ValueError("give attentive, lora or freeze: an attentive probe freezes the whole backbone")
         return self

@@ -84,7 +84,7 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
     say = (lambda text: None) if quiet else logs.message
     started = time.perf_counter()
     embedder = _embedder(recipe, device)
-    data = _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
+    data = check_data(load_data(recipe, embedder.spec, hold_out=False), recipe)
     for note in data.notes:
         say(note)
     mirrors = _mirrors(recipe, data.labels, say)
@@ -119,7 +119,7 @@ def check_probe(recipe: Recipe, *, device: str = "auto") -> Data:
     logistic_regression()
     embedder = _embedder(recipe, device)
     embedder.close()
-    return _checked(load_data(recipe, embedder.spec, hold_out=False), recipe)
+    return check_data(load_data(recipe, embedder.spec, hold_out=False), recipe)
 
 
 def _embedder(recipe: Recipe, device: str) -> Embedder:
@@ -137,7 +137,12 @@ def _embedder(recipe: Recipe, device: str) -> Embedder:
     )
 
 
-def _checked(data: Data, recipe: Recipe) -> Data:
+def check_data(data: Data, recipe: Recipe) -> Data:
+    """The clips of a probe.
+
+    Raises:
+        UsageError: They have several labels each, or are made on the fly; or the model is adapted too.
+    """
     if recipe.lora is not None:
         raise UsageError("probe", "freezes the model that lora adapts", "give one of them")
     if recipe.heads or data.several or data.train is None:
@@ -252,11 +257,18 @@ def _write(
     model = embedder.model_with(probe.weight, probe.bias)
     view = embedder.spec.input.model_copy(update={"activation": "softmax"})
     checkpointing.save_weights(weights, model, view, labels, {"probe": about})
+    write_report(out, about, labels, found)
+    return weights
+
+
+def write_report(
+    out: Path, about: dict[str, Any], labels: Sequence[str], found: figures.Figures | None
+) -> None:
+    """Write the class names, what is known about a probe, and its confusion matrix."""
     checkpointing.write_text(out / checkpointing.LABELS, "".join(f"{name}\n" for name in labels))
     checkpointing.write_text(out / REPORT, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     if found is not None:
         _write_confusion(out / CONFUSION, found, labels)
-    return weights
 
 
 def _write_confusion(path: Path, found: figures.Figures, labels: Sequence[str]) -> None:

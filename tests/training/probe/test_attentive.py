@@ -1,0 +1,120 @@
+"""`vidcls train --probe --probe-kind attentive`: pooler and head train, and every command takes the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from tests.training.moving import make_folder
+from vidcls.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from vidcls.cli.app import app
+from vidcls.errors import ConfigError, UsageError
+from vidcls.models import build
+from vidcls.models.vjepa2 import AttentivePooler
+from vidcls.training.pooler import attend
+from vidcls.zoo.find import find_model
+
+SMALL: dict[str, Any] = {
+    "image_size": 16, "num_frames": 4, "embed_dim": 12, "depth": 1, "num_heads": 2, "num_classes": 7,
+}  # fmt: skip
+VTN = {
+    "backbone": {"embed_dim": 12, "depth": 1, "num_heads": 2, "patch_size": 8},
+    "image_size": 16, "num_frames": 4, "num_classes": 7, "attention_window": 2, "temporal_depth": 1,
+    "temporal_num_heads": 3, "max_positions": 12,
+}  # fmt: skip
+# What a backbone is built of, and how many tokens the pooler sees.
+BACKBONES: dict[str, tuple[dict[str, Any], int]] = {
+    "vivit-st": ({**SMALL, "tubelet_size": (2, 8, 8)}, 1 + 2 * 4),
+    "vivit-fe": ({**SMALL, "tubelet_size": (2, 8, 8), "temporal_depth": 1}, 1 + 2),
+    "timesformer-divided": ({**SMALL, "patch_size": 8}, 1 + 4 * 4),
+    "videomae": ({**SMALL, "tubelet_size": (2, 8, 8)}, 2 * 4),
+    "vjepa2": ({**SMALL, "tubelet_size": (2, 8, 8), "pooler_depth": 1}, 2 * 4),
+    "videoprism": ({**SMALL, "tubelet_size": (1, 8, 8), "temporal_depth": 1}, 4 * 4),
+    "vit-frames": ({**SMALL, "patch_size": 8}, 4 * (1 + 4)),
+    "vtn": (VTN, 1 + 4),
+}
+
+
+@pytest.mark.parametrize("architecture", BACKBONES)
+def test_a_pooler_on_every_model_of_tokens_is_saved_and_loaded(architecture: str, tmp_path: Path) -> None:
+    config, count = BACKBONES[architecture]
+    backbone = build(architecture, **config)
+    probe: Any = attend(backbone, 3).eval()
+    assert isinstance(probe.pooler, AttentivePooler)
+    seen: list[torch.Tensor] = []
+    probe.pooler.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    views = torch.randn(2, 3, 4, 16, 16)
+    logits = probe(views)
+    assert logits.shape == (2, 3)
+    assert seen[0].shape == (2, count, 12)
+    ours, theirs = probe.backbone.state_dict(), backbone.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    save_checkpoint(probe, tmp_path / "probe.safetensors")
+    loaded = load_checkpoint(tmp_path / "probe.safetensors").eval()
+    torch.testing.assert_close(loaded(views), logits)
+
+
+def test_other_sizes_than_the_checkpoints_are_interpolated_in_the_backbone(tmp_path: Path) -> None:
+    backbone = build("vivit-st", **SMALL, tubelet_size=(2, 8, 8))
+    save_checkpoint(backbone, tmp_path / "backbone.safetensors")
+    save_checkpoint(attend(backbone, 3), tmp_path / "probe.safetensors")
+    sizes: Any = {"image_size": 24, "num_frames": 6}
+    larger = load_checkpoint(tmp_path / "probe.safetensors", **sizes).eval()
+    assert larger(torch.randn(1, 3, 6, 24, 24)).shape == (1, 3)
+    alone = load_checkpoint(tmp_path / "backbone.safetensors", **sizes).get_parameter("encoder.pos_embed")
+    assert torch.equal(larger.get_parameter("backbone.encoder.pos_embed"), alone)
+
+
+def test_a_frozen_backbone_is_left_as_in_inference() -> None:
+    probe = attend(build("vivit-st", **SMALL, tubelet_size=(2, 8, 8), dropout=0.5), 3)
+    backbone = probe.get_submodule("backbone")
+    assert backbone.training
+    backbone.requires_grad_(False)
+    probe.train()
+    assert probe.get_submodule("pooler").training
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_what_has_no_tokens_or_holds_a_probe_is_refused() -> None:
+    axial = build("vt-frames", image_size=32, variant="vt-resnet18", width=4, map_dim=24, token_dim=24)
+    with pytest.raises(UsageError, match="vt-frames has no tokens of patches; use probe_kind=linear"):
+        attend(axial, 3)
+    several = build("vjepa2", **SMALL, tubelet_size=(2, 8, 8), pooler_depth=0, clips_per_view=2)
+    with pytest.raises(UsageError, match="several clips"):
+        attend(several, 3)
+    with pytest.raises(ConfigError, match="cannot have another one"):
+        build("attentive", backbone_architecture="attentive", backbone={})
+    with pytest.raises(ConfigError, match="no such architecture: 'x'"):
+        build("attentive", backbone_architecture="x")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    clips, out = make_folder(tmp_path / "set", 5), tmp_path / "run"
+    options = ["-m", "camera-motion", "--epochs", "2", "--device", "cpu", "-o", str(out)]
+    done = CliRunner().invoke(app, ["train", str(clips), "--probe", "--probe-kind", "attentive", *options])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(out / "best.safetensors")
+    assert "95 % interval" in done.stderr
+    assert "by which the best epoch was chosen too" in done.stderr
+    figures = json.loads((out / "probe.json").read_text())["figures"]
+    assert figures["clips"] == sum(map(sum, figures["confusion"])) == 3
+    stored = read_checkpoint(out / "best.safetensors")
+    assert (stored.architecture, stored.labels) == ("attentive", ("down", "left", "right"))
+    weights = load_file(out / "best.safetensors")
+    published = find_model("camera-motion").module().state_dict()
+    kept = {name for name in weights if name.startswith("backbone.")}
+    assert all(torch.equal(weights[name], published[name.removeprefix("backbone.")]) for name in kept)
+    clip = str(next(clips.rglob("*.mp4")))
+    predicted = CliRunner().invoke(app, ["predict", clip, "--weights", str(out / "best.safetensors")])
+    assert predicted.exit_code == 0, predicted.output
+    alone = CliRunner().invoke(
+        app, ["train", str(clips), "--probe-kind", "attentive", "-o", str(tmp_path / "x")]
+    )
+    assert alone.exit_code == 2
+    assert "--probe: is missing, and --probe-kind needs it" in alone.stderr

@@ -1,0 +1,45 @@
+"""Puts an attentive pooler and a head on a model's tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any, cast
+
+from torch import nn
+
+from vidcls.engines.token_reader import reader_of
+from vidcls.errors import UsageError
+from vidcls.models import build
+from vidcls.models.tokens import last_tokens
+
+
+def attend(model: Any, num_classes: int) -> nn.Module:
+    """Put an attentive pooler and a new head on a model's tokens.
+
+    Args:
+        model: The backbone; its own pooler and head are left out. An attentive probe is returned as it is.
+        num_classes: Length of the logits.
+
+    Raises:
+        UsageError: It has no tokens, or several clips in a view.
+    """
+    name, config = str(model.architecture), model.config
+    if name == "attentive":
+        return cast(nn.Module, model)
+    several = getattr(config, "clips_per_view", 1) > 1 or getattr(config, "out_layers", ())
+    if several or last_tokens(model) is None:
+        what = "pools tokens of several clips or layers" if several else "has no tokens of patches"
+        raise UsageError("probe_kind=attentive", f"{name} {what}", "use probe_kind=linear")
+    width = reader_of(model, "mean", "view").dimension
+    probe = build(
+        "attentive",
+        backbone_architecture=name,
+        backbone=asdict(config),
+        num_classes=num_classes,
+        embed_dim=width,
+        num_heads=width // 64 if width % 64 == 0 else math.gcd(width, 8),
+    )
+    inner = probe.get_submodule("backbone")
+    inner.load_state_dict({key: model.state_dict()[key] for key in inner.state_dict()})
+    return probe
