@@ -179,3 +179,17 @@ def test_warnings_of_the_clip_and_the_model_are_said(tmp_path: Path) -> None:
     assert "a\\nb.mp4: too short: 3 frames" in second
     assert last.startswith("vidcls: class ")
     assert len(json.loads(str(np.load(tmp_path / "a.npz")["about"]))["warnings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"target": True}, "target: True is neither"),
+        ({"target": 3.5}, "target: 3.5 is neither"),
+        ({"cells": (1, 2)}, "cells: "),
+        ({"cells": (1, 2, 2.5)}, "cells: "),
+    ],
+)
+def test_what_python_may_give_is_checked(model: Any, clip: Path, wrong: Any, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        model.explain(clip, method="occlusion", **wrong)

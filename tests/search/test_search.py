@@ -131,6 +131,52 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
         open_vectors([str(tmp_path / "none.parquet")])
 
 
+def test_hostile_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    good = pq.read_table(write_vectors(tmp_path / "good.parquet", random_vectors(3)))
+    metadata, arrays = (
+        good.schema.metadata,
+        dict(np.load(write_vectors(tmp_path / "good.npz", random_vectors(3)))),
+    )
+    settings = json.loads(metadata[b"vidcls"])
+    tables = [good.drop(["vector"]), good.drop(["begin"]), good.set_column(0, "path", pa.array([1, 2, 3]))]
+    tables += [
+        good.replace_schema_metadata({**metadata, b"vidcls": json.dumps(one).encode()})
+        for one in (
+            [],
+            1,
+            None,
+            {**settings, "layer": []},
+            {**settings, "dimension": [1]},
+            {**settings, "model": 3},
+        )
+    ]
+    wrong = [{"path": np.array([1, 2, 3])}, {"view": np.array(["a"] * 3)}, {"begin": np.zeros(2)}]
+    wrong += [{"settings": np.array("[]")}, {"vectors": np.zeros((3, 3, 1), np.float32)}]
+    files = []
+    for number, table in enumerate(tables):
+        files.append(tmp_path / f"{number}.parquet")
+        pq.write_table(table, files[-1])
+    for number, changes in enumerate(wrong):
+        files.append(tmp_path / f"{number}.npz")
+        np.savez(files[-1], **{**arrays, **changes})
+    for file in files:
+        for arguments in ((str(file), "--duplicates", "0"), ("0.mp4", str(file))):
+            done = run_cli("search", *arguments)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), (file, done)
+            assert "is not a file of vectors" in done.stderr
+
+
+def test_a_file_of_vectors_leads_to_no_checkpoint(clips: Path, tmp_path: Path) -> None:
+    for model in ("/etc/passwd", "https://example.org/x.safetensors", "hub:a/b", "timm:x"):
+        file = write_vectors(tmp_path / "v.npz", random_vectors(3), model=model)
+        done = run_cli("search", str(clips / "0.mp4"), str(file))
+        assert done.returncode == 2
+        assert "is not a model of the registry; say --model NAME or --weights FILE" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("search")

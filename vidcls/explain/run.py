@@ -85,6 +85,8 @@ def explain(
         raise UsageError(
             "cells", f"is not for method={method}, whose cells are the model's own", "leave it out"
         )
+    if cells is not None and not (len(cells) == 3 and all(isinstance(one, int) for one in cells)):
+        raise UsageError("cells", f"{cells!r} is not (t, h, w)", "give three whole numbers")
     index = class_of(target, scored.labels, scored.scores)
     views = cut_clip(scored.clip, 0)
     indices = scored.clip.view_indices if scored.uses_frame_indices else None
@@ -117,6 +119,8 @@ def class_of(target: str | int | None, labels: Sequence[str], scores: Floats) ->
     order = np.argsort(-scores, kind="stable")
     if target is None:
         return int(order[0])
+    if not isinstance(target, (str, int)) or isinstance(target, bool):
+        raise UsageError("target", f"{target!r} is neither a label nor an index", "name a label, or rank N")
     if isinstance(target, int):
         if not 0 <= target < len(labels):
             raise UsageError("target", f"{target} is not an index of {len(labels)} classes", "count from 0")

@@ -36,7 +36,7 @@ def query_vector(query: str, files: Sequence[VectorFile], load: Mapping[str, Any
     settings = files[0].settings
     keywords = {name: value for name, value in load.items() if value is not None}
     if "model" not in keywords and "weights" not in keywords:
-        keywords["model"] = settings["model"]
+        keywords["model"] = _known(settings["model"], files[0].name, keywords.get("registry"))
     views = {name: keywords.get(name, settings.get(name)) for name in VIEW}
     embedder = load_embedder(EmbeddingRequest(settings["layer"], "clip"), **{**keywords, **views, "clips": 1})
     try:
@@ -45,3 +45,17 @@ def query_vector(query: str, files: Sequence[VectorFile], load: Mapping[str, Any
         return embedder.embed(query).vector
     finally:
         embedder.close()
+
+
+def _known(model: str, file: str, registry: Any) -> str:
+    """Return a model's name; a file of vectors may come from a stranger and lead to no checkpoint or address.
+
+    Raises:
+        UsageError: It is not a name of the registry.
+    """
+    from vidcls.config import load_registry
+
+    if model not in load_registry(registry):
+        problem = f"was made with {printable(model[:100])!r}, which is not a model of the registry"
+        raise UsageError(file, problem, "say model=NAME or weights=FILE, if you trust it")
+    return model

@@ -22,7 +22,8 @@ Indices = NDArray[np.int64]
 BLOCK_BYTES = 16 << 20  # of vectors that are read at once
 MAX_DIMENSION = 1 << 20
 SAME = ("model", "architecture", "weights_sha256", "layer", "dimension")  # what makes vectors comparable
-PLACE = ("path", "view", "begin", "end")
+TEXTS = ("kind", "model", "layer")  # settings that are text
+PLACE = {"path": "U", "view": "iu", "begin": "f", "end": "f"}  # columns → kinds of NumPy types
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ class VectorFile:
             raise UsageError(self.name, "no such file", "make it with `vidcls embed CLIPS -o FILE`")
         with self._sound():
             settings, self.rows = self._describe()
-            if settings.get("kind") != KIND or not 0 < int(settings["dimension"]) <= MAX_DIMENSION:
+            if not isinstance(settings, dict) or not all(isinstance(settings.get(key), str) for key in TEXTS):
+                raise ValueError("it has other rows")
+            if settings["kind"] != KIND or not 0 < int(settings["dimension"]) <= MAX_DIMENSION:
                 raise ValueError("it has other rows")
             self.settings: dict[str, Any] = settings
             self.dimension = int(settings["dimension"])
@@ -85,12 +88,15 @@ class VectorFile:
 
     def _describe(self) -> tuple[dict[str, Any], int]:
         if self._is_npz:
+            if not zipfile.is_zipfile(self.path):
+                raise ValueError("it is not an npz file")
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return json.loads(str(archive["settings"])), len(archive["path"])
         need_pyarrow(self.name)
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.path) as file:
+            _check_columns(file.schema_arrow)
             return json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")), file.metadata.num_rows
 
     def blocks(self) -> Iterator[tuple[Indices, Floats]]:
@@ -147,6 +153,8 @@ class VectorFile:
                 inside: Any = range(start, stop)
                 if wanted is not None:
                     inside = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)].tolist()
+                if None in columns["path"]:
+                    raise ValueError("a row has no path")
                 for row in inside:
                     yield row, Place(**{name: columns[name][row - start] for name in PLACE})
                 start = stop
@@ -154,7 +162,11 @@ class VectorFile:
     def _place_columns(self) -> Iterator[dict[str, Any]]:
         if self._is_npz:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                found = {name: archive[name].tolist() for name in PLACE}
+                arrays = {name: archive[name] for name in PLACE}
+            for name, kinds in PLACE.items():
+                if arrays[name].dtype.kind not in kinds or arrays[name].shape != (self.rows,):
+                    raise ValueError(f"{name} is of another type")
+            found = {name: array.tolist() for name, array in arrays.items()}
             yield {**found, "view": [None if view < 0 else view for view in found["view"]]}
             return
         import pyarrow.parquet as pq
@@ -177,9 +189,28 @@ class VectorFile:
         return unit(own.mean(0, keepdims=True))[0] if len(own) else None
 
 
+def _check_columns(schema: Any) -> None:
+    """Refuse a Parquet file whose columns are not those of `vidcls embed`."""
+    import pyarrow as pa
+
+    types = pa.types
+    for name, kind in PLACE.items():
+        tests = {"U": (types.is_string, types.is_large_string), "f": (types.is_floating,)}
+        wanted = tests.get(kind, (types.is_integer,))
+        if name not in schema.names or not any(test(schema.field(name).type) for test in wanted):
+            raise ValueError("it has other rows")
+    vectors = schema.field("vector").type if "vector" in schema.names else pa.null()
+    if (
+        not (types.is_list(vectors) or types.is_fixed_size_list(vectors))
+        or vectors.value_type != pa.float32()
+    ):
+        raise ValueError("it has other rows")
+
+
 def unit(vectors: Floats) -> Floats:
     """Bring vectors (n, d) to length one; one that has no direction becomes zero, which is like nothing."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     sound = np.isfinite(norms) & (norms > 0)
     scaled: Floats = np.where(sound, vectors / np.where(sound, norms, 1), 0).astype(np.float32, copy=False)
     return scaled
