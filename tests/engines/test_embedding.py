@@ -25,7 +25,7 @@ from vidcls.models.tokens import first_tokens, grid_of, joined, last_tokens, out
 from vidcls.zoo.facts import plain_config
 
 WITH_CLASS_TOKEN = {
-    *("vivit-st", "vivit-fe", "vtn", "vit-frames", "t2t-frames", "timm-frames"),
+    *("attentive", "vivit-st", "vivit-fe", "vtn", "vit-frames", "t2t-frames", "timm-frames"),
     *(name for name in CONFIGS if name.startswith("timesformer")),
 }
 

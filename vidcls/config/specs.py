@@ -253,7 +253,7 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
             message = "is missing"
         elif item["type"] != "value_error" and not isinstance(item["input"], (dict, list, BaseModel)):
             message = f"{message[0].lower()}{message[1:]}, not {item['input']!r}"
-        lines.append(f"{where}: {message}")
+        lines.append(f"{where}: {message}" if where else message)
     return [*lines, and_more(len(found)).lstrip(", ")] if len(found) > MAX_SHOWN else lines
 
 

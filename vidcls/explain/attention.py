@@ -148,6 +148,8 @@ def _keep(kept: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, ou
 
 def averaged(model: Any) -> list[str]:
     """Names of the modules whose output tokens a model averages, rather than reading its class token."""
+    if model.architecture == "attentive":  # its pooler attends to them
+        return []
     found = [
         f"{name}.norm" for name in ("encoder", "spatial", "temporal") if _pools(getattr(model, name, None))
     ]
@@ -242,7 +244,9 @@ def _linear_part(name: str, module: nn.Module) -> Callable[[Tensor], Tensor] | N
         return torch.zeros_like
     if isinstance(module, nn.LayerNorm) or kind in ("LayerScale", "RmsNorm", "RMSNorm"):
         return _same
-    if name in ("head", "pre_logits") or (name.startswith("blocks.") and name.endswith("_fc")):
+    if name in ("head", "pre_logits") or (
+        name.removeprefix("backbone.").startswith("blocks.") and name.endswith("_fc")
+    ):
         return _same
     return None
 
@@ -277,6 +281,8 @@ def _by_visual_tokens(model: VTFrames, view: Tensor, target: Target, method: str
 
 def _check_memory(model: Any, grid: Grid) -> None:
     """Refuse what would fill the memory: joint attention over many tokens keeps n × n weights in every layer."""
+    if model.architecture == "attentive":
+        model = model.backbone
     config = model.config
     depth, heads = int(getattr(config, "depth", 12)), int(getattr(config, "num_heads", 12))
     joint = model.architecture in ("vivit-st", "timesformer-joint", "videomae", "vjepa2")

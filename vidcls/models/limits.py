@@ -100,12 +100,14 @@ def _tokens(values: Mapping[str, Any]) -> int:
 
 
 def _parameters(values: Mapping[str, Any]) -> float:
-    """A lower bound of the number of parameters: blocks and classifier of a transformer."""
+    """A lower bound of the number of parameters: blocks, pooler and classifier of a transformer."""
     inner = values.get("backbone")
     below = _parameters(inner) if isinstance(inner, Mapping) else 0.0
     width = _number(values, "embed_dim")
     blocks = _number(values, "depth") + _number(values, "temporal_depth")
     ratio = float(values.get("mlp_ratio") or 0)
+    pooler = 1 + _number(values, "pooler_depth") if "pooler_depth" in values else 0
+    below += pooler * width**2 * (3 + 2 * float(values.get("pooler_mlp_ratio") or 0))
     return below + width * (blocks * width * (4 + 2 * ratio) + _number(values, "num_classes"))
 
 

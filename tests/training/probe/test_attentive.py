@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vidcls.errors import ConfigError, UsageError
 from vidcls.models import build
 from vidcls.models.vjepa2 import AttentivePooler
 from vidcls.training.pooler import attend
+from vidcls.training.trainer import Trainer, train
 from vidcls.zoo.find import find_model
 
 SMALL: dict[str, Any] = {
@@ -90,8 +92,23 @@ def test_what_has_no_tokens_or_holds_a_probe_is_refused() -> None:
         attend(several, 3)
     with pytest.raises(ConfigError, match="cannot have another one"):
         build("attentive", backbone_architecture="attentive", backbone={})
+    with pytest.raises(ConfigError, match="memory"):
+        build("attentive", backbone_architecture="vivit-st", embed_dim=1 << 20, num_heads=16)
     with pytest.raises(ConfigError, match="no such architecture: 'x'"):
         build("attentive", backbone_architecture="x")
+
+
+def test_a_run_that_was_interrupted_ends_as_the_whole_one(recipe: Any, folder: Path, tmp_path: Path) -> None:
+    plan = recipe(attentive=True, val=str(folder), config={"dropout": 0.2}, schedule={"epochs": 1})
+    whole = train(plan, tmp_path / "whole", device="cpu", quiet=True)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(plan, tmp_path / "broken", device="cpu", quiet=True).run(stop)
+    rest = train(plan, tmp_path / "broken", resume=True, device="cpu", quiet=True)
+    ours, theirs = load_file(whole.weights), load_file(rest.weights)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_the_command(tmp_path: Path) -> None:
