@@ -92,7 +92,7 @@ def test_what_has_no_tokens_or_holds_a_probe_is_refused() -> None:
         attend(several, 3)
     with pytest.raises(ConfigError, match="cannot have another one"):
         build("attentive", backbone_architecture="attentive", backbone={})
-    with pytest.raises(ConfigError, match="memory"):
+    with pytest.raises(ConfigError, match="its parameters take"):
         build("attentive", backbone_architecture="vivit-st", embed_dim=1 << 20, num_heads=16)
     with pytest.raises(ConfigError, match="no such architecture: 'x'"):
         build("attentive", backbone_architecture="x")
