@@ -50,7 +50,7 @@ class VidclsError(Exception):
     kind: str = "error"
 
     def __init__(self, subject: str, problem: str, remedy: str = "") -> None:
-        self.subject = str(subject)
+        self.subject = str(subject) or "''"
         self.problem = problem
         self.remedy = remedy
         super().__init__(self.subject, problem, remedy)

@@ -193,3 +193,12 @@ def test_warnings_of_the_clip_and_the_model_are_said(tmp_path: Path) -> None:
 def test_what_python_may_give_is_checked(model: Any, clip: Path, wrong: Any, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         model.explain(clip, method="occlusion", **wrong)
+
+
+def test_a_clip_is_not_replaced_by_its_explanation(clip: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.mp4"
+    own.write_bytes(clip.read_bytes())
+    done = run_cli("explain", str(own), "-o", str(own), "--overwrite")
+    assert (done.returncode, own.read_bytes()) == (2, clip.read_bytes())
+    assert "is the input itself; choose another output" in done.stderr
+    assert "vidcls: '': no such file" in run_cli("explain", "", "-o", str(tmp_path / "a.png")).stderr

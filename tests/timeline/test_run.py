@@ -360,3 +360,14 @@ def test_the_first_segment_comes_before_the_film_is_read(films):
             assert time.monotonic() - began < 120
     assert told[0] == (1, 37)
     assert told[-1] == (37, 37)
+
+
+def test_a_film_is_not_annotated_onto_itself(films, tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes((films / "b.mp4").read_bytes())
+    (tmp_path / "link.mp4").hardlink_to(film)
+    for target in (film, tmp_path / "link.mp4"):
+        done = invoke(film, "--annotate", target, "--overwrite", "-q")
+        assert done.exit_code == 2
+        assert "is the input itself; choose another output" in done.stderr
+    assert film.read_bytes() == (films / "b.mp4").read_bytes()

@@ -65,7 +65,7 @@ def explain(
     from vidcls.inference.load import load
     from vidcls.output.files import check_suffix
     from vidcls.output.progress import ProgressBar
-    from vidcls.output.sinks import check_absent
+    from vidcls.output.sinks import check_absent, check_not_input
     from vidcls.video.sources import expand
 
     check_suffix(output, dict.fromkeys(SUFFIXES))
@@ -74,6 +74,7 @@ def explain(
     sources = list(expand([clip], True))
     if len(sources) != 1:
         raise UsageError(clip, f"is {len(sources)} clips", "name one")
+    check_not_input(output, [sources[0].location])
     with (
         load(**keywords(model, views, machine), clips=1) as classifier,
         ProgressBar("covering", unit="cells", shown=not quiet) as bar,

@@ -127,11 +127,13 @@ def timeline(
     listed = Inputs(sources_of(source), **inputs.keywords())
     said = Comments(model.model is None and model.weights is None, quiet, verbose)
     if output.annotate is not None:
+        from vidcls.output.sinks import check_not_input
         from vidcls.timeline.annotate import check_target
 
         check_target(output.annotate, overwrite=output.overwrite)
         if (listed.at_least(2) or 0) > 1:
             raise UsageError("annotate", "writes one video, and several are named", "name one video")
+        check_not_input(output.annotate, (one.location for one in listed) if listed.repeatable else ())
     setup = Setup(load, top_k)
     if output.output in (None, "-"):
         found = print_timelines(listed, setup, settings, output.format, said)

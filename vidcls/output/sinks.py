@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from vidcls.errors import OutputError, UsageError, printable
@@ -133,6 +134,17 @@ def check_absent(path: str | os.PathLike[str] | None, overwrite: bool = False) -
     if path is not None and not overwrite and os.path.isfile(path):
         name = printable(os.fspath(path))
         raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
+
+
+def check_not_input(path: str | os.PathLike[str], inputs: Iterable[str]) -> None:
+    """Refuse an output that is one of the inputs, whatever may be replaced: it would be lost.
+
+    Raises:
+        UsageError: It is.
+    """
+    for one in inputs if os.path.exists(path) else ():
+        if os.path.exists(one) and os.path.samefile(path, one):
+            raise UsageError(printable(os.fspath(path)), "is the input itself", "choose another output")
 
 
 def write_all(descriptor: int, data: bytes) -> None:

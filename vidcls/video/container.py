@@ -69,7 +69,8 @@ def read_head(path: str) -> bytes:
     except PermissionError:
         raise VideoError(path, "permission denied", "make the file readable", kind="permission") from None
     except OSError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror})", "check the disk or the path") from None
+        remedy = "name a file" if os.path.isdir(path) else "check the disk or the path"
+        raise VideoError(path, f"cannot be read ({error.strerror})", remedy) from None
 
 
 def _begins(head: bytes, magic: bytes) -> bool:
