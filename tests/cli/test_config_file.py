@@ -180,3 +180,24 @@ def test_without_a_file_no_toml_is_read() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_how_clips_are_looked_at_may_be_set_for_every_command() -> None:
+    write(
+        local="[timeline]\nby = 'windows'\nstep = '1s'\nmin-length = '2s'\nthreshold = 0.4\n"
+        "[explain]\nmethod = 'occlusion'\ncells = '2x2x2'\n[embed]\nlayer = 'mean'\nper = 'view'\n"
+        "[watch]\nevery = 2\nhold = 3\n"
+    )
+    found = {setting.name for setting in read_settings(typer.main.get_command(app))}
+    assert found >= {
+        "by",
+        "step",
+        "min_length",
+        "threshold",
+        "method",
+        "cells",
+        "layer",
+        "per",
+        "every",
+        "hold",
+    }
