@@ -90,7 +90,15 @@ def prepare(folder: Path, labels: tuple[str, str] = ("jump", "run")) -> None:
     example = ROOT / "examples" / "pan-left.mp4"
     for name in ("examples", "films"):
         (folder / name).mkdir()
-    for name in ("examples/pan-left.mp4", "clip.mp4", "other.mkv", "new.mp4", "film.mp4", "films/film.mp4"):
+    for name in (
+        "examples/pan-left.mp4",
+        "clip.mp4",
+        "other.mkv",
+        "new.mp4",
+        "query.mp4",
+        "film.mp4",
+        "films/film.mp4",
+    ):
         shutil.copy(example, folder / name)
     listed = []
     for label, step in zip(labels, ((-2, 0), (0, 2)), strict=True):

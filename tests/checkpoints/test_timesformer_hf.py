@@ -199,7 +199,7 @@ def test_labels_and_input(tmp_path: Path) -> None:
         ({"num_frames": 8}, "8 frames of 32×32 pixels, but its tensors hold 4 times and 16 places"),
         ({"image_size": 48}, "4 frames of 48×48 pixels, but its tensors hold 4 times and 16 places"),
         ({"image_size": "32"}, "image_size is '32'"),
-        ({"hidden_act": "swish"}, "unknown hidden_act 'swish'"),
+        ({"hidden_act": "xielu"}, "unknown hidden_act 'xielu'"),
         ({"hidden_act": ["gelu"]}, "unknown hidden_act"),
         ({"layer_norm_eps": "small"}, "layer_norm_eps is 'small', not a number"),
         ({"num_attention_heads": None}, "num_attention_heads is None"),

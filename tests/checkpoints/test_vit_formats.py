@@ -300,7 +300,7 @@ def test_hf_placeholders_are_no_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"hidden_act": "quick_gelu"}, "hidden_act"),
+        ({"hidden_act": "xielu"}, "hidden_act"),
         ({"layer_norm_eps": "small"}, "layer_norm_eps"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
     ],

@@ -39,9 +39,9 @@ def paths_of(out: Path) -> list[str]:
     if out.suffix == ".parquet":
         table = pytest.importorskip("pyarrow.parquet").read_table(out)
         return sorted(table.column("path").to_pylist())
-    if out.suffix == ".csv":
+    if out.suffix in (".csv", ".tsv"):
         with out.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            rows = list(csv.DictReader(file, delimiter="," if out.suffix == ".csv" else "\t", strict=True))
         assert all(None not in row and None not in row.values() for row in rows)
         return sorted(row["path"] for row in rows)
     return sorted(
@@ -207,7 +207,7 @@ def test_a_disk_that_fills_up_at_any_moment(
         assert re.search(
             r"^[^\n]*writing failed \(No space left on device\); free some space[^\n]*$", str(found)
         )
-        text = out if suffix in (".jsonl", ".csv") else Path(f"{out}.rows")
+        text = out if suffix in (".jsonl", ".csv", ".tsv") else Path(f"{out}.rows")
         if text.exists() and text.suffix != ".rows" and text.stat().st_size:
             assert set(paths_of(text)) <= set(paths), at
         assert left_over(folder) == []
@@ -283,7 +283,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path, suffix: str) -> Non
         temporary_path(path, alone=True).write_bytes(b"left by a kill")
     run(out, tmp_path / "clips")
     assert [name for name in left_over(out.parent) if not name.endswith(".rows.tmp")] == []
-    assert suffix == ".csv" or suffix == ".jsonl" or left_over(out.parent) == []
+    assert suffix in (".csv", ".tsv", ".jsonl") or left_over(out.parent) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")

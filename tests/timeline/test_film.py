@@ -68,7 +68,8 @@ def test_scores_are_those_of_each_window_by_itself(model, film):
     assert len(streamed) == len(windows)
     for number in (0, 1, 7, len(windows) - 1):
         alone = load_and_score(model, whole[windows.indices[number]])
-        assert np.allclose(streamed[number], alone, atol=1e-4)
+        # Streamed frames are scaled before their colors are converted (the rule `swscale`), these after it.
+        assert np.allclose(streamed[number], alone, atol=2e-3)
 
 
 def load_and_score(model, frames):

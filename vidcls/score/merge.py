@@ -131,6 +131,8 @@ def journal_facts(journal: Path) -> dict[str, Any]:
                 raise ValueError("it is another program's, or of another version")
             found = dict(connection.execute("SELECT name, value FROM meta"))
         settings = json.loads(found["settings"])
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are no mapping")
         kind_of(settings).layout(settings, False)  # it is what one needs to know of rows
         return {
             "settings": settings,
