@@ -14,7 +14,8 @@ from tests.clips import make_clip
 from tests.models.test_all_architectures import every_architecture, tiny, views
 from vidcls.engines.embedding import EmbeddingRequest
 from vidcls.engines.token_reader import classifier_layer, without_classifier
-from vidcls.inference.embed import Embedder
+from vidcls.errors import UsageError
+from vidcls.inference.embed import Embedder, Embedding
 from vidcls.inference.feature_store import EmbeddingCache
 from vidcls.inference.load import load_embedder
 
@@ -59,6 +60,16 @@ def test_embeddings_of_a_clip(tmp_path: Path) -> None:
         layer = classifier_layer(embedder.model_with(*classifier_of("camera-motion")))
         logits = layer(torch.from_numpy(found)).detach().numpy()
         np.testing.assert_allclose(logits.mean(0), model.predict(clip).logits, atol=1e-5)
+
+
+def test_an_embedding_shows_itself_and_compares_only_with_its_like() -> None:
+    first, second = (Embedding({"path": "<b>.mp4"}, np.ones((2, d), np.float32)) for d in (4, 6))
+    assert first.similarity(first) == pytest.approx(1)
+    with pytest.raises(UsageError, match="4 and 6 numbers cannot be compared"):
+        first.similarity(second)
+    shown = first._repr_html_()
+    assert "&lt;b&gt;.mp4" in shown
+    assert "data:image/png;base64," in shown
 
 
 def classifier_of(name: str) -> tuple[np.ndarray, np.ndarray]:

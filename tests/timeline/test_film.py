@@ -157,6 +157,11 @@ def test_what_cannot_be_read(model, tmp_path):
             model.timeline(path)
 
 
+def test_frames_in_memory_are_refused(model):
+    with pytest.raises(UsageError, match="ndarray, not a video"):
+        model.timeline(np.zeros((8, 32, 32, 3), np.uint8))
+
+
 def test_a_damaged_video_keeps_what_can_be_read(model, film, tmp_path):
     data = bytearray(Path(film).read_bytes())
     cut = tmp_path / "cut.mp4"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines.embedding import EmbeddingRequest, MirroredEngine
-from vidcls.errors import VidclsError
+from vidcls.errors import UsageError, VidclsError
 from vidcls.inference.clip import Clip
 from vidcls.output.embedding import clip_row
 from vidcls.video.reader import VideoReader
@@ -166,7 +166,16 @@ class Embedding:
         return {**self.row, "vector": self.vectors.tolist()}
 
     def similarity(self, other: Embedding) -> float:
-        """Cosine of the angle to another clip's vector, -1 to 1."""
+        """Cosine of the angle to another clip's vector, -1 to 1.
+
+        Raises:
+            UsageError: The vectors are of different lengths.
+        """
+        if self.vectors.shape[-1] != other.vectors.shape[-1]:
+            lengths = f"{self.vectors.shape[-1]} and {other.vectors.shape[-1]} numbers"
+            raise UsageError(
+                "other", f"vectors of {lengths} cannot be compared", "embed both with one model and layer"
+            )
         a, b = self.vector.astype(np.float64), other.vector.astype(np.float64)
         return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300))
 
@@ -198,6 +207,16 @@ class Embedding:
         pixels = (255 * white + color * (1 - white)).astype(np.uint8)
         height = max(8, min(48, 480 // len(pixels)))
         return Image.fromarray(pixels).resize((width, height * len(pixels)), Image.Resampling.NEAREST)
+
+    def _repr_html_(self) -> str:
+        import io
+
+        from vidcls.output.notebook import picture_html
+
+        buffer = io.BytesIO()
+        self.plot().save(buffer, "PNG")
+        count, width = self.vectors.shape
+        return picture_html(str(self.row["path"]), buffer.getvalue(), f"{count} x {width} float32")
 
 
 def _parts(clip: Clip, count: int, steps: int, per: str) -> dict[str, Any]:

@@ -289,5 +289,11 @@ def failed(path: str, classifier: Classifier, settings: Settings, error: InputEr
 def _source(path: str | os.PathLike[str]) -> Source:
     import os
 
-    name = os.fspath(path)
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        problem = f"is of type {type(path).__name__}, not a video"
+        raise UsageError(
+            "path", problem, "give a path, a URL or a file's bytes; frames go to `predict`"
+        ) from None
     return Source(name, None if is_url(name) else name)
