@@ -239,7 +239,7 @@ def test_classes_and_their_means(visit: Open, evaluation: Path) -> None:
     ]
     rows = [row.locator("td").all_text_contents() for row in panel.locator("tbody tr").all()]
     assert [row for row in rows if row[0] == "jump"] == [["jump", "28", "100.0%", "93.3%", "96.6%"]]
-    assert [row[0] for row in rows] == ["jump", "walk"]  # the lowest F1 first
+    assert [row[0] for row in rows[:2]] == ["jump", "walk"]  # the lowest F1 first
     assert panel.locator("tfoot").text_content().startswith("Macro mean98.4%98.3%98.3%Weighted mean98.3%")
     panel.get_by_role("button", name="walk").click()
     assert page.locator("#clips").get_by_role("status").text_content() == "32 of 120 clips"
