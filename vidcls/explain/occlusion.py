@@ -20,6 +20,10 @@ from vidcls.inference.shared_units import VIEW_BATCH, batches
 Cells = tuple[int, int, int]  # along (t, h, w)
 Target = tuple[int, bool]
 """Index of a class, and whether each class is a question of its own (sigmoid), or one of all is right (softmax)."""
+# What a model is given of a view, how to make the same of one with a covered box, and inputs and indices → logits.
+Way = tuple[
+    NDArray[Any], Callable[[Any], NDArray[Any]], Callable[[NDArray[Any], NDArray[np.int64] | None], Floats]
+]
 DEFAULT_CELLS: Cells = (8, 7, 7)  # at most: 392 forward passes of a view
 
 
@@ -52,8 +56,8 @@ def occlude(
     ]
     spans = [list(pairwise(edge)) for edge in edges]
     boxes = list(product(*spans))
-    run = _by_units if engine.unit_frames else _whole
-    base, covered = run(engine, view, frame_indices, scale_shift, boxes, fill, progress)
+    way = (_by_units if engine.unit_frames else _whole)(engine, view, scale_shift, fill)
+    base, covered = _logits(way, frame_indices, boxes, progress)
     lost = log_odds(base, target) - log_odds(covered, target)
     heat: Floats = lost.reshape([len(span) for span in spans]).astype(np.float32)
     return heat
@@ -74,52 +78,47 @@ def _cover(pixels: NDArray[Any], box: Any, fill: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
-def _whole(
-    engine: Engine,
-    view: NDArray[Any],
-    indices: NDArray[np.int64] | None,
-    scale_shift: ScaleShift,
-    boxes: list[Any],
-    fill: NDArray[Any],
-    progress: Callable[[int], None] | None,
-) -> tuple[Floats, Floats]:
-    """Logits of the view (1, k) and of each covered one (n, k)."""
-    one = None if indices is None else indices[None]
-    base, found = engine(view[None], one, scale_shift), []
-    for part in batches(len(boxes), VIEW_BATCH):
-        covered = np.stack([_cover(view, box, fill) for box in boxes[part]])
-        many = None if indices is None else np.repeat(indices[None], len(covered), 0)
-        found.append(engine(covered, many, scale_shift))
-        _tell(progress, part)
-    return base, np.concatenate(found)
+def _whole(engine: Engine, view: NDArray[Any], scale_shift: ScaleShift, fill: NDArray[Any]) -> Way:
+    """The view itself, how a box of it is covered, and the whole model."""
+    return (
+        view,
+        lambda box: _cover(view, box, fill),
+        lambda views, indices: engine(views, indices, scale_shift),
+    )
 
 
-def _by_units(
-    engine: Engine,
-    view: NDArray[Any],
-    indices: NDArray[np.int64] | None,
-    scale_shift: ScaleShift,
-    boxes: list[Any],
-    fill: NDArray[Any],
-    progress: Callable[[int], None] | None,
-) -> tuple[Floats, Floats]:
-    """As `_whole`; only units in which something is covered are encoded."""
+def _by_units(engine: Engine, view: NDArray[Any], scale_shift: ScaleShift, fill: NDArray[Any]) -> Way:
+    """The view's features, how those of a covered box differ, and the classifier: only covered units are encoded."""
     unit = engine.unit_frames
     steps = len(view) // unit
     features = engine.encode(view[: steps * unit].reshape(steps, unit, *view.shape[1:]), scale_shift)
-    one = None if indices is None else indices[None]
-    base, found = engine.classify(features[None], one), []
+
+    def cover(box: Any) -> NDArray[Any]:
+        (t0, t1), *place = box
+        first, last = t0 // unit, min(steps, -(-t1 // unit))
+        cut = _cover(view[first * unit : last * unit], ((0, len(view)), *place), fill)
+        copy: NDArray[Any] = features.copy()
+        copy[first:last] = engine.encode(cut.reshape(last - first, unit, *view.shape[1:]), scale_shift)
+        return copy
+
+    return features, cover, engine.classify
+
+
+def _logits(
+    way: Way,
+    frame_indices: NDArray[np.int64] | None,
+    boxes: list[Any],
+    progress: Callable[[int], None] | None,
+) -> tuple[Floats, Floats]:
+    """Logits of the view (1, k) and of each covered one (n, k)."""
+    plain, cover, run = way
+
+    def logits(inputs: NDArray[Any]) -> Floats:
+        return run(inputs, None if frame_indices is None else np.repeat(frame_indices[None], len(inputs), 0))
+
+    base, found = logits(plain[None]), []
     for part in batches(len(boxes), VIEW_BATCH):
-        changed = []
-        for box in boxes[part]:
-            (t0, t1), *place = box
-            first, last = t0 // unit, min(steps, -(-t1 // unit))
-            cut = _cover(view[first * unit : last * unit], ((0, len(view)), *place), fill)
-            copy = features.copy()
-            copy[first:last] = engine.encode(cut.reshape(last - first, unit, *view.shape[1:]), scale_shift)
-            changed.append(copy)
-        many = None if indices is None else np.repeat(indices[None], len(changed), 0)
-        found.append(engine.classify(np.stack(changed), many))
+        found.append(logits(np.stack([cover(box) for box in boxes[part]])))
         _tell(progress, part)
     return base, np.concatenate(found)
 
