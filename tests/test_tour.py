@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 
 
-def load_tour() -> Any:
-    spec = importlib.util.spec_from_file_location("vidcls_tour", ROOT / "docs" / "tour.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["vidcls_tour"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tour = load_tour()
+tour = load_script("docs/tour.py")
 PAGES = [page for page in tour.pages() if list(tour.commands(page))]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from tests.models.test_all_architectures import FRAMES, SIZE, every_architecture, tiny
+from tests.scripts import load_script
 from vidcls.engines import make_engine
 from vidcls.explain.attention import explain_view
 from vidcls.explain.occlusion import log_odds, occlude
@@ -27,11 +27,7 @@ PLAIN = (np.ones(3, np.float32), np.zeros(3, np.float32))
 def truth() -> Iterator[Any]:
     """The benchmark as a module; it imports the one that has the task."""
     before = dict(sys.modules)
-    spec = importlib.util.spec_from_file_location("explain_truth", BENCHMARKS / "explain_truth.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("benchmarks/explain_truth.py")
     yield module
     sys.path.remove(str(BENCHMARKS))
     for name in {*sys.modules} - {*before}:

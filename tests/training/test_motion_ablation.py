@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,16 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.scripts import load_script
+
 
 @pytest.fixture(scope="module")
 def ablation() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "motion_ablation.py"
-    spec = importlib.util.spec_from_file_location("motion_ablation", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["motion_ablation"] = module
-    spec.loader.exec_module(module)
+    module: ModuleType = load_script("benchmarks/motion_ablation.py")
     return module
 
 
