@@ -132,7 +132,8 @@ def test_other_ways_to_store_the_same_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_act": "prelu"}, "unknown hidden_act 'prelu'"),
+        ({"hidden_act": "prelu"}, "hidden_act 'prelu' has trained weights of its own"),
+        ({"hidden_act": "gleu"}, "unknown hidden_act 'gleu'"),
         ({"hidden_act": ["gelu"]}, "unknown hidden_act"),
         ({"num_attention_heads": 5}, "5 heads cannot share 24"),
         ({"num_attention_heads": "many"}, "num_attention_heads is 'many'"),

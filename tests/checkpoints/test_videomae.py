@@ -158,7 +158,10 @@ REFUSED: list[tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]]
         lambda config, tensors: tensors.update({"videomae.encoder.layer.0.extra": torch.ones(1)}),
         "1 unexpected",
     ),
-    (lambda config, tensors: config.update(hidden_act="prelu"), "unknown hidden_act 'prelu'"),
+    (
+        lambda config, tensors: config.update(hidden_act="prelu"),
+        "hidden_act 'prelu' has trained weights of its own",
+    ),
     (lambda config, tensors: config.update(num_attention_heads=2.5), "not a whole number"),
     (lambda config, tensors: config.update(image_size=[24]), "image_size"),
 ]

@@ -21,6 +21,8 @@ ACTIVATIONS = {
     "gelu_python": "gelu",
     "swish": "silu",
 }
+PARAMETRIC = ("prelu", "xielu")
+"""Activations with trained weights of their own."""
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str, sign: str = "embeddings.") -> dict[str, Tensor]:
@@ -68,9 +70,14 @@ def activation(raw: Raw, default: str = "gelu") -> str:
     """Our name of config.json's ``hidden_act``.
 
     Raises:
-        CheckpointError: It is unknown.
+        CheckpointError: It is unknown, or has trained weights of its own.
     """
     name = raw.meta["config"].get("hidden_act", default)
+    if name in PARAMETRIC:
+        raise raw.error(
+            f"config.json: hidden_act {name!r} has trained weights of its own in every block, which no model here has",
+            "run it with transformers",
+        )
     if not isinstance(name, str) or name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise raw.error(f"config.json: unknown hidden_act {name!r}", f"known: {known}")

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
-    "quick_gelu": lambda: QuickGELU(),
+    "quick_gelu": lambda: Elementwise(quick_gelu),
+    "gelu_10": lambda: Elementwise(gelu_10),
     "relu": nn.ReLU,
+    "relu2": lambda: Elementwise(relu2),
     "relu6": nn.ReLU6,
     "leaky_relu": nn.LeakyReLU,
     "silu": nn.SiLU,
@@ -31,15 +33,49 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "mish": nn.Mish,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
+    "laplace": lambda: Elementwise(laplace),
+    "sqrtsoftplus": lambda: Elementwise(sqrt_softplus),
     "linear": nn.Identity,
 }
 
 
-class QuickGELU(nn.Module):
-    """The sigmoid approximation of the GELU, x · sigmoid(1.702 x) (Hendrycks and Gimpel 2016), as CLIP has it."""
+class Elementwise(nn.Module):
+    """An activation that torch has no module for."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return self.function.__name__
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of the GELU (Hendrycks and Gimpel 2016), as CLIP has it."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_10(x: Tensor) -> Tensor:
+    """The GELU between -10 and 10, for quantization (Wu et al. 2020, arXiv 2004.09602)."""
+    return F.gelu(x).clamp(-10, 10)
+
+
+def relu2(x: Tensor) -> Tensor:
+    """The squared ReLU of Primer (So et al. 2021, arXiv 2109.08668)."""
+    return F.relu(x).square()
+
+
+def laplace(x: Tensor) -> Tensor:
+    """MEGA's Laplace function (Ma et al. 2022, arXiv 2209.10655), with its rounded mean and deviation."""
+    return 0.5 * (1.0 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2.0))))
+
+
+def sqrt_softplus(x: Tensor) -> Tensor:
+    """The root of the softplus, as transformers' ``sqrtsoftplus``."""
+    return F.softplus(x).sqrt()
 
 
 class TubeletEmbedding(nn.Module):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 ACTIVATIONS = tuple(
-    "gelu gelu_tanh quick_gelu relu relu6 leaky_relu silu hardswish mish tanh sigmoid linear".split()
+    (
+        "gelu gelu_tanh quick_gelu gelu_10 relu relu2 relu6 leaky_relu silu hardswish mish tanh sigmoid laplace "
+        "sqrtsoftplus linear"
+    ).split()
 )
 """Keys of `vidcls.models.layers.ACTIVATIONS`."""
 
