@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.train_options import DataOptions, OptimizationOptions, ProbeOptions, RunOptions
+
+if TYPE_CHECKING:
+    from vidcls.training.recipe import Recipe
 
 
 def train(
@@ -51,14 +53,10 @@ def train(
 
     overrides = merge(data.overrides(clips), probe.overrides())
     overrides |= {"model": model, "registry": str(registry) if registry else None, **optimization.overrides()}
-    if probe.probe and not probe.attentive:
-        from vidcls.training.probe.run import check_probe, train_probe
-
+    if probe.probe:
+        run.check_probe()
         recipe, _ = plan_run(output, run.config, overrides, run.settings or [], resume=False)
-        if run.check:
-            print("\n".join(check_probe(recipe, device=run.device).table()))
-            return
-        print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)
+        _probe(recipe, output, run, quiet)
         return
     recipe, resuming = plan_run(output, run.config, overrides, run.settings or [], run.resume)
     from vidcls.training.checkpointing import STATE
@@ -67,11 +65,10 @@ def train(
     if run.check:
         print("\n".join(check(recipe, output, device=run.device, quiet=quiet).table()))
         return
-    from vidcls.training import attentive, trainer
+    from vidcls.training import trainer
 
-    start: Callable[..., trainer.Result] = attentive.train_attentive if recipe.attentive else trainer.train
     try:
-        result = start(
+        result = trainer.train(
             recipe,
             output,
             resume=resuming,
@@ -88,3 +85,19 @@ def train(
         raise
     if result.main:
         print(result.weights)
+
+
+def _probe(recipe: Recipe, output: Path, run: RunOptions, quiet: bool) -> None:
+    from vidcls.training.probe.run import check_probe, train_probe
+
+    if run.check:
+        print("\n".join(check_probe(recipe, device=run.device).table()))
+        return
+    try:
+        print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)
+    except KeyboardInterrupt:
+        if not quiet:
+            print_message(
+                "what was computed of the clips is in the cache; the same command goes on from there"
+            )
+        raise

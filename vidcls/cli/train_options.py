@@ -238,9 +238,28 @@ class ProbeOptions(Options):
         str | None,
         Option(
             rich_help_panel=PROBE,
-            help="attentive: train an attentive pooler on the model's tokens, by epochs.  [default: linear]",
+            help="attentive: train an attentive pooler on the model's tokens, by --epochs, --lr and --batch-size.  "
+            "[default: linear]",
         ),
         Choices(("linear", "attentive")),
+    ] = None
+    folds: Annotated[
+        int | None,
+        Option(
+            min=2,
+            max=100,
+            rich_help_panel=PROBE,
+            help="Parts of the cross-validation.  [default: 5; attentive: 3]",
+        ),
+    ] = None
+    cache_tokens: Annotated[
+        float | None,
+        Option(
+            min=0.001,
+            metavar="GB",
+            rich_help_panel=PROBE,
+            help="Gigabytes of the disk for the tokens that an attentive probe learns from.  [default: 20]",
+        ),
     ] = None
     num_views: Annotated[
         int | None,
@@ -259,18 +278,23 @@ class ProbeOptions(Options):
         Raises:
             UsageError: An option is given without ``probe``.
         """
-        given = {"--views": self.num_views, "--probe-kind": self.probe_kind}
+        given = {
+            "--views": self.num_views,
+            "--probe-kind": self.probe_kind,
+            "--folds": self.folds,
+            "--cache-tokens": self.cache_tokens,
+        }
         needing = [option for option, value in given.items() if value is not None]
         if needing and not self.probe:
             from vidcls.errors import UsageError
 
             raise UsageError("probe", f"is missing, and {needing[0]} needs it", "add it")
-        return {"input": {"num_views": self.num_views}, "attentive": self.attentive or None}
-
-    @property
-    def attentive(self) -> bool:
-        """Whether the probe attends to tokens, and is trained by the trainer."""
-        return self.probe_kind == "attentive"
+        return {
+            "input": {"num_views": self.num_views},
+            "attentive": self.probe_kind == "attentive" or None,
+            "folds": self.folds,
+            "token_cache": self.cache_tokens,
+        }
 
 
 @dataclass(frozen=True)
@@ -318,3 +342,18 @@ class RunOptions(Options):
             help="Also log the metrics to a service that accelerate knows: W&B, MLflow, Comet, Aim, ClearML …",
         ),
     ] = None
+
+    def check_probe(self) -> None:
+        """Refuse what a probe does not do.
+
+        Raises:
+            UsageError: An option is given that would do nothing.
+        """
+        from vidcls.errors import UsageError
+
+        if self.resume:
+            problem = "a probe is quick to repeat: what was computed of the clips is in the cache"
+            raise UsageError("resume", problem, "run the same command without it")
+        given = {"tensorboard": self.tensorboard, "tracker": self.tracker is not None}
+        for name in (name for name, there in given.items() if there):
+            raise UsageError(name, "a probe has no metrics over time", "see probe.json in the run's folder")

@@ -26,6 +26,9 @@ LAYERS = {
     "cls": "the class token after the last block",
     "mean": "the mean of all other tokens after the last block",
 }
+ALL_TOKENS = (
+    "tokens"  # a layer that only attentive probes read: all tokens after the last block, n for each view
+)
 PER = {
     "clip": "one vector for a clip, the mean over its views",
     "view": "one for each view",
@@ -39,7 +42,7 @@ class EmbeddingRequest:
     """Which vectors are wanted.
 
     Attributes:
-        layer: A key of `LAYERS`.
+        layer: A key of `LAYERS`, or `ALL_TOKENS`.
         per: A key of `PER`.
         mirrored: Whether those of the mirrored pictures follow, see `MirroredEngine`.
 
@@ -53,7 +56,7 @@ class EmbeddingRequest:
 
     def __post_init__(self) -> None:
         for name, value, known in (("layer", self.layer, LAYERS), ("per", self.per, PER)):
-            if value not in known:
+            if value not in (*known, ALL_TOKENS):
                 raise UsageError(name, f"{value!r} is not known", f"choose from {', '.join(known)}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidcls.errors import ConfigError, UsageError
-from vidcls.models.tokens import Tokens, last_tokens, read_tokens
+from vidcls.models.tokens import Tokens, all_tokens, last_tokens, read_tokens
 
 
 def classifier_layer(model: nn.Module) -> nn.Linear:
@@ -56,6 +56,8 @@ def reader_of(model: nn.Module, layer: str, per: str) -> Any:
     Raises:
         UsageError: The model has no such vectors.
     """
+    if layer == "tokens":
+        return AllTokensReader(model)
     if layer == "head":
         return FrameReader(model) if per == "frame" else HeadReader(model)
     tokens, name = last_tokens(model), _name(model)
@@ -154,6 +156,38 @@ class TokenReader(nn.Module):
     def over_time(self, vectors: Tensor) -> Tensor:
         """Vectors of time steps (b, t', d) → one for each view (b, d), or all side by side."""
         return vectors.flatten(1) if self._per_frame else vectors.mean(1)
+
+
+def check_attentive(model: Any) -> Tokens:
+    """The tokens that an attentive probe of a model attends to.
+
+    Raises:
+        UsageError: It has no tokens, or several clips in a view.
+    """
+    tokens, config = last_tokens(model), model.config
+    several = getattr(config, "clips_per_view", 1) > 1 or getattr(config, "out_layers", ())
+    if several or tokens is None:
+        what = "pools tokens of several clips or layers" if several else "has no tokens of patches"
+        raise UsageError("probe_kind=attentive", f"{_name(model)} {what}", "use probe_kind=linear")
+    return tokens
+
+
+class AllTokensReader(nn.Module):
+    """All tokens after the last block of a model, side by side: what `vidcls.models.attentive` attends to.
+
+    Raises:
+        UsageError: An attentive probe cannot have this model as its backbone.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._tokens = check_attentive(model)
+        self.config = self.model.config
+        self.dimension = TokenReader(model, self._tokens, "mean", "view").dimension
+
+    def forward(self, views: Tensor, **more: Tensor) -> Tensor:
+        return all_tokens(self.model, self._tokens, views, **more).flatten(1)
 
 
 class EncodedReader(TokenReader):

@@ -161,7 +161,7 @@ def make_report(
     return Report(
         clips=len(scores),
         failed=len(failures),
-        map=float(np.mean([c.average_precision or 0.0 for c in with_clips])) if with_clips else 0.0,
+        map=mean_average_precision(scores, truth),
         precision=_share(both.sum(), guessed.sum()) or 0.0,
         recall=_share(both.sum(), shown.sum()) or 0.0,
         f1=_share(2 * both.sum(), guessed.sum() + shown.sum()) or 0.0,
@@ -188,6 +188,12 @@ def average_precision(scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_
     last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
     precision = hits[last] / (last + 1)
     return float((np.diff(hits[last], prepend=0) * precision).sum() / hits[-1])
+
+
+def mean_average_precision(scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> float:
+    """Mean over the classes that a clip shows, of scores (n, k) and whether each clip shows each class (n, k)."""
+    found = [average_precision(scores[:, k], truth[:, k]) for k in range(truth.shape[1])]
+    return float(np.mean([precision for precision in found if precision is not None] or [0.0]))
 
 
 def as_json(report: Report, about: dict[str, Any]) -> dict[str, Any]:

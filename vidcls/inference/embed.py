@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.embedding import EmbeddingRequest, MirroredEngine
+from vidcls.engines.embedding import ALL_TOKENS, EmbeddingRequest, MirroredEngine
 from vidcls.errors import UsageError, VidclsError
 from vidcls.inference.clip import Clip
 from vidcls.output.embedding import clip_row
@@ -59,6 +59,10 @@ class Embedder:
         engine: Any = self.engine
         return int(engine.dimension)
 
+    def module(self) -> nn.Module:
+        """The model, as its checkpoint has it."""
+        return self._found.module()
+
     def mirroring(self) -> Embedder:
         """Return one that gives the vectors of the mirrored views too, behind the others."""
         engine: Any = MirroredEngine(self.engine)
@@ -96,13 +100,13 @@ class Embedder:
         self, name: str, clip: Clip, outputs: Floats, top_k: int, all_scores: bool
     ) -> dict[str, Any]:
         """Return the row of a clip's views, (v, n · d); see `Classifier.outputs_row`."""
+        if self.request.layer == ALL_TOKENS:
+            return {"path": name, "vector": self._vectors(outputs)}
         return self.embedding(name, clip, outputs).row
 
     def embedding(self, name: str, clip: Clip, outputs: Floats) -> Embedding:
         """Make the result of what the engine gave for a clip's views, (v, n · d)."""
-        vectors = outputs.astype(np.float32, copy=False).reshape(len(outputs), -1, self.dimension)
-        if self.request.mirrored:  # the engine puts the mirrored ones beside the others; here they follow
-            vectors = np.concatenate(np.split(vectors, 2, axis=1))
+        vectors = self._vectors(outputs)
         parts = _parts(clip, len(vectors), vectors.shape[1], self.request.per)
         if self.request.per == "clip":
             vectors = vectors.mean((0, 1), keepdims=True)
@@ -117,6 +121,13 @@ class Embedder:
         )
         return Embedding(row, flat)
 
+    def _vectors(self, outputs: Floats) -> Floats:
+        """What the engine gave for a clip's views, (v, n · d), as vectors (v, n, d)."""
+        vectors = outputs.astype(np.float32, copy=False).reshape(len(outputs), -1, self.dimension)
+        if self.request.mirrored:  # the engine puts the mirrored ones beside the others; here they follow
+            vectors = np.concatenate(np.split(vectors, 2, axis=1))
+        return vectors
+
     def embed(self, clip: Any, *, frame_rate: float | None = None) -> Embedding:
         """Embed one clip; arguments and errors are those of `Classifier.predict`."""
         name, read = self._views.read_any(clip, frame_rate)
@@ -128,7 +139,7 @@ class Embedder:
 
         from vidcls.engines.token_reader import classifier_layer
 
-        module = self._found.module()
+        module = self.module()
         module.reset_head(len(bias))  # type: ignore[operator] # nn.Module types attributes as tensors
         layer = classifier_layer(module)
         with torch.no_grad():

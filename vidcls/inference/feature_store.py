@@ -7,7 +7,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -142,12 +141,17 @@ class EmbeddingCache:
     Args:
         folder: Holds them, whatever their settings.
         settings: All but the clip that a vector depends on.
-        max_bytes: Size of the folder; it may be larger until as many vectors have been stored as `PRUNE_EVERY` says.
+        max_bytes: Size of the folder; it may be larger until so many vectors more have been stored as `PRUNE_EVERY`
+            says, or a hundredth of this size.
+        dtype: Of the vectors on the disk.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], max_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], max_bytes: int = CACHE_BYTES, dtype: Any = np.float32
+    ) -> None:
         self._store = ClipStore(folder, settings)
-        self._max_bytes, self._puts = max_bytes, 0
+        self._max_bytes, self._dtype = max_bytes, np.dtype(dtype)
+        self._puts, self._bytes = 0, 0
 
     def path(self, clip: str | os.PathLike[str]) -> Path:
         """The file for a clip, which need not exist.
@@ -157,8 +161,8 @@ class EmbeddingCache:
         """
         return self._store.path(clip_identity(clip))
 
-    def get(self, clip: str | os.PathLike[str]) -> Floats | None:
-        """The vectors (n, d) of a clip; None where there are none, or the file is damaged."""
+    def get(self, clip: str | os.PathLike[str]) -> NDArray[Any] | None:
+        """The vectors, (n, d) or (v, n, d), of a clip; None where there are none, or the file is damaged."""
         try:
             found = self._store.read(clip_identity(clip))
             if found is None:
@@ -167,17 +171,25 @@ class EmbeddingCache:
         except OSError:
             return None
         vectors = found[0].get("vectors")
-        if vectors is None or vectors.ndim != 2 or vectors.dtype != np.float32:
+        if vectors is None or vectors.ndim not in (2, 3) or vectors.dtype != self._dtype:
             return None
         return vectors if np.isfinite(vectors).all() else None
 
-    def put(self, clip: str | os.PathLike[str], vectors: Floats) -> None:
-        """Store the vectors of a clip; a folder that cannot be written costs only the time saved."""
-        with contextlib.suppress(OSError):
+    def put(self, clip: str | os.PathLike[str], vectors: NDArray[Any]) -> bool:
+        """Store the vectors of a clip; a folder that cannot be written costs only the time saved.
+
+        Returns:
+            Whether they were stored.
+        """
+        try:
             self._store.write(clip_identity(clip), {"vectors": vectors})
-            self._puts += 1
-            if self._puts % PRUNE_EVERY == 1:
+            self._puts, self._bytes = self._puts + 1, self._bytes + vectors.nbytes
+            if self._puts % PRUNE_EVERY == 1 or self._bytes > self._max_bytes / 100:
+                self._bytes = 0
                 self.prune()
+        except OSError:
+            return False
+        return True
 
     def prune(self) -> None:
         """Delete the files that were used least lately, until the others fit."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vidcls.errors import ConfigError
 from vidcls.models.attentive_config import AttentiveConfig
 from vidcls.models.layers import init_truncated_normal, replace_head
-from vidcls.models.tokens import last_tokens, read_tokens
+from vidcls.models.tokens import all_tokens, last_tokens
 from vidcls.models.vjepa2 import AttentivePooler
 
 
@@ -66,10 +66,11 @@ class Attentive(nn.Module):
         """Map views (b, c, t, h, w) to logits (b, k)."""
         more = {"frame_indices": frame_indices} if self.uses_frame_indices else {}
         with torch.no_grad() if self.frozen else nullcontext():
-            front, placed = read_tokens(
-                self.backbone, self.tokens, self.backbone, views, frames=views.shape[2], **more
-            )
-        tokens = torch.cat([front.flatten(1, 2), placed.flatten(1, 3)], dim=1)
+            tokens = all_tokens(self.backbone, self.tokens, views, **more)
+        return self.classify_tokens(tokens)
+
+    def classify_tokens(self, tokens: Tensor) -> Tensor:
+        """Map the backbone's tokens (b, n, d) to logits (b, k)."""
         logits: Tensor = self.head(self.pooler(tokens))
         return logits
 

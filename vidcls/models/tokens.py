@@ -192,3 +192,9 @@ def read_tokens(
     if tokens.norm is not None:
         output = model.get_submodule(tokens.norm)(output)
     return tokens.arrange(output, grid_of(model, frames, pair(model.config.image_size)))
+
+
+def all_tokens(model: Any, tokens: Tokens, views: Tensor, **more: Any) -> Tensor:
+    """Run a model on views (b, c, t, h, w), and return all its tokens, (b, n, d), those in front first."""
+    front, placed = read_tokens(model, tokens, model, views, frames=views.shape[2], **more)
+    return torch.cat([front.flatten(1, 2), placed.flatten(1, 3)], dim=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +99,36 @@ def restore_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def prepare_folder(out: Path, resume: bool) -> dict[str, Any] | None:
-    """Make a run's folder, or read the state of the run that is in it.
+def saved_state(out: Path, resume: bool) -> dict[str, Any] | None:
+    """Read the state of the run that is in a folder, where it is to be resumed.
 
     Raises:
         UsageError: It holds a run that is not to be resumed.
-        OutputError: It cannot be made.
         CheckpointError: The run's state is damaged.
     """
     if not resume and ((out / STATE).exists() or (out / RECIPE).exists()):
         raise UsageError(
             str(out), "already holds a run", "continue it with resume=True, or name another output=FOLDER"
         )
-    make_folder(out)
     return load_state(out) if resume else None
+
+
+@contextmanager
+def run_folder(out: Path) -> Iterator[None]:
+    """Make a run's folder; where the block fails before anything is in it, it is removed again, but not one that was.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    make_folder(out)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def make_folder(out: Path) -> None:

@@ -8,10 +8,8 @@ from typing import Any, cast
 
 from torch import nn
 
-from vidcls.engines.token_reader import reader_of
-from vidcls.errors import UsageError
+from vidcls.engines.token_reader import check_attentive, reader_of
 from vidcls.models import build
-from vidcls.models.tokens import last_tokens
 
 
 def attend(model: Any, num_classes: int) -> nn.Module:
@@ -27,10 +25,7 @@ def attend(model: Any, num_classes: int) -> nn.Module:
     name, config = str(model.architecture), model.config
     if name == "attentive":
         return cast(nn.Module, model)
-    several = getattr(config, "clips_per_view", 1) > 1 or getattr(config, "out_layers", ())
-    if several or last_tokens(model) is None:
-        what = "pools tokens of several clips or layers" if several else "has no tokens of patches"
-        raise UsageError("probe_kind=attentive", f"{name} {what}", "use probe_kind=linear")
+    check_attentive(model)
     width = reader_of(model, "mean", "view").dimension
     probe = build(
         "attentive",

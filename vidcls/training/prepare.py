@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vidcls.config import load_registry
 from vidcls.engines.torch import cpu_has_bf16
-from vidcls.errors import ConfigError
+from vidcls.errors import ConfigError, UsageError
 from vidcls.training import logs, lora, optim, setup, synthetic
 from vidcls.training.camera_motion import motion_start
 from vidcls.training.data.augment import without_wrong_flips
@@ -96,6 +96,9 @@ class Prepared:
         if fresh:
             self._start(model)
         if self.recipe.attentive:
+            if self.recipe.lora is not None or self.recipe.freeze:
+                name = "freeze" if self.recipe.freeze else "lora"
+                raise UsageError(name, "an attentive probe freezes the whole model", "leave it out")
             model = attend(model, len(self.data.labels))
         if self.recipe.lora is not None:
             self.frozen = lora.add_adapters(model, self.recipe.lora)

@@ -208,6 +208,7 @@ class Recipe(Spec):
         init: Where the weights start.
         freeze: Names or patterns of parameters that stay as they are; ``backbone`` is all but the head, a number N the
             embeddings and the first N blocks.
+        folds: Parts of a probe's cross-validation; None: 5, or 3 of an attentive probe.
         attentive: Put V-JEPA 2's attentive pooler and a head on the model's tokens, and train these alone.
         lora: Rank of adapters that are trained in place of the attention's weights, with the head; all else stays.
         optimizer: The optimizer.
@@ -228,6 +229,7 @@ class Recipe(Spec):
         seed: Seed of all random draws.
         workers: Processes that read clips; None: one for each spare core, 8 at most.
         frame_cache: Gigabytes of the disk for resized frames, so that epochs after the first do not decode; 0: none.
+        token_cache: Gigabytes of the disk for the tokens that an attentive probe learns from.
         save_every: Optimizer steps between two saves of the training state; an epoch's end always saves.
         best: Figure of the validation by which the best epoch is chosen: ``top1``, ``top5``, ``mean_class``, ``loss``,
             or ``map`` of several labels a clip; None: ``map`` where there is one, else ``top1``.
@@ -251,6 +253,7 @@ class Recipe(Spec):
     skip_missing: bool = False
     init: Initialize = Field(default_factory=Initialize)
     freeze: tuple[str, ...] = ()
+    folds: int | None = Field(None, ge=2, le=100)
     attentive: bool = False
     lora: int | None = Field(None, ge=1, le=4096)
     optimizer: Optimizer = Field(default_factory=Optimizer)
@@ -270,6 +273,7 @@ class Recipe(Spec):
     seed: int = Field(0, ge=0, lt=2**31)
     workers: int | None = Field(None, ge=0, le=256)
     frame_cache: float = Field(0.0, ge=0, le=1e6)
+    token_cache: float = Field(20.0, gt=0, le=1e6)
     save_every: int = Field(500, ge=1)
     best: Figure | None = None
     patience: int | None = Field(None, ge=1)
@@ -287,6 +291,4 @@ class Recipe(Spec):
     def _one_freezes(self) -> Recipe:
         if self.lora is not None and self.freeze:
             raise ValueError("give lora or freeze, not both: lora freezes all but its adapters and the head")
-        if self.attentive and (self.lora is not None or self.freeze):
-            raise ValueError("give attentive, lora or freeze: an attentive probe freezes the whole backbone")
         return self

@@ -20,7 +20,15 @@ from vidcls.training.recipe import NO_VAL, Recipe
 RECIPE = "recipe.yaml"
 """A run's recipe in its folder."""
 
-MAY_CHANGE = ("workers", "save_every", "frame_cache", "description", "patience", "schedule.epochs")
+MAY_CHANGE = (
+    "workers",
+    "save_every",
+    "frame_cache",
+    "token_cache",
+    "description",
+    "patience",
+    "schedule.epochs",
+)
 """Keys of a recipe that a resumed run may change: the result does not depend on them, or they set its length."""
 
 RECIPES = Path(__file__).with_name("recipes")

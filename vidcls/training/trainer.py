@@ -132,8 +132,9 @@ class Trainer:
     ) -> None:
         if tracker is not None:
             logs.check_tracker(tracker)
-        state = checkpointing.prepare_folder(out, resume)
-        self.parts = parts = Prepared(recipe, device, quiet, state is None, out)
+        state = checkpointing.saved_state(out, resume)
+        with checkpointing.run_folder(out):
+            self.parts = parts = Prepared(recipe, device, quiet, state is None, out)
         self.recipe, self.out, self.main = parts.recipe, out, parts.main
         self.at, self.sums, self.stale = Position(), Sums(), 0
         self.best: dict[str, float] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vidcls.evaluation.multi_label import mean_average_precision
 from vidcls.training.probe import figures
 from vidcls.training.probe.fit import (
     STRENGTHS,
@@ -75,6 +76,70 @@ def test_a_class_that_was_not_seen_is_not_predicted() -> None:
     logits = probe.logits(clips.rows)
     assert np.isfinite(logits).all()
     assert logits.argmax(axis=1).max() == 2
+
+
+def several(n: int, seed: int = 0) -> Embedded:
+    """Clips of three classes that each shows or not, and of a fourth that none shows and a fifth that all show."""
+    rng = np.random.default_rng(seed)
+    shown = rng.random((n, 3)) < [0.5, 0.3, 0.1]
+    directions = np.random.default_rng(99).normal(size=(3, 8))
+    rows = (shown @ directions + rng.normal(0, 0.5, (n, 8))) * np.logspace(0, 2, 8) + 3
+    ids = np.column_stack([shown, np.zeros(n, bool), np.ones(n, bool)])
+    rows = rows[:, None].astype(np.float32)
+    return Embedded(rows, rows[:, :0], ids, np.arange(n) // 2)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_several_labels_equal_one_regression_a_class(balanced: bool) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    clips, new = several(90), several(40, seed=1)
+    one = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced" if balanced else None)
+    theirs = make_pipeline(StandardScaler(), OneVsRestClassifier(one))
+    theirs.fit(clips.rows[:, 0].astype(np.float64), clips.ids[:, :3])
+    logits = fit(clips, 5, 0.1, balanced).logits(new.rows)
+    wanted = theirs.decision_function(new.rows[:, 0].astype(np.float64))
+    np.testing.assert_allclose(logits[:, :3], wanted, atol=1e-5)
+    assert (logits[:, 3] < -10).all()
+    assert (logits[:, 4] > 10).all()
+
+
+def test_several_labels_are_cross_validated_by_source() -> None:
+    clips = several(120)
+    for train, test in folds(clips, seed=0):
+        assert not set(clips.groups[train]) & set(clips.groups[test])
+    found = cross_validated(clips, 5, seed=0)
+    assert found is not None
+    measured = figures.measure_several("a test", found[0], clips.ids, clips.groups, "abcde")
+    assert measured.map > measured.chance + 0.2
+    points = list(learning_curve(clips, 5, 0.1, seed=0))
+    assert points[-1][1] == pytest.approx(mean_average_precision(found[0], clips.ids), abs=0.1)
+    assert len(points) == 3
+
+
+def test_figures_of_several_labels() -> None:
+    from sklearn.metrics import average_precision_score, f1_score
+
+    rng = np.random.default_rng(0)
+    shown = rng.random((200, 4)) < 0.3
+    logits = rng.normal(size=(200, 4)) + 1.5 * shown - 1
+    alone = figures.measure_several("a test", logits, shown, np.arange(200), "abcd")
+    assert alone.map == pytest.approx(average_precision_score(shown, logits, average="macro"))
+    assert alone.macro_f1 == pytest.approx(f1_score(shown, logits > 0, average="macro"))
+    assert alone.chance == pytest.approx(shown.mean())
+    together = figures.measure_several("a test", logits, shown, np.repeat(np.arange(10), 20), "abcd")
+    for found in (alone, together):
+        assert found.interval[0] < found.map < found.interval[1]
+    # The interval of resampled clips, by the slow way.
+    draws = rng.integers(200, size=(300, 200))
+    means = [mean_average_precision(logits[one], shown[one]) for one in draws]
+    assert alone.interval == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.015)
+    text = "\n".join(figures.lines(alone, "abcd"))
+    assert f"mean average precision {alone.map:.1%}" in text
+    assert "lowest average precision (clips): " in text
 
 
 def test_the_strength_goes_with_the_noise() -> None:

@@ -20,6 +20,8 @@ from vidcls.checkpoints import read_checkpoint
 from vidcls.errors import UsageError
 from vidcls.inference.embed import Embedder
 from vidcls.inference.load import load
+from vidcls.score.pipeline import Pipeline
+from vidcls.training.probe.figures import Figures, SeveralFigures
 from vidcls.training.probe.run import ProbeResult, train_probe
 from vidcls.training.recipe import Recipe
 
@@ -51,7 +53,7 @@ def test_the_checkpoint_predicts_what_the_probe_does(clips: Path, tmp_path: Path
 def test_the_run_says_how_good_it_is(clips: Path, tmp_path: Path) -> None:
     result = probe(clips, tmp_path / "run")
     figures = result.figures
-    assert figures is not None
+    assert isinstance(figures, Figures)
     assert figures.method == "5-fold cross-validation"
     assert figures.clips == figures.groups == 18
     assert figures.accuracy >= 0.9  # the bundled model sees pans
@@ -67,7 +69,7 @@ def test_the_run_says_how_good_it_is(clips: Path, tmp_path: Path) -> None:
 def test_a_validation_set_takes_the_place_of_cross_validation(clips: Path, tmp_path: Path) -> None:
     val = make_folder(tmp_path / "val", 2, seed=9)
     figures = probe(clips, tmp_path / "run", val=str(val)).figures
-    assert figures is not None
+    assert isinstance(figures, Figures)
     assert (figures.method, figures.clips) == ("validation set", 6)
 
 
@@ -108,8 +110,8 @@ def test_mirrored_views_are_learned_from_where_flips_are_asked_for(
     noticed = train_probe(unsaid, tmp_path / "noticed", device="cpu")
     assert "classes speak of directions ('left', 'right'): clips are not mirrored" in capsys.readouterr().err
     assert np.array_equal(plain.probe.weight, noticed.probe.weight)
-    assert plain.figures is not None
-    assert flipped.figures is not None
+    assert isinstance(plain.figures, Figures)
+    assert isinstance(flipped.figures, Figures)
     assert flipped.figures.accuracy < plain.figures.accuracy
     assert np.array_equal(plain.probe.weight, refused.probe.weight)
 
@@ -122,7 +124,7 @@ def test_bad_clips_are_left_out_and_listed(
     (data / "left" / "broken.mp4").write_bytes(b"this is no video at all")
     result = probe(data, tmp_path / "run")
     assert result.bad_clips == 1
-    assert result.figures is not None
+    assert isinstance(result.figures, Figures)
     assert result.figures.clips == 18
     assert "broken.mp4" in (tmp_path / "run" / "bad-clips.csv").read_text()
     assert capsys.readouterr().err.count("broken.mp4") == 1
@@ -139,6 +141,58 @@ def test_what_cannot_be_probed_is_refused(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "trained" / "state.pt").write_bytes(b"")
     with pytest.raises(UsageError, match="holds a training run"):
         probe(clips, tmp_path / "trained")
+
+
+def test_several_labels(clips: Path, tmp_path: Path) -> None:
+    labels = {"down": "vertical", "left": "horizontal|leftward", "right": "horizontal"}
+    rows = [f"{clip},{labels[clip.parent.name]}" for clip in sorted(clips.rglob("*.mp4"))]
+    (tmp_path / "list.csv").write_text("path,labels\n" + "\n".join(rows) + "\n")
+    result = probe(tmp_path / "list.csv", tmp_path / "run")
+    figures = result.figures
+    assert isinstance(figures, SeveralFigures)
+    assert figures.map > 0.9
+    assert [(one.label, one.clips) for one in figures.classes] == [
+        ("horizontal", 12),
+        ("leftward", 6),
+        ("vertical", 6),
+    ]
+    table = (tmp_path / "run" / "classes.csv").read_text().splitlines()
+    assert table[0].startswith("label,clips,average_precision")
+    assert len(table) == 4
+    embedder = embedder_of("camera-motion", num_views=2)
+    with load(result.weights, engine="eager", precision="fp32", device="cpu") as model:
+        for path in sorted(clips.rglob("*.mp4"))[::5]:
+            prediction = model.predict(path)
+            logits = result.probe.logits(embedder.embed(path).vectors[None])[0]
+            np.testing.assert_allclose(prediction.logits, logits, atol=1e-5)
+            np.testing.assert_allclose(prediction.scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+@pytest.mark.parametrize("attentive", [False, True])
+def test_an_aborted_start_leaves_no_folder(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attentive: bool
+) -> None:
+    with pytest.raises(UsageError):
+        probe(tmp_path / "gone", tmp_path / "new" / "run", attentive=attentive)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(UsageError):
+        probe(tmp_path / "gone", tmp_path / "old", attentive=attentive)
+    assert (tmp_path / "old").is_dir()
+
+    def interrupt(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Embedder, "read", interrupt)
+    monkeypatch.setattr(Pipeline, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        probe(clips, tmp_path / "new", attentive=attentive, input={"stride": 3})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_registry_name_as_initial_weights(clips: Path, tmp_path: Path) -> None:
+    by_name = probe(clips, tmp_path / "one", model=None, init={"from": "camera-motion"})
+    assert np.array_equal(by_name.probe.weight, probe(clips, tmp_path / "two").probe.weight)
 
 
 def test_one_clip_a_class_is_enough_to_fit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How good a probe is: accuracy with its interval, macro F1, confusion, and what more clips would bring."""
+"""How good a probe is: accuracy or mAP with its interval, macro F1, confusion, and what more clips would bring."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidcls.evaluation.multi_label import THRESHOLD, ClassFigures, make_report
+
 Z95 = 1.959964
 """Quantile of the normal distribution for intervals of 95 %."""
 RESAMPLES = 2000
+RESAMPLES_SEVERAL = 500
+"""The same of mean average precisions, which take longer."""
+WORST = 5
+"""Classes of the lowest average precision that are named."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,86 @@ class Figures:
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class SeveralFigures:
+    """Figures of clips with several labels each that the classifier had not seen.
+
+    Attributes:
+        method: How they were predicted.
+        clips: How many clips.
+        groups: How many sources they come from.
+        map: Mean average precision over the classes that a clip shows.
+        interval: 95 % interval of it, by resampling sources.
+        chance: The mean average precision of scores that tell nothing.
+        macro_f1: Mean F1 at a score of one half.
+        classes: Figures of each class.
+        learning_curve: Pairs of training clips and cross-validated mAP.
+        with_twice: mAP to be expected with twice as many clips, by the curve; None where it does not tell.
+    """
+
+    method: str
+    clips: int
+    groups: int
+    map: float
+    interval: tuple[float, float]
+    chance: float
+    macro_f1: float
+    classes: tuple[ClassFigures, ...]
+    learning_curve: tuple[tuple[float, float], ...] = ()
+    with_twice: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name."""
+        return asdict(self)
+
+
+def measure_several(
+    method: str,
+    logits: NDArray[np.float64],
+    shown: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    labels: Sequence[str],
+    curve: Sequence[tuple[float, float]] = (),
+) -> SeveralFigures:
+    """Figures from logits (n, k), the classes that unseen clips show (n, k), and groups (n,)."""
+    # At a logit of 0 the score is the threshold, and the order of scores is that of logits.
+    report = make_report(logits + THRESHOLD, shown, labels)
+    share = shown.mean(axis=0)
+    low, high = _resampled_map(logits, shown, groups)
+    return SeveralFigures(
+        method=method,
+        clips=len(shown),
+        groups=len(np.unique(groups)),
+        map=report.map,
+        interval=(min(low, report.map), max(high, report.map)),
+        chance=float(share[share > 0].mean()) if share.any() else 0.0,
+        macro_f1=report.macro_f1,
+        classes=tuple(report.classes),
+        learning_curve=tuple(curve),
+        with_twice=extrapolated(curve),
+    )
+
+
+def _resampled_map(
+    logits: NDArray[np.float64], shown: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[float, float]:
+    """95 % interval of a mean average precision: sources, with all their clips, are drawn with repetition."""
+    sources, numbers = np.unique(groups, return_inverse=True)
+    shares = np.full(len(sources), 1 / len(sources))
+    draws = np.random.default_rng(0).multinomial(len(sources), shares, size=RESAMPLES_SEVERAL)
+    total, count = np.zeros(RESAMPLES_SEVERAL), np.zeros(RESAMPLES_SEVERAL)
+    for scores, truth in zip(logits.T, shown.T, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        times = draws[:, numbers[order]]
+        hits = times * truth[order]
+        precision = np.cumsum(hits, axis=1) / np.maximum(np.cumsum(times, axis=1), 1)
+        positives = hits.sum(axis=1)
+        total += (hits * precision).sum(axis=1) / np.maximum(positives, 1)
+        count += positives > 0
+    low, high = np.quantile(total / np.maximum(count, 1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def measure(
@@ -113,16 +199,37 @@ def extrapolated(curve: Sequence[tuple[float, float]]) -> float | None:
     return 1.0 - min(twice, points[-1][1])
 
 
-def lines(figures: Figures, labels: Sequence[str]) -> list[str]:
+def lines(figures: Figures | SeveralFigures, labels: Sequence[str]) -> list[str]:
     """The figures for people."""
     low, high = figures.interval
+    interval = f"(95 % interval {low:.1%} to {high:.1%})"
     sources = "" if figures.groups == figures.clips else f" from {figures.groups} sources"
-    found = [
-        f"accuracy {figures.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}), macro F1 {figures.macro_f1:.3f}",
-        f"measured on {figures.clips} clips{sources} by {figures.method}; "
-        f"always naming the largest class: {figures.largest_class:.1%}",
-    ]
-    table = np.array(figures.confusion)
+    measured = f"measured on {figures.clips} clips{sources} by {figures.method}"
+    if isinstance(figures, SeveralFigures):
+        found = [
+            f"mean average precision {figures.map:.1%} {interval}, "
+            f"macro F1 {figures.macro_f1:.3f} at a score of {THRESHOLD}",
+            f"{measured}; scores at random: {figures.chance:.1%}",
+            *_worst_classes(figures.classes),
+        ]
+    else:
+        found = [
+            f"accuracy {figures.accuracy:.1%} {interval}, macro F1 {figures.macro_f1:.3f}",
+            f"{measured}; always naming the largest class: {figures.largest_class:.1%}",
+            *_most_confused(figures.confusion, labels),
+        ]
+    return found + _curve_line(figures)
+
+
+def _worst_classes(classes: Sequence[ClassFigures]) -> list[str]:
+    known = [(c.average_precision, c) for c in classes if c.average_precision is not None]
+    worst = sorted(known, key=lambda pair: pair[0])[:WORST]
+    texts = [f"{c.label!r} {precision:.1%} of {c.clips}" for precision, c in worst]
+    return [f"lowest average precision (clips): {', '.join(texts)}"] if texts else []
+
+
+def _most_confused(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
+    table = np.array(confusion)
     np.fill_diagonal(table, 0)
     worst = [divmod(int(index), len(labels)) for index in np.argsort(-table, axis=None, kind="stable")[:3]]
     mistakes = [
@@ -130,14 +237,13 @@ def lines(figures: Figures, labels: Sequence[str]) -> list[str]:
         for true, guess in worst
         if table[true, guess]
     ]
-    if mistakes:
-        found.append(f"most confused: {', '.join(mistakes)}")
-    if figures.learning_curve:
-        points = ", ".join(f"{clips:.0f} clips {accuracy:.1%}" for clips, accuracy in figures.learning_curve)
-        more = (
-            ""
-            if figures.with_twice is None
-            else f"; with twice as many clips expect about {figures.with_twice:.0%}"
-        )
-        found.append(f"learning curve: {points}{more}")
-    return found
+    return [f"most confused: {', '.join(mistakes)}"] if mistakes else []
+
+
+def _curve_line(figures: Figures | SeveralFigures) -> list[str]:
+    if not figures.learning_curve:
+        return []
+    points = ", ".join(f"{clips:.0f} clips {value:.1%}" for clips, value in figures.learning_curve)
+    more = figures.with_twice
+    expected = "" if more is None else f"; with twice as many clips expect about {more:.0%}"
+    return [f"learning curve: {points}{expected}"]

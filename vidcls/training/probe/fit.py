@@ -1,9 +1,12 @@
-"""Logistic regression on embeddings, its strength chosen by cross-validation; scikit-learn does the fitting."""
+"""Logistic regression on embeddings, its strength chosen by cross-validation; scikit-learn does the fitting.
+
+Clips of one label each get one multinomial regression, clips of several labels one binary regression for each class.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,31 +14,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.errors import DependencyError
+from vidcls.evaluation.multi_label import mean_average_precision
 
 Floats = NDArray[np.float64]
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
 """Inverse regularization strengths that are tried, as scikit-learn's ``C``, for standardized embeddings."""
 FOLDS = 5
+NEVER = 20.0
+"""How far the logit of a class lies from the others', or from zero, where no clip tells it apart."""
+
+Regression = Callable[[NDArray[Any]], tuple[Floats, Floats]]
+"""Targets of all rows → coefficients and intercepts."""
+
+
+class Labeled:
+    """Clips with their labels.
+
+    Attributes:
+        ids: (n,) class ids; of clips with several labels (n, k), whether each shows each class.
+        groups: (n,) one number for each source of clips.
+    """
+
+    ids: NDArray[Any]
+    groups: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def several(self) -> bool:
+        """Whether a clip may have several labels."""
+        return self.ids.ndim == 2
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embedded(Labeled):
     """Embedded clips with their labels.
 
     Attributes:
         rows: (n, v, d) embeddings of the views that a prediction averages.
         extra: (n, w, d) embeddings to learn from besides, such as mirrored views; w may be 0.
-        ids: (n,) class ids.
-        groups: (n,) one number for each source of clips.
+        ids: See `Labeled`.
+        groups: See `Labeled`.
     """
 
     rows: NDArray[np.float32]
     extra: NDArray[np.float32]
-    ids: NDArray[np.int64]
+    ids: NDArray[Any]
     groups: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def take(self, chosen: NDArray[Any]) -> Embedded:
         """Some of the clips."""
@@ -79,7 +105,7 @@ def logistic_regression(**settings: Any) -> Any:
 
 
 def fit(clips: Embedded, num_classes: int, strength: float, balanced: bool = False) -> LinearProbe:
-    """Fit multinomial logistic regression on standardized embeddings.
+    """Fit logistic regression on standardized embeddings.
 
     Each view is a row of weight 1/views, so that ``strength`` means the same however many views there are. The
     standardization is folded into the weights.
@@ -91,56 +117,84 @@ def fit(clips: Embedded, num_classes: int, strength: float, balanced: bool = Fal
         balanced: Weight classes by the inverse of their number of clips.
     """
     views = np.concatenate([clips.rows, clips.extra], axis=1).astype(np.float64)
-    x, ids = views.reshape(-1, views.shape[-1]), np.repeat(clips.ids, views.shape[1])
+    count = views.shape[1]
+    x, ids = views.reshape(-1, views.shape[-1]), np.repeat(clips.ids, count, axis=0)
     mean, std = x.mean(axis=0), x.std(axis=0)
     std[std < 1e-12] = 1.0
-    seen = np.unique(ids)
-    weight, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, -np.inf)
-    if len(seen) == 1:
-        bias[seen] = 0.0
-    else:
+    x = (x - mean) / std
+
+    def regression(targets: NDArray[Any]) -> tuple[Floats, Floats]:
         model = logistic_regression(C=strength, class_weight="balanced" if balanced else None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of convergence, where the data can be separated and C is large
-            model.fit((x - mean) / std, ids, sample_weight=np.full(len(x), 1 / views.shape[1]))
-        coefficients, intercepts = model.coef_, model.intercept_
+            model.fit(x, targets, sample_weight=np.full(len(x), 1 / count))
+        return model.coef_, model.intercept_
+
+    weight, bias = np.zeros((num_classes, x.shape[1])), np.zeros(num_classes)
+    (_one_vs_rest if clips.several else _multinomial)(regression, ids, weight, bias)
+    weight /= std
+    return LinearProbe(weight, bias - weight @ mean, strength)
+
+
+def _multinomial(regression: Regression, ids: NDArray[Any], weight: Floats, bias: Floats) -> None:
+    """Fill weights (k, d) and biases (k,) for softmax.
+
+    A class that was not seen is less likely than any other, but not impossible: its logit stays finite.
+    """
+    seen = np.unique(ids)
+    if len(seen) > 1:
+        coefficients, intercepts = regression(ids)
         if len(seen) == 2:  # one row for the second class; halves give the same probabilities by softmax
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
             intercepts = np.concatenate([-intercepts, intercepts]) / 2
-        weight[seen] = coefficients / std
-        bias[seen] = intercepts - weight[seen] @ mean
-    # A class that was not seen is less likely than any other, but not impossible: its logit must stay finite.
-    bias[~np.isfinite(bias)] = bias[np.isfinite(bias)].min() - 20.0
-    return LinearProbe(weight, bias, strength)
+        weight[seen], bias[seen] = coefficients, intercepts
+    bias[~np.isin(np.arange(len(bias)), seen)] = bias[seen].min() - NEVER
 
 
-def folds(clips: Embedded, seed: int, most: int = FOLDS) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Stratified folds, (train, test) indices, that keep each group on one side; none where a class has one group."""
+def _one_vs_rest(regression: Regression, shown: NDArray[Any], weight: Floats, bias: Floats) -> None:
+    """Fill weights (k, d) and biases (k,) for a sigmoid of each class."""
+    for k, column in enumerate(shown.T):
+        if column.all() or not column.any():
+            bias[k] = NEVER if column.any() else -NEVER
+        else:
+            coefficients, intercepts = regression(column)
+            weight[k], bias[k] = coefficients[0], intercepts[0]
+
+
+def folds(clips: Labeled, seed: int, most: int = FOLDS) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Folds, (train, test) indices, that keep each group on one side; none where a class has one group.
+
+    They are stratified by the class; those of clips with several labels are not, and none where there is one group.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fewest = min(len(np.unique(clips.groups[clips.ids == label])) for label in np.unique(clips.ids))
+    strata = np.zeros(len(clips), np.int64) if clips.several else clips.ids
+    fewest = min(len(np.unique(clips.groups[strata == label])) for label in np.unique(strata))
     number = min(most, fewest)
     if number < 2:
         return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kfold = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
-        return list(kfold.split(np.zeros(len(clips)), clips.ids, clips.groups))
+        return list(kfold.split(np.zeros(len(clips)), strata, clips.groups))
 
 
 def choose_strength(clips: Embedded, num_classes: int, seed: int, balanced: bool = False) -> float:
-    """The strength of least cross-validated log loss; 0.01 where there can be no folds."""
+    """The strength of the least log loss in cross-validation, or of the highest mAP of clips with several labels.
+
+    It is 0.01 where there can be no folds.
+    """
     parts = folds(clips, seed, 4)
     if not parts:
         return 0.01
-    losses = []
+    losses: list[float] = []
     for strength in STRENGTHS:
         found = [
-            log_loss(fit(clips.take(train), num_classes, strength, balanced), clips.take(test))
+            _loss(fit(clips.take(train), num_classes, strength, balanced), clips.take(test))
             for train, test in parts
         ]
         losses.append(float(np.mean(found)))
-        if losses[-1] > 1.5 * min(losses):
+        if not clips.several and losses[-1] > 1.5 * min(losses):
             break  # the loss is convex in the strength, but for noise
     return STRENGTHS[int(np.argmin(losses))]
 
@@ -150,16 +204,25 @@ def fit_best(clips: Embedded, num_classes: int, seed: int, balanced: bool = Fals
     return fit(clips, num_classes, choose_strength(clips, num_classes, seed, balanced), balanced)
 
 
-def log_loss(probe: LinearProbe, clips: Embedded) -> float:
-    """Mean negative log-likelihood of clips."""
+def _loss(probe: LinearProbe, clips: Embedded) -> float:
+    """Mean negative log-likelihood of clips; of clips with several labels, what is missing to a mAP of 1."""
     logits = probe.logits(clips.rows)
+    if clips.several:
+        return 1.0 - mean_average_precision(logits, clips.ids)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(clips)), clips.ids] - np.log(np.exp(shifted).sum(axis=1))
     return float(-log_likelihood.mean())
 
 
+def success(logits: Floats, ids: NDArray[Any]) -> float:
+    """Accuracy of logits (n, k) for class ids (n,), or mean average precision for classes shown (n, k)."""
+    return (
+        mean_average_precision(logits, ids) if ids.ndim == 2 else float((logits.argmax(axis=1) == ids).mean())
+    )
+
+
 def cross_validated(
-    clips: Embedded, num_classes: int, seed: int, balanced: bool = False
+    clips: Embedded, num_classes: int, seed: int, balanced: bool = False, most: int = FOLDS
 ) -> tuple[Floats, list[float]] | None:
     """Logits (n, k) of each clip by a classifier that saw neither it nor its group; None where there can be no folds.
 
@@ -168,7 +231,7 @@ def cross_validated(
     Returns:
         The logits, and the strength of each fold.
     """
-    parts = folds(clips, seed)
+    parts = folds(clips, seed, most)
     if not parts:
         return None
     logits, strengths = np.zeros((len(clips), num_classes)), []
@@ -180,29 +243,29 @@ def cross_validated(
 
 
 def learning_curve(
-    clips: Embedded, num_classes: int, strength: float, seed: int, balanced: bool = False
+    clips: Embedded, num_classes: int, strength: float, seed: int, balanced: bool = False, most: int = FOLDS
 ) -> Iterator[tuple[float, float]]:
-    """Mean number of training clips, and mean cross-validated accuracy, for growing parts of the data."""
-    parts, last = folds(clips, seed), 0.0
+    """Mean number of training clips, and cross-validated accuracy (or mAP), for growing parts of the data."""
+    parts, last = folds(clips, seed, most), 0.0
     for share in (0.25, 0.5, 1.0) if parts else ():
-        sizes, right = [], []
+        logits, sizes = np.zeros((len(clips), num_classes)), []
         for number, (train, test) in enumerate(parts):
             some = train if share == 1.0 else _part(clips, train, share, seed + number)
-            probe = fit(clips.take(some), num_classes, strength, balanced)
-            right.append(probe.logits(clips.rows[test]).argmax(axis=1) == clips.ids[test])
+            logits[test] = fit(clips.take(some), num_classes, strength, balanced).logits(clips.rows[test])
             sizes.append(len(some))
         if np.mean(sizes) > last:  # of few groups, a half may be as many as a quarter
             last = float(np.mean(sizes))
-            yield last, float(np.concatenate(right).mean())
+            yield last, success(logits, clips.ids)
 
 
 def _part(clips: Embedded, indices: NDArray[Any], share: float, seed: int) -> NDArray[Any]:
     """About ``share`` of each class's groups among some clips, one at least; a group may be of several classes."""
     rng = np.random.default_rng([seed, 257])
-    ids, groups = clips.ids[indices], clips.groups[indices]
+    groups = clips.groups[indices]
+    strata = np.zeros(len(indices), np.int64) if clips.several else clips.ids[indices]
     kept = np.zeros(len(indices), bool)
-    for label in np.unique(ids):
-        own = np.unique(groups[ids == label])
+    for label in np.unique(strata):
+        own = np.unique(groups[strata == label])
         chosen = rng.permutation(own)[: max(1, round(share * len(own)))]
-        kept |= (ids == label) & np.isin(groups, chosen)
+        kept |= (strata == label) & np.isin(groups, chosen)
     return indices[kept]
