@@ -166,6 +166,7 @@ class Published(Spec):
         params: Number of parameters.
         gmacs: 10⁹ multiply-adds for one view.
         source: Paper, table or file that says so.
+        differs: Why our own count is more than 1 % from ``params`` or ``gmacs``; None where it is not.
     """
 
     top1: float | None = Field(None, ge=0, le=100)
@@ -174,6 +175,7 @@ class Published(Spec):
     params: int | None = Field(None, ge=0)
     gmacs: float | None = Field(None, ge=0)
     source: str | None = None
+    differs: str | None = None
 
 
 class Figures(Spec):
