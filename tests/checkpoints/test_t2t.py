@@ -144,7 +144,7 @@ def test_tokens_are_overlapping_patches_row_by_row(size: tuple[int, int]) -> Non
     seen: list[Tensor] = []
     module.attention1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     frames = torch.randn(2, 3, *size)
-    assert module(frames).shape == (2, config.grid[0] * config.grid[1], 12)
+    assert module(frames).shape == (2, math.prod(config.grid_size), 12)
     padded = torch.nn.functional.pad(frames, (2, 2, 2, 2))
     width = size[1] // 4
     for token in (0, 1, width, seen[0].shape[1] - 1):

@@ -118,8 +118,7 @@ class _Walker:
         position = self.unpacker.tell()
         if position >= len(self.data):
             raise msgpack.OutOfData
-        tag: int = self.data[position]
-        return tag
+        return self.data[position]
 
     def join_chunks(self, name: str, before: int) -> None:
         """Join an array that was written in pieces: ``{shape, chunks}``, each a list or a map."""

@@ -276,8 +276,7 @@ class Scan:
             )
 
     def number(self, form: str) -> int:
-        value: int = struct.unpack(form, self.read(struct.calcsize(form)))[0]
-        return value
+        return struct.unpack(form, self.read(struct.calcsize(form)))[0]
 
 
 def _push(value: Any) -> Callable[[Scan], None]:

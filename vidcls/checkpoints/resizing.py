@@ -43,8 +43,7 @@ def resize_state(architecture: str, state: State, old: Any, new: Any) -> State:
     """
     own = getattr(ARCHITECTURES[architecture][1], "resize_state", None)
     if own is not None:
-        found: State = own(state, old, new)
-        return found
+        return own(state, old, new)
     rule = next((rule for name, rule in RULES.items() if architecture.startswith(name)), None)
     return state if rule is None else rule(state, old, new)
 
@@ -67,7 +66,7 @@ def _frames(state: State, old: Any, new: Any) -> State:
     if before is None or after is None or name not in state:
         return state
     prefix = int(before.pool == "token")
-    return {**state, name: resize_positions(state[name], prefix, before.grid, after.grid, "timm")}
+    return {**state, name: resize_positions(state[name], prefix, before.grid_size, after.grid_size, "timm")}
 
 
 def _timm(state: State, old: Any, new: Any) -> State:
@@ -96,7 +95,7 @@ def _vit_of(config: Any) -> ViTConfig | None:
 def _t2t(state: State, old: Any, new: Any) -> State:
     """Bicubic without antialias, as the authors describe it."""
     name = "backbone.pos_embed"
-    return {**state, name: resize_positions(state[name], 1, old.grid, new.grid, "hf")}
+    return {**state, name: resize_positions(state[name], 1, old.grid_size, new.grid_size, "hf")}
 
 
 def _videoprism(state: State, old: Any, new: Any) -> State:

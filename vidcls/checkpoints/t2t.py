@@ -85,7 +85,7 @@ def _fit(raw: Raw, tensors: dict[str, Tensor], found: dict[str, Any], wanted: An
     table = require_tensor(tensors, "pos_embed", raw.path, 3)
     places = table.shape[1] - 1
     side = math.isqrt(max(places, 0))
-    new = None if wanted is None else T2TConfig(image_size=pair(wanted)).grid
+    new = None if wanted is None else T2TConfig(image_size=pair(wanted)).grid_size
     if new is not None and new[0] * new[1] == places:
         old = new
     elif side * side == places and side > 0:

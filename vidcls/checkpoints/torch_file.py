@@ -118,8 +118,7 @@ def _namespaces_allowed() -> AbstractContextManager[Any]:
     """Let torch make the one object that training scripts put beside the weights: their parsed options."""
     allowed = getattr(torch.serialization, "safe_globals", None)
     if allowed is not None:
-        found: AbstractContextManager[Any] = allowed([argparse.Namespace])
-        return found
+        return allowed([argparse.Namespace])
     torch.serialization.add_safe_globals([argparse.Namespace])  # torch 2.4
     return nullcontext()
 

@@ -30,8 +30,7 @@ class _NoRepeats:
             if key in seen:
                 raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: duplicate key {key!r}")
             seen.add(key)
-        mapping: dict[Any, Any] = loader.construct_mapping(node, deep)
-        return mapping
+        return loader.construct_mapping(node, deep)
 
 
 class _Loader(_NoRepeats, _SafeLoader):  # type: ignore[misc]  # one of two classes

@@ -60,8 +60,7 @@ class _Head(nn.Module):
 
     def forward(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
         given = () if frame_indices is None else (frame_indices,)
-        logits: Tensor = self.model.classify(features, *given)  # type: ignore[operator]
-        return logits
+        return self.model.classify(features, *given)  # type: ignore[operator]
 
 
 def openvino_parts(model: nn.Module, num_frames: int, image_size: tuple[int, int]) -> dict[str, Any]:

@@ -108,8 +108,7 @@ class NumpyViViTEngine:
             hidden = _gelu_tanh(self._linear(f"{block}.mlp.fc1", self._norm(f"{block}.norm2", x)))
             x = x + self._linear(f"{block}.mlp.fc2", hidden)
         normed = self._norm(f"{name}.norm", x)
-        pooled: Floats = normed.mean(1) if token is None else normed[:, 0]
-        return pooled
+        return normed.mean(1) if token is None else normed[:, 0]
 
     def _attention(self, name: str, x: Floats, heads: int) -> Floats:
         b, n, d = x.shape
@@ -132,14 +131,12 @@ class NumpyViViTEngine:
         scale = 1 / np.sqrt(
             (centered * centered).mean(-1, keepdims=True) + np.float32(self.config["norm_eps"])
         )
-        normed: Floats = centered * scale * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
-        return normed
+        return centered * scale * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
 
 
 def _product(x: Floats, matrix: Floats) -> Floats:
     """(..., n) times (n, m) as one product of matrices; numpy makes a small one of each slice."""
-    y: Floats = (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
-    return y
+    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
 def _gelu_tanh(x: Floats) -> Floats:
@@ -194,12 +191,10 @@ def macs(config: Mapping[str, Any], units: int, views: int) -> float:
 
     def encoder(tokens: int, depth: int) -> float:
         # 4 + 2 · mlp_ratio matrices of d², and two products of tokens with tokens.
-        product: float = depth * tokens * ((4 + 2 * config["mlp_ratio"]) * dim * dim + 2 * tokens * dim)
-        return product
+        return depth * tokens * ((4 + 2 * config["mlp_ratio"]) * dim * dim + 2 * tokens * dim)
 
     spatial: float = encoder(places, config["depth"]) + places * dim * t * h * w * config["in_channels"]
-    total: float = units * spatial + views * encoder(steps, config["temporal_depth"])
-    return total
+    return units * spatial + views * encoder(steps, config["temporal_depth"])
 
 
 def can_run(architecture: str, config: Mapping[str, Any]) -> bool:

@@ -89,8 +89,7 @@ class HeadReader(nn.Module):
             self.encode_frames, self.classify = self.model.encode_frames, self.model.classify
 
     def forward(self, views: Tensor, **more: Tensor) -> Tensor:
-        vectors: Tensor = self.model(views, **more)
-        return vectors
+        return self.model(views, **more)
 
 
 class FrameReader(nn.Module):
@@ -114,8 +113,7 @@ class FrameReader(nn.Module):
 
     def encode_frames(self, views: Tensor) -> Tensor:
         """(b, c, t, h, w) → (b, t', d)."""
-        features: Tensor = self.model.encode_frames(views)
-        return features
+        return self.model.encode_frames(views)
 
     def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
         """(b, t', d) → (b, t' · d); nothing is left to do."""
@@ -150,8 +148,7 @@ class TokenReader(nn.Module):
     def read(self, run: Any, *inputs: Tensor, frames: int, **more: Tensor) -> Tensor:
         """Run a part of the model → vectors (b, t', d)."""
         front, placed = read_tokens(self.model, self._tokens, run, *inputs, frames=frames, **more)
-        vectors: Tensor = front[:, :, 0] if self._layer == "cls" else placed.mean((2, 3))
-        return vectors
+        return front[:, :, 0] if self._layer == "cls" else placed.mean((2, 3))
 
     def over_time(self, vectors: Tensor) -> Tensor:
         """Vectors of time steps (b, t', d) → one for each view (b, d), or all side by side."""
@@ -210,8 +207,7 @@ class ClassifiedReader(TokenReader):
 
     def encode_frames(self, views: Tensor) -> Tensor:
         """(b, c, t, h, w) → features (b, t', d)."""
-        features: Tensor = self.model.encode_frames(views)
-        return features
+        return self.model.encode_frames(views)
 
     def classify(self, features: Tensor, **more: Tensor) -> Tensor:
         """Features (b, t', d) → (b, n · d)."""

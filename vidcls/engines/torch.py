@@ -100,8 +100,7 @@ class EagerEngine:
 
     @staticmethod
     def _back(result: Tensor) -> Floats:
-        array: Floats = result.float().cpu().numpy()
-        return array
+        return result.float().cpu().numpy()
 
 
 class CompiledEngine(EagerEngine):

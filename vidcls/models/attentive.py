@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from vidcls.errors import ConfigError
 from vidcls.models.attentive_config import AttentiveConfig
-from vidcls.models.layers import init_truncated_normal, replace_head
+from vidcls.models.layers import Classifier, init_truncated_normal
 from vidcls.models.tokens import all_tokens, last_tokens
 from vidcls.models.vjepa2 import AttentivePooler
 
 
-class Attentive(nn.Module):
+class Attentive(Classifier):
     """``attentive``: views (b, c, t, h, w) → logits (b, k).
 
     Raises:
@@ -31,11 +31,9 @@ class Attentive(nn.Module):
     architecture: ClassVar[str] = "attentive"
 
     def __init__(self, config: AttentiveConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         from vidcls.models import build
 
-        self.config = config
-        self.num_classes = config.num_classes
         self.pooler = AttentivePooler(config)
         self.head = nn.Linear(config.embed_dim, config.num_classes)
         init_truncated_normal(self)
@@ -71,9 +69,4 @@ class Attentive(nn.Module):
 
     def classify_tokens(self, tokens: Tensor) -> Tensor:
         """Map the backbone's tokens (b, n, d) to logits (b, k)."""
-        logits: Tensor = self.head(self.pooler(tokens))
-        return logits
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)
+        return self.head(self.pooler(tokens))

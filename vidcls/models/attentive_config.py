@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidcls.models.sizes import ACTIVATIONS, pair
+from vidcls.models.transformer_config import check_one_of
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class AttentiveConfig:
     def __post_init__(self) -> None:
         if self.backbone_architecture == "attentive":
             raise ValueError("an attentive probe cannot have another one as its backbone")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
+        check_one_of("activation", self.activation, ACTIVATIONS)
         if self.num_heads < 1 or self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} cannot be split into {self.num_heads} heads")
         inner = self.inner()

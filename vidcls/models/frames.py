@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from vidcls.models.layers import init_truncated_normal, replace_head
+from vidcls.models.layers import Classifier, init_truncated_normal
 
 
-class FrameClassifier(nn.Module):
+class FrameClassifier(Classifier):
     """Views (b, c, t, h, w) → logits (b, k), the mean over the frames' own.
 
     Args:
@@ -19,21 +19,16 @@ class FrameClassifier(nn.Module):
         dropout: Before the classifier.
     """
 
-    uses_frame_indices: ClassVar[bool] = False
-
     def __init__(self, config: Any, backbone: nn.Module, dim: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes: int = config.num_classes
+        super().__init__(config)
         self.backbone = backbone
         self.drop = nn.Dropout(dropout)
-        self.head: nn.Module = nn.Linear(dim, config.num_classes)
+        self.head = nn.Linear(dim, config.num_classes)
         init_truncated_normal(self.head)
 
     def features(self, frames: Tensor) -> Tensor:
         """What the classifier reads of frames (n, c, h, w) → (n, d)."""
-        features: Tensor = self.backbone(frames)
-        return features
+        return self.backbone(frames)
 
     def encode_frames(self, views: Tensor) -> Tensor:
         """Features of each frame by itself, (b, c, t, h, w) → (b, t, d): all that the classifier needs."""
@@ -51,7 +46,3 @@ class FrameClassifier(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         """Map views (b, c, t, h, w) to logits (b, k)."""
         return self.classify(self.encode_frames(views))
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)

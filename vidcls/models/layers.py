@@ -11,11 +11,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vidcls.errors import ConfigError
+from vidcls.models.sizes import pair
 
 # The Gaussian error linear unit exists twice in the published models, and the difference (up to 1e-3 in the
 # logits) decides parity: flax and HF's ``gelu_fast`` use the tanh approximation, timm and BERT do not.
@@ -112,8 +115,7 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        return y
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 # Attention over at most so many tokens is packed on CUDA devices, into sequences of at most `PACKED` tokens.
@@ -169,8 +171,7 @@ class Attention(nn.Module):
 
     def merge_heads(self, x: Tensor) -> Tensor:
         """Join (..., heads, n, d / heads) and project to (..., n, d)."""
-        y: Tensor = self.proj_drop(self.proj(x.transpose(-3, -2).flatten(-2)))
-        return y
+        return self.proj_drop(self.proj(x.transpose(-3, -2).flatten(-2)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Scaled dot-product attention; dropout in training only, which torch leaves to us."""
@@ -253,6 +254,23 @@ class Block(nn.Module):
         return y
 
 
+def block_of(config: Any, drop_path: float = 0.0, **given: Any) -> Block:
+    """The block that a configuration describes.
+
+    Args:
+        config: A config dataclass with ``embed_dim``.
+        drop_path: Rate of its stochastic depth.
+        **given: Other keywords of `Block` than the configuration's; None takes that.
+    """
+    said = {key: getattr(config, key) for key in BLOCK_FIELDS if hasattr(config, key)}
+    said |= {key: value for key, value in given.items() if value is not None}
+    return Block(config.embed_dim, drop_path=drop_path, **said)
+
+
+BLOCK_FIELDS = "num_heads mlp_ratio qkv_bias activation norm_eps dropout attn_dropout".split()
+"""Keywords of `Block` that are called the same in configurations."""
+
+
 def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
     """Run blocks one after the other, (b, n, d) → (b, n, d).
 
@@ -270,8 +288,7 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
     others, last = blocks[:-1], blocks[-1]
     for block in others:
         x = block(x)
-    y: Tensor = cast(Block, last).first(x) if first_only and skips_unread() else last(x)
-    return y
+    return cast(Block, last).first(x) if first_only and skips_unread() else last(x)
 
 
 _all_read: ContextVar[bool] = ContextVar("all_read", default=False)
@@ -306,13 +323,45 @@ def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:
                 nn.init.zeros_(child.bias)
 
 
-def replace_head(model: Any, num_classes: int) -> None:
-    """Give ``model`` a new linear ``head`` for ``num_classes`` classes, and say so in its ``config``."""
-    head = nn.Linear(model.head.in_features, num_classes)
-    init_truncated_normal(head)
-    model.head = head.to(model.head.weight)
-    model.num_classes = num_classes
-    model.config = replace(model.config, num_classes=num_classes)
+class Classifier(nn.Module):
+    """What all models share: their configuration, and the linear layer that makes the logits, ``head``.
+
+    Args:
+        config: The architecture's config dataclass.
+    """
+
+    architecture: ClassVar[str]
+    uses_frame_indices: bool = False
+    head: Any
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes: int = config.num_classes
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the classifier by a new one for ``num_classes`` classes."""
+        head = nn.Linear(self.head.in_features, num_classes)
+        init_truncated_normal(head)
+        self.head = head.to(self.head.weight)
+        self.count_classes(num_classes)
+
+    def count_classes(self, num_classes: int) -> None:
+        """Take note of how many classes a new ``head`` has."""
+        self.num_classes = num_classes
+        self.config = replace(self.config, num_classes=num_classes)
+
+
+def check_pixels(name: str, pictures: Tensor, size: int | tuple[int, int]) -> None:
+    """Refuse pictures (..., h, w) of another size than the model of this name was built for.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if tuple(pictures.shape[-2:]) != pair(size):
+        kind = "views" if pictures.ndim == 5 else "frames"
+        problem = f"got {kind} of {tuple(pictures.shape[-2:])} pixels (h, w), but was built for {size}"
+        raise ConfigError(name, problem, "resize them, or load the checkpoint with image_size=")
 
 
 def init_lecun_normal(weight: Tensor) -> None:

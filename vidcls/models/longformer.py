@@ -119,8 +119,7 @@ class LongformerAttention(nn.Module):
 
     def merge_heads(self, mixed: Tensor) -> Tensor:
         """Project what the heads have found, (b, n, d) → (b, n, d)."""
-        y: Tensor = self.proj_drop(self.proj(mixed))
-        return y
+        return self.proj_drop(self.proj(mixed))
 
 
 class LongformerLayer(nn.Module):
@@ -162,8 +161,7 @@ class LongformerLayer(nn.Module):
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """All that follows attention and looks at each token alone, (b, n, d) → (b, n, d)."""
         x = self.norm1(x + mixed)
-        y: Tensor = self.norm2(x + self.drop(self.mlp(x)))
-        return y
+        return self.norm2(x + self.drop(self.mlp(x)))
 
 
 class Longformer(nn.Module):

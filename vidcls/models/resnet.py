@@ -39,8 +39,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        z: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
-        return z
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 class Bottleneck(nn.Module):
@@ -64,8 +63,7 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        z: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
-        return z
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

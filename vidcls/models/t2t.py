@@ -15,10 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidcls.errors import ConfigError
 from vidcls.models.frames import FrameClassifier
-from vidcls.models.layers import Block, Mlp, init_truncated_normal, linear_drop_path, run_blocks
-from vidcls.models.sizes import pair
+from vidcls.models.layers import (
+    Mlp,
+    block_of,
+    check_pixels,
+    init_truncated_normal,
+    linear_drop_path,
+    run_blocks,
+)
 from vidcls.models.t2t_config import T2TConfig
 from vidcls.models.videomae import sinusoid_table
 
@@ -53,8 +58,7 @@ class TokenPerformer(nn.Module):
         weight = queries @ keys.sum(1).unsqueeze(2) * 1e8 + 1  # (n, m, 1)
         summed = queries @ (keys.transpose(1, 2) @ v.to(keys.dtype)) * 1e8
         x = v + self.proj((summed / weight).to(v.dtype))
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+        return x + self.mlp(self.norm2(x))
 
 
 class TokenTransformer(nn.Module):
@@ -72,8 +76,7 @@ class TokenTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
         x = v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+        return x + self.mlp(self.norm2(x))
 
 
 class TokensToToken(nn.Module):
@@ -93,8 +96,7 @@ class TokensToToken(nn.Module):
         grid = ((height - 3) // 4 + 1, (width - 3) // 4 + 1)
         x = self.soft_split(self.attention1(x), grid)
         grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
-        tokens: Tensor = self.project(self.soft_split(self.attention2(x), grid))
-        return tokens
+        return self.project(self.soft_split(self.attention2(x), grid))
 
     @staticmethod
     def soft_split(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -116,22 +118,11 @@ class T2TViT(nn.Module):
         self.num_features = dim = config.embed_dim
         self.tokens_to_token = TokensToToken(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        positions = sinusoid_table(config.grid[0] * config.grid[1] + 1, dim)
+        positions = sinusoid_table(math.prod(config.grid_size) + 1, dim)
         self.pos_embed = nn.Parameter(positions.to(self.cls_token.device), requires_grad=False)
         self.pos_drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                config.num_heads,
-                config.mlp_ratio,
-                qkv_bias=False,
-                norm_eps=config.norm_eps,
-                dropout=config.dropout,
-                attn_dropout=config.attn_dropout,
-                drop_path=rate,
-            )
-            for rate in linear_drop_path(config.drop_path_rate, config.depth)
-        )
+        rates = linear_drop_path(config.drop_path_rate, config.depth)
+        self.blocks = nn.ModuleList(block_of(config, rate, qkv_bias=False) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         init_truncated_normal(self)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -142,17 +133,11 @@ class T2TViT(nn.Module):
         Raises:
             ConfigError: The frames' size is not ``config.image_size``.
         """
-        if tuple(frames.shape[-2:]) != pair(self.config.image_size):
-            raise ConfigError(
-                "T2T-ViT",
-                f"got frames of {tuple(frames.shape[-2:])} pixels (h, w), but was built for {self.config.image_size}",
-                "resize them, or load the checkpoint with image_size=",
-            )
+        check_pixels("T2T-ViT", frames, self.config.image_size)
         tokens = self.tokens_to_token(frames)
         x = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         x = run_blocks(self.blocks, self.pos_drop(x + self.pos_embed), first_only=True)
-        y: Tensor = self.norm(x[:, 0])
-        return y
+        return self.norm(x[:, 0])
 
 
 class T2TFrames(FrameClassifier):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vidcls.errors import ConfigError
 from vidcls.models.sizes import pair
+from vidcls.models.transformer_config import TransformerConfig, check_known
 
 TOKENS = ("performer", "transformer")
 
@@ -26,28 +26,18 @@ T2T_VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class T2TConfig:
+class T2TConfig(TransformerConfig):
     """Shape of a T2T-ViT with its classifier, applied frame by frame; the defaults are T2T-ViT-14.
 
     Attributes:
-        image_size: Height and width of a frame in pixels; one number stands for both.
-        in_channels: Channels of a frame.
         num_classes: Length of the logits.
         num_frames: Frames of the clips that the model is meant for; None leaves it open. It takes any number.
         tokens: Attention of the tokens-to-token module, ``performer`` or ``transformer``.
         token_dim: Width of a token there.
-        embed_dim: Width of a token of the backbone.
-        depth: Blocks of the backbone.
-        num_heads: Attention heads of each.
-        mlp_ratio: Width inside a block's MLP ÷ ``embed_dim``.
-        norm_eps: Epsilon of each LayerNorm.
         dropout: After the position table, each projection and each linear layer of an MLP.
-        attn_dropout: Of the backbone's attention weights.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0 at the first.
     """
 
-    image_size: int | tuple[int, int] = (224, 224)
-    in_channels: int = 3
     num_classes: int = 1000
     num_frames: int | None = None
     tokens: str = "performer"
@@ -58,16 +48,14 @@ class T2TConfig:
     mlp_ratio: float = 3.0
     norm_eps: float = 1e-5
     dropout: float = 0.0
-    attn_dropout: float = 0.0
     drop_path_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", pair(self.image_size))
-        if self.tokens not in TOKENS:
-            raise ConfigError("tokens", f"{self.tokens!r} is unknown", f"choose one of {', '.join(TOKENS)}")
+        super().__post_init__()
+        check_known("tokens", self.tokens, TOKENS)
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid_size(self) -> tuple[int, int]:
         """Tokens along height and width, after unfolding by 4, 2 and 2."""
         height, width = ((side - 3) // 4 + 1 for side in pair(self.image_size))
         return ((height + 1) // 2 + 1) // 2, ((width + 1) // 2 + 1) // 2

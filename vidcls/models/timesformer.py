@@ -12,7 +12,6 @@ Frames are cut into patches one by one. The class token comes first, then the pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -22,9 +21,10 @@ from torch import Tensor, nn
 from vidcls.errors import ConfigError
 from vidcls.models.layers import (
     Attention,
-    Block,
+    Classifier,
     DropPath,
     Mlp,
+    block_of,
     init_truncated_normal,
     linear_drop_path,
     run_blocks,
@@ -35,21 +35,6 @@ from vidcls.models.timesformer_config import TimeSformerConfig
 from vidcls.models.vit import PatchEmbed
 
 Grid = tuple[int, int, int]  # patches along (t, h, w)
-
-
-def plain_block(config: TimeSformerConfig, drop_path: float) -> Block:
-    """An image ViT's block; joint and space-only attention need no other."""
-    return Block(
-        config.embed_dim,
-        config.num_heads,
-        config.mlp_ratio,
-        qkv_bias=config.qkv_bias,
-        activation=config.activation,
-        norm_eps=config.norm_eps,
-        dropout=config.dropout,
-        attn_dropout=config.attn_dropout,
-        drop_path=drop_path,
-    )
 
 
 class StepBlock(nn.Module):
@@ -119,8 +104,7 @@ class StepBlock(nn.Module):
     def feed_forward(self, cls: Tensor, patches: Tensor, cls_only: bool = False) -> Tensor:
         """Join the tokens (b, 1, d) and (b, n, d), and add the MLP's residual; or that of the class token alone."""
         x = cls if cls_only else torch.cat([cls, patches], dim=1)
-        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return y
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class DividedBlock(StepBlock):
@@ -244,20 +228,16 @@ def resize_places(positions: Tensor, places: int) -> Tensor:
     return torch.cat([positions[:, :1].float(), resize_nearest_1d(positions[:, 1:].float(), places)], dim=1)
 
 
-class TimeSformer(nn.Module):
+class TimeSformer(Classifier):
     """What the five schemes share: embeddings, norm and classifier. Views (b, c, t, h, w) → logits (b, k).
 
     The logits come without softmax, in training and in evaluation.
     """
 
-    architecture: ClassVar[str]
-    uses_frame_indices: ClassVar[bool] = False
     has_time: ClassVar[bool] = True
 
     def __init__(self, config: TimeSformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
+        super().__init__(config)
         dim, (grid_height, grid_width) = config.embed_dim, config.grid_size
         self.patch_embed = PatchEmbed(config.in_channels, dim, pair(config.patch_size))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -325,21 +305,11 @@ class TimeSformer(nn.Module):
         patches = self.drop(patches.transpose(1, 2) + self.positions(grid))
         # Frames have a class token each in the released code, all alike; the place is added, but no time.
         cls = self.drop((self.cls_token + self.pos_embed[:, :1]).expand(b, -1, -1))
-        features: Tensor = self.norm(self.encode(cls, patches, grid))
-        return features
+        return self.norm(self.encode(cls, patches, grid))
 
     def forward(self, views: Tensor) -> Tensor:
         """Map views (b, c, t, h, w) to logits (b, k)."""
-        logits: Tensor = self.head(self.forward_features(views))
-        return logits
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        head = nn.Linear(self.head.in_features, num_classes)
-        init_truncated_normal(head)
-        self.head = head.to(self.head.weight)
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        return self.head(self.forward_features(views))
 
 
 class DividedTimeSformer(TimeSformer):
@@ -367,7 +337,7 @@ class JointTimeSformer(TimeSformer):
     """Joint space-time attention (ST): every token to every token, one class token for the clip."""
 
     architecture: ClassVar[str] = "timesformer-joint"
-    make_block = staticmethod(plain_block)
+    make_block = staticmethod(block_of)
 
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → class token (b, d)."""
@@ -380,7 +350,7 @@ class SpaceTimeSformer(TimeSformer):
 
     architecture: ClassVar[str] = "timesformer-space"
     has_time: ClassVar[bool] = False
-    make_block = staticmethod(plain_block)
+    make_block = staticmethod(block_of)
 
     def encode(self, cls: Tensor, patches: Tensor, grid: Grid) -> Tensor:
         """Run the blocks: class token (b, 1, d) and patches (b, n, t, d) → mean class token (b, d)."""

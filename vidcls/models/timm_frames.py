@@ -6,7 +6,6 @@ linear classifier begins: what comes before encodes frames, and the classifier i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -121,5 +120,4 @@ class TimmFrames(FrameClassifier):
             super().reset_head(num_classes)
             return
         self.backbone.reset_classifier(num_classes)  # type: ignore[operator]  # timm's models have it
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        self.count_classes(num_classes)

@@ -150,7 +150,7 @@ def grid_of(model: Any, frames: int, size: tuple[int, int]) -> Grid:
     embed = getattr(backbone, "patch_embed", None)
     if embed is not None and hasattr(embed, "grid_size"):  # timm's
         return frames, int(embed.grid_size[0]), int(embed.grid_size[1])
-    grid = getattr(getattr(backbone, "config", None), "grid", None)
+    grid = getattr(getattr(backbone, "config", None), "grid_size", None)
     return (frames, *grid) if grid is not None else (frames, 1, 1)
 
 

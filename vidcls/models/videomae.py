@@ -19,10 +19,11 @@ from vidcls.errors import ConfigError
 from vidcls.models.layers import (
     Attention,
     Block,
+    Classifier,
     TubeletEmbedding,
+    block_of,
     init_truncated_normal,
     linear_drop_path,
-    replace_head,
     run_blocks,
 )
 from vidcls.models.limits import MAX_POSITIONS
@@ -66,31 +67,20 @@ class QVAttention(Attention):
 
 def make_block(config: VideoMAEConfig, drop_path: float) -> Block:
     """A pre-norm block whose attention has no bias on its keys."""
-    block = Block(
-        config.embed_dim,
-        config.num_heads,
-        config.mlp_ratio,
-        activation=config.activation,
-        norm_eps=config.norm_eps,
-        dropout=config.dropout,
-        drop_path=drop_path,
-    )
+    block = block_of(config, drop_path)
     block.attn = QVAttention(config)
     return block
 
 
-class VideoMAE(nn.Module):
+class VideoMAE(Classifier):
     """``videomae``: views (b, c, t, h, w) → logits (b, k)."""
 
     architecture: ClassVar[str] = "videomae"
-    uses_frame_indices: ClassVar[bool] = False
 
     pos_embed: Tensor
 
     def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
+        super().__init__(config)
         dim = config.embed_dim
         self.patch_embed = TubeletEmbedding(triple(config.tubelet_size), config.in_channels, dim)
         self.register_buffer("pos_embed", torch.empty(0), persistent=False)
@@ -135,14 +125,8 @@ class VideoMAE(nn.Module):
         """What the classifier sees, (b, c, t, h, w) → (b, d)."""
         x = self.norm(self.encode(views))
         pooled = x.mean(1) if self.config.pool == "mean" else x[:, 0]
-        features: Tensor = self.fc_norm(pooled)
-        return features
+        return self.fc_norm(pooled)
 
     def forward(self, views: Tensor) -> Tensor:
         """Map views (b, c, t, h, w) to logits (b, k)."""
-        logits: Tensor = self.head(self.head_drop(self.forward_features(views)))
-        return logits
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)
+        return self.head(self.head_drop(self.forward_features(views)))

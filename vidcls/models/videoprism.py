@@ -18,12 +18,14 @@ from vidcls.errors import ConfigError
 from vidcls.models.layers import (
     Attention,
     Block,
+    Classifier,
     TubeletEmbedding,
+    block_of,
+    check_pixels,
     init_lecun_normal,
     init_truncated_normal,
-    replace_head,
 )
-from vidcls.models.sizes import pair, triple
+from vidcls.models.sizes import triple
 from vidcls.models.videoprism_config import VideoPrismConfig
 
 SOFTPLUS_0 = 1.442695041  # 1 / log 2, the inverse of softplus(0), as the published code rounds it
@@ -63,13 +65,7 @@ class CappedAttention(Attention):
 
 def make_block(config: VideoPrismConfig) -> Block:
     """A pre-norm block of VideoPrism's norms and attention."""
-    block = Block(
-        config.embed_dim,
-        config.num_heads,
-        config.mlp_ratio,
-        activation=config.activation,
-        dropout=config.dropout,
-    )
+    block = block_of(config)
     block.norm1 = OffsetLayerNorm(config.embed_dim, config.norm_eps)
     block.attn = CappedAttention(config)
     block.norm2 = OffsetLayerNorm(config.embed_dim, config.norm_eps)
@@ -91,8 +87,7 @@ class Encoder(nn.Module):
         x = self.pos_drop(x + self.pos_embed)
         for block in self.blocks:
             x = block(x)
-        y: Tensor = self.norm(x)
-        return y
+        return self.norm(x)
 
 
 class AttentionPool(nn.Module):
@@ -122,20 +117,16 @@ class AttentionPool(nn.Module):
             dropout_p=self.attn_drop if self.training else 0.0,
             scale=1.0,
         )
-        pooled: Tensor = self.proj(attended.transpose(1, 2).flatten(1))
-        return pooled
+        return self.proj(attended.transpose(1, 2).flatten(1))
 
 
-class VideoPrism(nn.Module):
+class VideoPrism(Classifier):
     """``videoprism``: views (b, c, t, h, w) → logits (b, k)."""
 
     architecture: ClassVar[str] = "videoprism"
-    uses_frame_indices: ClassVar[bool] = False
 
     def __init__(self, config: VideoPrismConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
+        super().__init__(config)
         steps, height, width = config.grid_size
         self.patch_embed = TubeletEmbedding(triple(config.tubelet_size), config.in_channels, config.embed_dim)
         self.spatial = Encoder(config, height * width, config.depth)
@@ -152,12 +143,7 @@ class VideoPrism(nn.Module):
         Raises:
             ConfigError: The views' height and width are not the configuration's.
         """
-        if tuple(views.shape[-2:]) != pair(self.config.image_size):
-            raise ConfigError(
-                "VideoPrism",
-                f"got views of {tuple(views.shape[-2:])} pixels (h, w), but was built for {self.config.image_size}",
-                "resize them, or load the checkpoint with image_size=",
-            )
+        check_pixels("VideoPrism", views, self.config.image_size)
         tokens = self.patch_embed(views)  # (b, t', s, d)
         encoded: Tensor = self.spatial(tokens.flatten(0, 1))
         return encoded.reshape(*tokens.shape[:2], -1)
@@ -178,13 +164,8 @@ class VideoPrism(nn.Module):
         tokens = torch.unflatten(features, 2, (-1, self.config.embed_dim)).transpose(1, 2)  # (b, s, t', d)
         columns: Tensor = self.temporal(tokens.flatten(0, 1))
         x = columns.reshape(tokens.shape).transpose(1, 2).flatten(1, 2)
-        logits: Tensor = self.head(self.pool_norm(self.pool(x)))
-        return logits
+        return self.head(self.pool_norm(self.pool(x)))
 
     def forward(self, views: Tensor) -> Tensor:
         """Map views (b, c, t, h, w) to logits (b, k)."""
         return self.classify(self.encode_frames(views))
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)

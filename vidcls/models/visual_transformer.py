@@ -117,8 +117,7 @@ class TokenTransformer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         weights = (self.key(tokens) @ self.query(tokens).transpose(1, 2)).softmax(-1)
         tokens = tokens + weights @ tokens
-        y: Tensor = tokens + self.fc2(F.relu(self.fc1(tokens)))
-        return y
+        return tokens + self.fc2(F.relu(self.fc1(tokens)))
 
 
 class Projector(nn.Module):
@@ -140,8 +139,7 @@ class Projector(nn.Module):
         # (X W_Q)(T W_K)ᵀ = X (T W_K W_Qᵀ)ᵀ, and a linear layer's weight is W_Qᵀ: L rows instead of n to multiply.
         keys = self.key(tokens) @ self.query.weight
         weights = (x @ keys.transpose(1, 2)).softmax(-1)
-        y: Tensor = x + weights @ (tokens if self.value is None else self.value(tokens))
-        return y
+        return x + weights @ (tokens if self.value is None else self.value(tokens))
 
 
 class VTModule(nn.Module):

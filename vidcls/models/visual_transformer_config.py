@@ -7,6 +7,7 @@ from typing import Any
 
 from vidcls.errors import ConfigError, nearest
 from vidcls.models.sizes import pair
+from vidcls.models.transformer_config import check_known
 
 # name → whether its blocks are bottlenecks, and their number in layer1 to layer4
 RESNETS: dict[str, tuple[bool, tuple[int, int, int, int]]] = {
@@ -73,10 +74,7 @@ class VTConfig:
         for name, value in self._defaults().items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        if self.value_map not in VALUE_MAPS:
-            raise ConfigError(
-                "value_map", f"{self.value_map!r} is unknown", f"choose one of {', '.join(VALUE_MAPS)}"
-            )
+        check_known("value_map", str(self.value_map), VALUE_MAPS)
         for name in ("in_channels", "num_classes", "num_frames", "width", *NUMBERS):
             if getattr(self, name) < 1:
                 raise ConfigError(name, f"must be at least 1, got {getattr(self, name)}", "change it")

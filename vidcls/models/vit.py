@@ -8,15 +8,16 @@ ImageNet-21k files.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vidcls.errors import ConfigError
 from vidcls.models.frames import FrameClassifier
 from vidcls.models.layers import (
-    Block,
+    block_of,
+    check_pixels,
     init_lecun_normal,
     init_truncated_normal,
     linear_drop_path,
@@ -34,8 +35,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)
 
     def forward(self, frames: Tensor) -> Tensor:
-        y: Tensor = self.proj(frames).flatten(2).transpose(1, 2)
-        return y
+        return self.proj(frames).flatten(2).transpose(1, 2)
 
 
 class VisionTransformer(nn.Module):
@@ -52,22 +52,10 @@ class VisionTransformer(nn.Module):
         has_cls = config.pool == "token"
         self.patch_embed = PatchEmbed(config.in_channels, dim, pair(config.patch_size))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if has_cls else None
-        self.pos_embed = nn.Parameter(torch.zeros(1, config.grid[0] * config.grid[1] + has_cls, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(config.grid_size) + has_cls, dim))
         self.pos_drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                config.num_heads,
-                config.mlp_ratio,
-                qkv_bias=config.qkv_bias,
-                activation=config.activation,
-                norm_eps=config.norm_eps,
-                dropout=config.dropout,
-                attn_dropout=config.attn_dropout,
-                drop_path=rate,
-            )
-            for rate in linear_drop_path(config.drop_path_rate, config.depth)
-        )
+        rates = linear_drop_path(config.drop_path_rate, config.depth)
+        self.blocks = nn.ModuleList(block_of(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         self._init_weights()
 
@@ -84,22 +72,15 @@ class VisionTransformer(nn.Module):
         Raises:
             ConfigError: The frames' size is not ``config.image_size``.
         """
-        if tuple(frames.shape[-2:]) != self.config.image_size:
-            raise ConfigError(
-                "ViT",
-                f"got frames of {tuple(frames.shape[-2:])} pixels (h, w), but was built for {self.config.image_size}",
-                "resize them, or load the checkpoint with image_size=",
-            )
+        check_pixels("ViT", frames, self.config.image_size)
         x = self.patch_embed(frames)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = run_blocks(self.blocks, self.pos_drop(x + self.pos_embed), self.cls_token is not None)
         if self.cls_token is not None:
             x = x[:, 0]  # LayerNorm works on each token alone, so the others need none
-            y: Tensor = self.norm(x)
-            return y
-        z: Tensor = self.norm(x).mean(1)
-        return z
+            return self.norm(x)
+        return self.norm(x).mean(1)
 
 
 class ViTFrames(FrameClassifier):
@@ -117,5 +98,4 @@ class ViTFrames(FrameClassifier):
 
     def features(self, frames: Tensor) -> Tensor:
         """See `FrameClassifier.features`."""
-        features: Tensor = self.pre_logits(self.backbone(frames))
-        return features
+        return self.pre_logits(self.backbone(frames))

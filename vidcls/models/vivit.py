@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -27,8 +26,10 @@ from vidcls.models.grids import resize_positions
 from vidcls.models.layers import (
     Attention,
     Block,
+    Classifier,
     Mlp,
     TubeletEmbedding,
+    block_of,
     init_lecun_normal,
     linear_drop_path,
     run_blocks,
@@ -52,18 +53,7 @@ def make_block(
     config: Any, drop_path: float, num_heads: int | None = None, mlp_ratio: float | None = None
 ) -> Block:
     """Make a pre-norm block; stochastic depth drops without rescaling what it keeps, as scenic does."""
-    return Block(
-        config.embed_dim,
-        num_heads or config.num_heads,
-        mlp_ratio or config.mlp_ratio,
-        qkv_bias=config.qkv_bias,
-        activation=config.activation,
-        norm_eps=config.norm_eps,
-        dropout=config.dropout,
-        attn_dropout=config.attn_dropout,
-        drop_path=drop_path,
-        rescale_drop_path=False,
-    )
+    return block_of(config, drop_path, num_heads=num_heads, mlp_ratio=mlp_ratio, rescale_drop_path=False)
 
 
 class FactorizedSelfBlock(nn.Module):
@@ -98,8 +88,7 @@ class FactorizedSelfBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for axis in self.order:
             x = x + (self.over_space(x) if axis == "space" else self.over_time(x))
-        y: Tensor = x + self.mlp(self.norm_mlp(x))
-        return y
+        return x + self.mlp(self.norm_mlp(x))
 
 
 class FactorizedDotAttention(Attention):
@@ -155,8 +144,7 @@ class Encoder(nn.Module):
                 torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
             )
         x = run_blocks(self.blocks, self.pos_drop(tokens), first_only)
-        normed: Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
     def forward(self, tokens: Tensor) -> Tensor:
         count = math.prod(tokens.shape[1:-1])
@@ -170,16 +158,11 @@ class Encoder(nn.Module):
         return x.amax(dim=1) if self.pool == "gmp" else x.sum(dim=1)
 
 
-class ViViT(nn.Module):
+class ViViT(Classifier):
     """What the four models share: the input's check, the classifier and the initialization."""
 
-    architecture: ClassVar[str]
-    uses_frame_indices: ClassVar[bool] = False
-
     def __init__(self, config: ViViTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
+        super().__init__(config)
         dim = config.embed_dim
         self.patch_embed = TubeletEmbedding(triple(config.tubelet_size), config.in_channels, dim)
         # The layers between pooling and classifier; a plain name for both cases keeps checkpoints alike.
@@ -202,13 +185,11 @@ class ViViT(nn.Module):
 
     def classify_features(self, features: Tensor) -> Tensor:
         """Pooled features (b, d) → logits (b, k)."""
-        logits: Tensor = self.head(self.pre_logits(features))
-        return logits
+        return self.head(self.pre_logits(features))
 
     def embed(self, views: Tensor) -> Tensor:
         """Views (b, c, t, h, w) → tokens (b, t', h'·w', d)."""
-        tokens: Tensor = self.patch_embed(views)
-        return tokens
+        return self.patch_embed(views)
 
     def reset_head(self, num_classes: int) -> None:
         """Put a classifier of other classes in place, zero as at the start of training."""
@@ -216,8 +197,7 @@ class ViViT(nn.Module):
         self.head = nn.Linear(self.head.in_features, num_classes, device=old.device, dtype=old.dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        self.count_classes(num_classes)
 
     def initialize(self) -> None:
         """Draw scenic's initial weights; the classifier starts at zero, as published."""
@@ -291,8 +271,7 @@ class OneEncoderViViT(ViViT):
     def features(self, views: Tensor) -> Tensor:
         """See `ViViT.features`."""
         tokens = self.embed(views)
-        pooled: Tensor = self.encoder(tokens if self.factorized else tokens.flatten(1, 2))
-        return pooled
+        return self.encoder(tokens if self.factorized else tokens.flatten(1, 2))
 
     @classmethod
     def position_grids(cls, old: ViViTConfig, new: ViViTConfig) -> PositionGrids:
@@ -338,8 +317,7 @@ class FactorizedEncoderViViT(ViViT):
         """Features of time steps (b, t', d) → (b, d)."""
         if self.temporal is None:
             return features.mean(dim=1)
-        pooled: Tensor = self.temporal(features)
-        return pooled
+        return self.temporal(features)
 
     def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
         """Features of time steps (b, t', d) → logits (b, k).

@@ -19,13 +19,15 @@ from vidcls.models.attentive_config import AttentiveConfig
 from vidcls.models.layers import (
     Attention,
     Block,
+    Classifier,
     Mlp,
     TubeletEmbedding,
+    block_of,
+    check_pixels,
     init_truncated_normal,
     linear_drop_path,
-    replace_head,
 )
-from vidcls.models.sizes import pair, triple
+from vidcls.models.sizes import triple
 from vidcls.models.vjepa2_config import VJEPA2Config
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, (n, 3 s) each
@@ -73,20 +75,13 @@ class RotaryBlock(Block):
 
     def __init__(self, config: VJEPA2Config, drop_path: float) -> None:
         dim, heads, rate = config.embed_dim, config.num_heads, config.attn_dropout
-        super().__init__(
-            dim,
-            heads,
-            config.mlp_ratio,
-            activation=config.activation,
-            norm_eps=config.norm_eps,
-            drop_path=drop_path,
-        )
+        act, eps = config.activation, config.norm_eps
+        super().__init__(dim, heads, config.mlp_ratio, activation=act, norm_eps=eps, drop_path=drop_path)
         self.attn = RotaryAttention(dim, heads, config.qkv_bias, attn_dropout=rate)
 
     def forward(self, x: Tensor, turn: Rotation) -> Tensor:  # type: ignore[override]  # positions come along
         x = x + self.drop_path(self.attn(self.norm1(x), turn))
-        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return y
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class CrossAttention(nn.Module):
@@ -119,17 +114,8 @@ class AttentivePooler(nn.Module):
         heads = config.pooler_num_heads or config.num_heads
         eps = config.norm_eps if config.pooler_norm_eps is None else config.pooler_norm_eps
         self.query = nn.Parameter(torch.zeros(1, 1, dim))
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                heads,
-                ratio,
-                activation=config.activation,
-                norm_eps=eps,
-                attn_dropout=config.attn_dropout,
-            )
-            for _ in range(config.pooler_depth)
-        )
+        sizes = {"num_heads": heads, "mlp_ratio": ratio, "norm_eps": eps, "qkv_bias": True}
+        self.blocks = nn.ModuleList(block_of(config, **sizes) for _ in range(config.pooler_depth))
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = CrossAttention(dim, heads, config.attn_dropout)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
@@ -139,20 +125,16 @@ class AttentivePooler(nn.Module):
         for block in self.blocks:
             x = block(x)
         y = self.query + self.attn(self.query, self.norm1(x))
-        pooled: Tensor = (y + self.mlp(self.norm2(y)))[:, 0]
-        return pooled
+        return (y + self.mlp(self.norm2(y)))[:, 0]
 
 
-class VJEPA2(nn.Module):
+class VJEPA2(Classifier):
     """``vjepa2``: views (b, c, t, h, w) → logits (b, k)."""
 
     architecture: ClassVar[str] = "vjepa2"
-    uses_frame_indices: ClassVar[bool] = False
 
     def __init__(self, config: VJEPA2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
+        super().__init__(config)
         dim = config.embed_dim
         self.patch_embed = TubeletEmbedding(triple(config.tubelet_size), config.in_channels, dim)
         rates = linear_drop_path(config.drop_path_rate, config.depth)
@@ -171,12 +153,7 @@ class VJEPA2(nn.Module):
         Raises:
             ConfigError: The views' height and width are not the configuration's, or its clips are not of equal length.
         """
-        if tuple(views.shape[-2:]) != pair(self.config.image_size):
-            raise ConfigError(
-                "V-JEPA 2",
-                f"got views of {tuple(views.shape[-2:])} pixels (h, w), but was built for {self.config.image_size}",
-                "load the checkpoint with image_size=",
-            )
+        check_pixels("V-JEPA 2", views, self.config.image_size)
         clips, frames = self.config.clips_per_view, views.shape[2]
         if frames % clips:
             problem = f"got views of {frames} frames, which are not {clips} clips of equal length"
@@ -193,7 +170,7 @@ class VJEPA2(nn.Module):
             clips = clips.repeat(1, 1, tubelet, 1, 1)
         tokens = self.patch_embed(clips)  # (b, t', s, d)
         head_dim = self.config.embed_dim // self.config.num_heads
-        turn = rotation(tokens.shape[1], self.config.grid, head_dim, tokens)
+        turn = rotation(tokens.shape[1], self.config.grid_size[1:], head_dim, tokens)
         wanted = self.config.out_layers or (len(self.blocks) - 1,)
         x: Tensor = tokens.flatten(1, 2)
         seen = []
@@ -205,14 +182,8 @@ class VJEPA2(nn.Module):
 
     def forward_features(self, views: Tensor) -> Tensor:
         """What the classifier sees, (b, c, t, h, w) → (b, d)."""
-        features: Tensor = self.pooler(self.encode(views))
-        return features
+        return self.pooler(self.encode(views))
 
     def forward(self, views: Tensor) -> Tensor:
         """Map views (b, c, t, h, w) to logits (b, k)."""
-        logits: Tensor = self.head(self.forward_features(views))
-        return logits
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes."""
-        replace_head(self, num_classes)
+        return self.head(self.forward_features(views))

@@ -11,7 +11,6 @@ were stored before (`VTN.classify`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from vidcls.errors import ConfigError, nearest
 from vidcls.models import timm_frames, visual_transformer
-from vidcls.models.layers import init_truncated_normal, skips_unread
+from vidcls.models.layers import Classifier, init_truncated_normal, skips_unread
 from vidcls.models.longformer import Longformer
 from vidcls.models.resnet import ResNet
 from vidcls.models.sizes import pair
@@ -37,20 +36,18 @@ CUDA_CHUNKS = 8
 TIMM_PREFIX = "timm:"
 
 
-class VTN(nn.Module):
+class VTN(Classifier):
     """``vtn``: views (b, c, t, h, w) and the index of each frame in its video (b, t) → logits (b, k)."""
 
     architecture: ClassVar[str] = "vtn"
-    uses_frame_indices: ClassVar[bool] = True
+    uses_frame_indices = True
 
     # Frames that go through the backbone at once in evaluation when nothing else is said; None: all of a call's. More
     # is no faster on a CPU, and the 250 frames of the published evaluation would take 1.5 GB at once with ViT-B.
     frame_chunk: int | None = 32
 
     def __init__(self, config: VTNConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = config.num_classes
+        super().__init__(config)
         self.backbone = build_backbone(config.backbone, pair(config.image_size), config.in_channels)
         self.num_features = dim = feature_width(self.backbone)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
@@ -139,16 +136,14 @@ class VTN(nn.Module):
                 "give one index for each frame",
             )
         tokens = torch.cat([self.cls_token.expand(batch, -1, -1).to(features.dtype), features], dim=1)
-        sequence: Tensor = self.temporal_encoder(tokens, frame_indices, cls_only)
-        return sequence
+        return self.temporal_encoder(tokens, frame_indices, cls_only)
 
     def classify(self, features: Tensor, frame_indices: Tensor | None = None) -> Tensor:
         """Logits (b, k) from features (b, t, d); ``frame_indices`` as in `encode_sequence`."""
         # The last layer's frames lead to no logit. Where gradients are wanted they are computed all the same, so
         # that every parameter has one (of zero), as in the release.
         sequence = self.encode_sequence(features, frame_indices, cls_only=skips_unread())
-        logits: Tensor = self.head(sequence[:, 0])
-        return logits
+        return self.head(sequence[:, 0])
 
     def forward(self, views: Tensor, frame_indices: Tensor | None = None) -> Tensor:
         """Map views (b, c, t, h, w), and frame indices as in `encode_sequence`, to logits (b, k)."""
@@ -159,8 +154,7 @@ class VTN(nn.Module):
         new = nn.Linear(self.config.mlp_dim or self.num_features, num_classes)
         init_truncated_normal(new)
         self.head[-1] = new.to(self.cls_token)
-        self.num_classes = num_classes
-        self.config = replace(self.config, num_classes=num_classes)
+        self.count_classes(num_classes)
 
 
 class PooledResNet(ResNet):

@@ -84,8 +84,7 @@ class Decoder(Protocol):
 
 def decoder_class(name: str) -> type[Decoder]:
     """The class of one of `DECODERS`."""
-    found: type[Decoder] = resolve_name(DECODERS[name])
-    return found
+    return resolve_name(DECODERS[name])
 
 
 def choose(index: Index, decoder: str, without: Sequence[str] = ()) -> list[str]:

@@ -166,8 +166,7 @@ def _open(request: Request, connected: Callable[[socket.socket], None]) -> http.
         code = base64.b64encode(request.credentials.encode("utf-8", "surrogateescape")).decode()
         sent.add_unredirected_header("Authorization", f"Basic {code}")
     try:
-        response: http.client.HTTPResponse = _opener(connected).open(sent, timeout=TIMEOUT)
-        return response
+        return _opener(connected).open(sent, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(request.shown, error.code, error.reason) from None

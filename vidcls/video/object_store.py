@@ -54,8 +54,7 @@ def open_binary(path: str) -> IO[bytes]:
     if not is_remote(path):
         return open(path, "rb")
     system, name = filesystem(path)
-    stream: IO[bytes] = system.open(name, "rb")
-    return stream
+    return system.open(name, "rb")
 
 
 def find(path: str, is_wanted: Callable[[str], bool], recursive: bool = True) -> Iterator[str]:

@@ -163,8 +163,7 @@ def _jumps(steps: Seconds, usual: float, tick: float, continuous: bool) -> npt.N
 
 
 def _uneven(steps: Seconds, usual: float, tick: float) -> npt.NDArray[np.bool_]:
-    uneven: npt.NDArray[np.bool_] = np.abs(steps - usual) > max(0.1 * usual, 1.5 * tick)
-    return uneven
+    return np.abs(steps - usual) > max(0.1 * usual, 1.5 * tick)
 
 
 def _times(count: int) -> str:

@@ -196,8 +196,7 @@ def _nearest(before: int, after: int) -> NDArray[np.int64]:
     """Source index of each pixel: the one whose center is nearest."""
     scale = np.float32(before) / np.float32(after)
     centers = (np.arange(after, dtype=np.float32) + np.float32(0.5)) * scale
-    result: NDArray[np.int64] = np.minimum(centers.astype(np.int64), before - 1)
-    return result
+    return np.minimum(centers.astype(np.int64), before - 1)
 
 
 @lru_cache(maxsize=64)
@@ -235,8 +234,7 @@ def _bilinear(frame: Frame, size: tuple[int, int], window: Window, fused: bool) 
     lower -= upper
     lower *= weight_y[:, None, None]
     upper += lower
-    result: NDArray[np.float32] = upper
-    return result
+    return upper
 
 
 @lru_cache(maxsize=64)
@@ -263,8 +261,7 @@ def _fixed_point(frame: Frame, size: tuple[int, int], window: Window) -> NDArray
     lines = (picked[:, before] * weight_before[:, None] + picked[:, after] * weight_after[:, None]) >> 4
     upper = (lines[place[: len(above)]] * weight_above[:, None, None]) >> 16
     lower = (lines[place[len(above) :]] * weight_under[:, None, None]) >> 16
-    result: NDArray[np.uint8] = ((upper + lower + 2) >> 2).astype(np.uint8)
-    return result
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
 
 
 def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -275,8 +272,7 @@ def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Keys' kernel with a = -1/2, which Pillow and torch's antialiased resize use."""
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((x - 5) * x + 8) * x - 4
-    result: NDArray[np.float64] = np.where(x < 1, near, np.where(x < 2, -0.5 * far, 0.0))
-    return result
+    return np.where(x < 1, near, np.where(x < 2, -0.5 * far, 0.0))
 
 
 _KERNELS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], float]] = {

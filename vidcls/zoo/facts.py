@@ -44,5 +44,4 @@ class CheckpointFacts(Spec):
 
 def plain_config(module: Any) -> dict[str, Any]:
     """Return a model's configuration as plain data."""
-    config: dict[str, Any] = asdict(module.config)
-    return config
+    return asdict(module.config)
