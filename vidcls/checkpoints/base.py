@@ -57,6 +57,15 @@ class Raw:
         """An error about this file, to be raised by the caller."""
         return CheckpointError(str(self.path), problem, remedy)
 
+    def expect(self, asked: str | None, architecture: str, content: str = "") -> None:
+        """Refuse an architecture that was asked for and is another than the file's; ``content`` says what that is.
+
+        Raises:
+            CheckpointError: It is.
+        """
+        if asked not in (None, architecture):
+            raise self.error(f"holds {content or architecture}, not {asked}", f"load it as {architecture}")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -205,6 +214,37 @@ def joined(ours: str, *theirs: str, bias: bool = True) -> Iterator[Rename]:
         yield Rename(
             f"{ours}.{part}", names, (lambda *tensors: torch.cat(tensors)) if len(names) > 1 else None
         )
+
+
+def each(ours: str, theirs: str, table: Mapping[str, str]) -> Iterator[Rename]:
+    """Weights and biases of several of our layers, below ``ours`` and ``theirs``: our name → theirs."""
+    for own, other in table.items():
+        yield from joined(f"{ours}.{own}", f"{theirs}.{other}")
+
+
+def rename_known(
+    tensors: Mapping[str, Tensor], layer: str, ours: str, table: Mapping[str, str], outside: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Give the tensors whose names are known ours; the others keep theirs, and the strict load reports them.
+
+    Args:
+        tensors: Their names → tensors.
+        layer: Regular expression of how the names of a layer's tensors start, its first group the layer's number.
+        ours: What our names of the layers start with.
+        table: Their names of a layer's parts → ours.
+        outside: The same for all else; a part, or a single tensor.
+    """
+    state = {}
+    for name, tensor in tensors.items():
+        part, _, leaf = name.rpartition(".")
+        found = re.fullmatch(rf"{layer}\.(.+)", part)
+        if found is not None and found[2] in table:
+            state[f"{ours}.{found[1]}.{table[found[2]]}.{leaf}"] = tensor
+        elif part in outside:
+            state[f"{outside[part]}.{leaf}"] = tensor
+        else:
+            state[outside.get(name, name)] = tensor
+    return state
 
 
 def rename(

@@ -12,6 +12,7 @@ import torch
 
 from vidcls.checkpoints.base import Checkpoint, Raw, raise_misfit
 from vidcls.checkpoints.timm_any import our_names
+from vidcls.checkpoints.timm_config import TRANSFORM
 from vidcls.models.sizes import pair
 from vidcls.models.timm_frames import classifier_name, create
 
@@ -19,19 +20,7 @@ NAME = "efficientnet_lite"
 ARCHITECTURE = "timm-frames"
 MODEL = "tf_efficientnet_lite0"
 COUNTER = "num_batches_tracked"
-
-INPUT: dict[str, Any] = {
-    "image_size": (224, 224),
-    "resize": 256,
-    "resize_rule": "round",
-    "interpolation": "bicubic",
-    "center_crop": "round",
-    "num_crops": 1,
-    "scale": 1 / 255,
-    "offset": 0.0,
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-}
+SIZE = (224, 224)
 
 
 def matches(raw: Raw) -> bool:
@@ -51,12 +40,11 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         CheckpointError: A tensor is missing or misshapen: it is another EfficientNet.
         DependencyError: timm is not installed.
     """
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds an EfficientNet-Lite0, not {architecture}", f"load it as {ARCHITECTURE}")
+    raw.expect(architecture, ARCHITECTURE, "an EfficientNet-Lite0")
     theirs = [(name, tensor) for name, tensor in raw.tensors.items() if not name.endswith(COUNTER)]
     classes = raw.tensors["_fc.weight"].shape[0]
     with torch.device("meta"):
-        model = create(MODEL, classes, (224, 224))
+        model = create(MODEL, classes, SIZE)
     own = model.state_dict()
     names = [name for name in own if not name.endswith(COUNTER)]
     pairs = list(zip(names, theirs, strict=False))
@@ -69,7 +57,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     raise_misfit(raw.path, MODEL, names[len(theirs) :], beyond, wrong)
     state = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in own.items() if name.endswith(COUNTER)}
     state |= {ours: tensor for ours, (_, tensor) in pairs}
-    size = pair(config.get("image_size", INPUT["image_size"]))
+    size = pair(config.get("image_size", SIZE))
     found = {**config, "model": MODEL, "image_size": size, "num_classes": classes}
-    seen = {**INPUT, "image_size": size, "resize": round(min(size) / 0.875)}
+    half = (0.5, 0.5, 0.5)
+    seen = {**TRANSFORM, "image_size": size, "resize": round(min(size) / 0.875), "mean": half, "std": half}
     return Checkpoint(NAME, ARCHITECTURE, found, our_names(state, classifier_name(model)), input=seen)

@@ -8,14 +8,14 @@ the same names by the embedding's kernel, which has no time axis. Kernels lie (i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints import flax_tensors
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
 
@@ -105,55 +105,28 @@ SCENIC = FlaxViT(
 def timm_names(raw: Raw, root: str, names: FlaxViT) -> tuple[dict[str, Tensor], int]:
     """Rename and transpose a flax ViT's tensors to timm's names; also the number of heads.
 
-    Tensors that are no part of a ViT keep their names, so that the strict load reports them.
-
     Raises:
-        CheckpointError: A tensor is missing, or misshapen beyond renaming.
+        CheckpointError: A tensor is missing, unexpected, or misshapen beyond renaming.
     """
-    rest = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
-    used: set[str] = set()
-
-    def get(name: str, dims: int) -> Tensor:
-        used.add(name)
-        return require_tensor(rest, name, raw.path, dims)
-
-    def linear(source: str, target: str) -> dict[str, Tensor]:
-        return {f"{target}.weight": get(f"{source}/kernel", 2).T, f"{target}.bias": get(f"{source}/bias", 1)}
-
-    def norm(source: str, target: str) -> dict[str, Tensor]:
-        return {f"{target}.weight": get(f"{source}/scale", 1), f"{target}.bias": get(f"{source}/bias", 1)}
-
-    def attention(source: str, target: str) -> dict[str, Tensor]:
-        kernels = [get(f"{source}/{part}/kernel", 3).flatten(1).T for part in ("query", "key", "value")]
-        biases = [get(f"{source}/{part}/bias", 2).flatten() for part in ("query", "key", "value")]
-        return {
-            f"{target}.qkv.weight": torch.cat(kernels),
-            f"{target}.qkv.bias": torch.cat(biases),
-            f"{target}.proj.weight": get(f"{source}/out/kernel", 3).flatten(0, 1).T,
-            f"{target}.proj.bias": get(f"{source}/out/bias", 1),
-        }
-
-    out = {
-        "patch_embed.proj.weight": get("embedding/kernel", 4).permute(3, 2, 0, 1),
-        "patch_embed.proj.bias": get("embedding/bias", 1),
-        "pos_embed": get("Transformer/posembed_input/pos_embedding", 3),
-        **norm("Transformer/encoder_norm", "norm"),
-    }
-    if "cls" in rest:
-        out["cls_token"] = get("cls", 3)
-    for number in range(count_layers(rest, r"Transformer/encoderblock_(\d+)/", raw.path)):
-        source, target = f"Transformer/encoderblock_{number}", f"blocks.{number}"
-        out |= norm(f"{source}/LayerNorm_0", f"{target}.norm1")
-        out |= attention(f"{source}/{names.attention}", f"{target}.attn")
-        out |= norm(f"{source}/{names.norm2}", f"{target}.norm2")
-        out |= linear(f"{source}/{names.mlp}/Dense_0", f"{target}.mlp.fc1")
-        out |= linear(f"{source}/{names.mlp}/Dense_1", f"{target}.mlp.fc2")
-    for source, target in (("pre_logits", "pre_logits.0"), (names.head, "head")):
-        if f"{source}/kernel" in rest:
-            out |= linear(source, target)
-    num_heads = rest[f"Transformer/encoderblock_0/{names.attention}/query/kernel"].shape[1]
-    return {**out, **_others(rest, used)}, num_heads
+    tensors = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
+    query = f"Transformer/encoderblock_0/{names.attention}/query/kernel"
+    heads = require_tensor(tensors, query, raw.path, 3).shape[1]
+    return rename(tensors, _renames(raw, tensors, names), raw.path, "vit-frames"), heads
 
 
-def _others(tensors: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if name not in used}
+def _renames(raw: Raw, tensors: Mapping[str, Tensor], names: FlaxViT) -> Iterator[Rename]:
+    yield Rename("patch_embed.proj.weight", ("embedding/kernel",), lambda kernel: kernel.permute(3, 2, 0, 1))
+    yield Rename("patch_embed.proj.bias", ("embedding/bias",))
+    yield Rename("pos_embed", ("Transformer/posembed_input/pos_embedding",))
+    if "cls" in tensors:
+        yield Rename("cls_token", ("cls",))
+    for i in range(count_layers(tensors, r"Transformer/encoderblock_(\d+)/", raw.path)):
+        ours, theirs = f"blocks.{i}", f"Transformer/encoderblock_{i}"
+        yield from flax_tensors.norm(f"{ours}.norm1", f"{theirs}/LayerNorm_0")
+        yield from flax_tensors.attention(f"{ours}.attn", f"{theirs}/{names.attention}", bias=True)
+        yield from flax_tensors.norm(f"{ours}.norm2", f"{theirs}/{names.norm2}")
+        yield from flax_tensors.mlp(f"{ours}.mlp", f"{theirs}/{names.mlp}")
+    yield from flax_tensors.norm("norm", "Transformer/encoder_norm")
+    for ours, theirs in (("pre_logits.0", "pre_logits"), ("head", names.head)):
+        if f"{theirs}/kernel" in tensors:
+            yield from flax_tensors.dense(ours, theirs)

@@ -35,22 +35,9 @@ from vidcls.checkpoints import (
 )
 from vidcls.checkpoints.base import Checkpoint, Format, Raw, check_state, describe_keys, load_state
 from vidcls.checkpoints.families import describe
-from vidcls.checkpoints.native import save_checkpoint
 from vidcls.checkpoints.readers import open_raw
 from vidcls.checkpoints.unwrap import is_average, views
 from vidcls.errors import CheckpointError, UsageError
-
-__all__ = [
-    "FORMATS",
-    "Checkpoint",
-    "Format",
-    "Raw",
-    "build_model",
-    "load_checkpoint",
-    "open_raw",
-    "read_checkpoint",
-    "save_checkpoint",
-]
 
 # In the order tried; the first that matches reads the file.
 FORMATS: dict[str, Format] = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from vidcls.checkpoints.base import Raw
+from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, Rename, each, joined
 from vidcls.checkpoints.class_names import class_names
 from vidcls.errors import ConfigError
 from vidcls.models.sizes import ACTIVATIONS as ACTIVATION_NAMES
@@ -23,6 +23,23 @@ ACTIVATIONS = {
 }
 PARAMETRIC = ("prelu", "xielu")
 """Activations with trained weights of their own."""
+
+ROLES = ("query", "key", "value")
+BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+"""Our names of a block's layers → those of Hugging Face's ViT and of what was made after it."""
+
+
+def block(ours: str, theirs: str, bias: bool) -> Iterator[Rename]:
+    """All tensors of a block of Hugging Face's ViT; ``bias`` says whether queries, keys and values have biases."""
+    roles = (f"{theirs}.attention.attention.{role}" for role in ROLES)
+    yield from joined(f"{ours}.attn.qkv", *roles, bias=bias)
+    yield from each(ours, theirs, BLOCK)
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str, sign: str = "embeddings.") -> dict[str, Tensor]:
@@ -97,9 +114,33 @@ def sides(raw: Raw, key: str, default: int) -> tuple[int, int]:
     return both[0], both[1]
 
 
+def dropouts(raw: Raw) -> dict[str, float]:
+    """The rates of dropout in config.json, under our names."""
+    return {
+        "dropout": number(raw, "hidden_dropout_prob", 0.0),
+        "attn_dropout": number(raw, "attention_probs_dropout_prob", 0.0),
+    }
+
+
 def labels(raw: Raw, num_classes: int) -> tuple[str, ...] | None:
     """Class names of config.json; None where there are none, or only placeholders."""
     return class_names(raw, num_classes)[0]
+
+
+def checkpoint(
+    raw: Raw,
+    name: str,
+    architecture: str,
+    config: dict[str, Any],
+    state: dict[str, Tensor],
+    seen: dict[str, Any],
+    notes: tuple[str, ...] = (),
+) -> Checkpoint:
+    """Put a checkpoint together, with its labels, and a note where its tensors have no classifier."""
+    head = state.get("head.weight")
+    notes = notes if head is not None else (*notes, HEADLESS)
+    names = labels(raw, 0 if head is None else len(head))
+    return Checkpoint(name, architecture, config, state, labels=names, input=seen, notes=notes)
 
 
 def preprocessing(raw: Raw) -> dict[str, Any]:

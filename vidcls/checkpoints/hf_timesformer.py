@@ -13,13 +13,12 @@ code computes. Two things of HF's are not followed, and said instead of computed
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import Checkpoint, Raw, require_tensor
+from vidcls.checkpoints.base import Checkpoint, Raw, rename_known, require_tensor
 from vidcls.checkpoints.timesformer_fb import find_scheme, fit
 from vidcls.checkpoints.vit_tensors import ViTTensors, settle, vit_checkpoint
 
@@ -39,17 +38,12 @@ _OUTSIDE = {
     "timesformer.layernorm": "norm",
     "classifier": "head",
 }
-_BLOCK = {
-    "layernorm_before": "norm1",
+_BLOCK = {theirs: ours for ours, theirs in hf_config.BLOCK.items()} | {
     "attention.attention.qkv": "attn.qkv",
-    "attention.output.dense": "attn.proj",
     "temporal_layernorm": "temporal_norm1",
     "temporal_attention.attention.qkv": "temporal_attn.qkv",
     "temporal_attention.output.dense": "temporal_attn.proj",
     "temporal_dense": "temporal_fc",
-    "layernorm_after": "norm2",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
 }
 
 
@@ -71,7 +65,8 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             unknown, or a keyword contradicts the folder.
     """
     settings = raw.meta["config"]
-    state = our_names(hf_config.with_prefix(raw.tensors, "timesformer."))
+    tensors = hf_config.with_prefix(raw.tensors, "timesformer.")
+    state = rename_known(tensors, r"timesformer\.encoder\.layer\.(\d+)", "blocks", _BLOCK, _OUTSIDE)
     attention = settings.get("attention_type", "divided_space_time")
     scheme = SCHEMES.get(str(attention))
     if scheme is None or scheme != find_scheme(state):
@@ -85,14 +80,12 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         "activation": hf_config.activation(raw),
     }
     rates: dict[str, Any] = {
-        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+        **hf_config.dropouts(raw),
         "drop_path_rate": hf_config.number(raw, "drop_path_rate", 0.0),
     }
     if scheme == "timesformer-space":
         return _by_frame(raw, state, architecture, config, settled, rates)
-    if architecture not in (None, scheme):
-        raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
+    raw.expect(architecture, scheme)
     sizes = _stored_sizes(raw, state)
     found, state, notes = fit(raw, state, scheme, {**sizes, **config, **settled}, {})
     found |= settled
@@ -103,21 +96,6 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     names = hf_config.labels(raw, found.get("num_classes", 0))
     settled_config = settle(raw, found, {**rates, **config})
     return Checkpoint(NAME, scheme, settled_config, state, labels=names, input=seen, notes=notes)
-
-
-def our_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename HF's tensors; a name that is not known stays as it is, to be reported by the strict load."""
-    out: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        stem, _, leaf = name.rpartition(".")
-        block = re.fullmatch(r"timesformer\.encoder\.layer\.(\d+)\.(.+)", stem)
-        if block is not None and block[2] in _BLOCK:
-            out[f"blocks.{block[1]}.{_BLOCK[block[2]]}.{leaf}"] = tensor
-        elif stem in _OUTSIDE:
-            out[f"{_OUTSIDE[stem]}.{leaf}"] = tensor
-        else:
-            out[_OUTSIDE.get(name, name)] = tensor
-    return out
 
 
 def _by_frame(

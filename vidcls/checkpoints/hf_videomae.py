@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints import hf_config
-from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, Rename, count_layers, joined, rename
+from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, joined, rename
 from vidcls.checkpoints.videomae import found_sizes
 from vidcls.checkpoints.vit_tensors import HEAD_DIM, HEADS, settle
 from vidcls.models.sizes import pair
@@ -24,13 +24,6 @@ NAME = "hf_videomae"
 ARCHITECTURE = "videomae"
 
 LAYER = "videomae.encoder.layer"
-BLOCK = {
-    "norm1": "layernorm_before",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
 DECODER = ("decoder.", "encoder_to_decoder.", "mask_token")
 RELEASED_WIDTHS = (384, 768, 1024, 1280, 1408)
 # Some releases of transformers 5 give keys a bias. It adds the same to all scores of a query, so nothing follows of it.
@@ -60,8 +53,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
             "is a VideoMAEv2 encoder with code of its own, for features: it has no classifier",
             "choose a fine-tuned checkpoint, such as videomae-b-k400",
         )
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
+    raw.expect(architecture, ARCHITECTURE)
     tensors = {name: t for name, t in raw.tensors.items() if not name.startswith(DECODER)}
     tensors = hf_config.with_prefix(tensors, "videomae.")
     tensors = {name: t for name, t in tensors.items() if not name.endswith(KEY_BIAS)}
@@ -78,19 +70,11 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         "image_size": hf_config.sides(raw, "image_size", 224),
         "norm_eps": eps,
         "head_norm_eps": FC_NORM_EPS if found["pool"] == "mean" else eps,
-        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+        **hf_config.dropouts(raw),
     }
     settled = {**chosen, **settle(raw, found, config)}
-    return Checkpoint(
-        NAME,
-        ARCHITECTURE,
-        settled,
-        state,
-        labels=hf_config.labels(raw, found.get("num_classes", 0)),
-        input=_input(raw, settled, config),
-        notes=(*notes, HEADLESS) if headless else notes,
-    )
+    seen = _input(raw, settled, config)
+    return hf_config.checkpoint(raw, NAME, ARCHITECTURE, settled, state, seen, notes)
 
 
 def _heads(raw: Raw, width: int, config: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
@@ -120,21 +104,15 @@ def _input(raw: Raw, settled: dict[str, Any], config: dict[str, Any]) -> dict[st
 def _renames(raw: Raw, tensors: dict[str, Tensor], headless: bool) -> Iterator[Rename]:
     embeddings = "videomae.embeddings.patch_embeddings.projection"
     yield from joined("patch_embed.proj", embeddings)
-    for i in range(
-        count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("videomae.", r"videomae\.", 1), raw.path)
-    ):
+    for i in range(count_layers(tensors, r"videomae\.encoder\.layer\.(\d+)\.", raw.path)):
         ours, theirs = f"blocks.{i}", f"{LAYER}.{i}"
         attention = f"{theirs}.attention.attention"
-        yield from joined(
-            f"{ours}.attn.qkv", *(f"{attention}.{role}" for role in ("query", "key", "value")), bias=False
-        )
+        yield from hf_config.block(ours, theirs, bias=False)
         for short, role in (("q_bias", "query"), ("v_bias", "value")):
             names = (f"{attention}.{short}", f"{attention}.{role}.bias")
             stored = next((name for name in names if name in tensors), None)
             if stored is not None:
                 yield Rename(f"{ours}.attn.{short}", (stored,))
-        for our_part, their_part in BLOCK.items():
-            yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
     if "fc_norm.weight" in tensors:
         yield from joined("fc_norm", "fc_norm")
     elif not headless:

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import (
-    HEADLESS,
     Checkpoint,
     Raw,
     Rename,
     count_layers,
+    each,
     joined,
     rename,
     require_tensor,
 )
-from vidcls.checkpoints.vit_tensors import resize_positions, settle
+from vidcls.checkpoints.resizing import resize_state
+from vidcls.checkpoints.vit_tensors import settle
 from vidcls.models.sizes import pair
+from vidcls.models.videoprism_config import VideoPrismConfig
 
 NAME = "hf_videoprism"
 ARCHITECTURE = "videoprism"
@@ -53,8 +55,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: It is a text-and-video model, is incomplete, or contradicts a keyword.
     """
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
+    raw.expect(architecture, ARCHITECTURE)
     if raw.meta["config"].get("model_type") != "videoprism_vision_model":
         raise raw.error(
             "is a VideoPrism without a classifier, one that compares videos with texts",
@@ -64,13 +65,11 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     found, stored = _sizes(raw, tensors)
     state = rename(tensors, _renames(found), raw.path, ARCHITECTURE)
     settled = {**stored, **settle(raw, found, config)}
-    _fit(raw, state, stored, settled)
+    state = _fit(raw, state, stored, settled)
     seen = {**hf_config.preprocessing(raw), "num_frames": settled["num_frames"]}
     if "image_size" in config or "image_size" not in seen:
         seen |= {"image_size": pair(settled["image_size"]), "resize": pair(settled["image_size"])}
-    labels = hf_config.labels(raw, found.get("num_classes", 0))
-    notes = () if "num_classes" in found else (HEADLESS,)
-    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen, notes=notes)
+    return hf_config.checkpoint(raw, NAME, ARCHITECTURE, settled, state, seen)
 
 
 def _sizes(raw: Raw, names: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,29 +97,28 @@ def _sizes(raw: Raw, names: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str
         "image_size": hf_config.sides(raw, "image_size", 288),
         "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
         "softcap": None if cap is None else hf_config.number(raw, "attn_logit_softcapping", 50.0),
-        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+        **hf_config.dropouts(raw),
     }
     return found, stored
 
 
-def _fit(raw: Raw, state: dict[str, Tensor], stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _fit(
+    raw: Raw, state: dict[str, Tensor], stored: dict[str, Any], wanted: dict[str, Any]
+) -> dict[str, Tensor]:
     """Resize both position tables to the size of views that is wanted."""
-    step, *patch = wanted["tubelet_size"]
-
-    def grids(sizes: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
-        height, width = pair(sizes["image_size"])
-        return (height // patch[0], width // patch[1]), (sizes["num_frames"] // step, 1)
-
-    for part, old, new in zip(("spatial", "temporal"), grids(stored), grids(wanted), strict=True):
+    old = VideoPrismConfig(
+        **{**wanted, "num_frames": stored["num_frames"], "image_size": stored["image_size"]}
+    )
+    steps, height, width = old.grid_size
+    for part, places in (("spatial", height * width), ("temporal", steps)):
         table = state[f"{part}.pos_embed"]
-        if table.ndim != 3 or table.shape[1] != old[0] * old[1]:
+        if table.ndim != 3 or table.shape[1] != places:
             raise raw.error(
-                f"config.json's sizes make {old[0] * old[1]} positions, but its {part} table has the shape "
+                f"config.json's sizes make {places} positions, but its {part} table has the shape "
                 f"{tuple(table.shape)}",
                 "fetch the folder again",
             )
-        state[f"{part}.pos_embed"] = resize_positions(table, 0, old, new, "videoprism")
+    return resize_state(ARCHITECTURE, state, old, VideoPrismConfig(**wanted))
 
 
 def _renames(found: dict[str, Any]) -> Iterator[Rename]:
@@ -133,8 +131,7 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
             ours, theirs = f"{part}.blocks.{i}", f"vision_model.{part}_layers.{i}"
             roles = tuple(f"{theirs}.attention.{role}_proj" for role in "qkv")
             yield from joined(f"{ours}.attn.qkv", *roles, bias=qkv_bias)
-            for our_part, their_part in BLOCK.items():
-                yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+            yield from each(ours, theirs, BLOCK)
     if "num_classes" not in found:
         return
     yield Rename("pool.query", ("head.pooling_attention_query",))

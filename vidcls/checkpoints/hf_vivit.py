@@ -41,8 +41,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         CheckpointError: A tensor is missing, unexpected or misshapen, config.json asks for what is not known, or
             a keyword contradicts the file.
     """
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", "leave the architecture to the file")
+    raw.expect(architecture, ARCHITECTURE)
     # Neither does the classifier use the pooler.
     named = hf_config.with_prefix(raw.tensors, "vivit.")
     tensors = {name: tensor for name, tensor in named.items() if not name.startswith("vivit.pooler.")}
@@ -72,15 +71,14 @@ def _sizes(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Any]:
         "tubelet_size": tubelet_of(raw, tuple(kernel.shape[2:])),
         "in_channels": kernel.shape[1],
         "embed_dim": dim,
-        "depth": count_layers(tensors, rf"{LAYER}\.(\d+)\.".replace("vivit.", r"vivit\.", 1), raw.path),
+        "depth": count_layers(tensors, r"vivit\.encoder\.layer\.(\d+)\.", raw.path),
         "num_heads": heads,
         "mlp_ratio": hidden.shape[0] / dim if hidden.ndim and dim else 0.0,
         "pool": "token",
         "qkv_bias": f"{LAYER}.0.attention.attention.query.bias" in tensors,
         "norm_eps": hf_config.number(raw, "layer_norm_eps", 1e-6),
         "activation": hf_config.activation(raw, "gelu_fast"),
-        "dropout": hf_config.number(raw, "hidden_dropout_prob", 0.0),
-        "attn_dropout": hf_config.number(raw, "attention_probs_dropout_prob", 0.0),
+        **hf_config.dropouts(raw),
     }
 
 
@@ -118,14 +116,7 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
     yield Rename("encoder.pos_embed", (f"{embeddings}.position_embeddings",))
     yield from joined("patch_embed.proj", f"{embeddings}.patch_embeddings.projection")
     for i in range(found["depth"]):
-        ours, theirs = f"encoder.blocks.{i}", f"{LAYER}.{i}"
-        roles = (f"{theirs}.attention.attention.{role}" for role in ("query", "key", "value"))
-        yield from joined(f"{ours}.attn.qkv", *roles, bias=found["qkv_bias"])
-        yield from joined(f"{ours}.attn.proj", f"{theirs}.attention.output.dense")
-        yield from joined(f"{ours}.norm1", f"{theirs}.layernorm_before")
-        yield from joined(f"{ours}.norm2", f"{theirs}.layernorm_after")
-        yield from joined(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense")
-        yield from joined(f"{ours}.mlp.fc2", f"{theirs}.output.dense")
+        yield from hf_config.block(f"encoder.blocks.{i}", f"{LAYER}.{i}", found["qkv_bias"])
     yield from joined("encoder.norm", "vivit.layernorm")
     if "num_classes" in found:
         yield from joined("head", "classifier")

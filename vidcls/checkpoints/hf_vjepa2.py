@@ -17,11 +17,11 @@ from torch import Tensor
 
 from vidcls.checkpoints import hf_config
 from vidcls.checkpoints.base import (
-    HEADLESS,
     Checkpoint,
     Raw,
     Rename,
     count_layers,
+    each,
     joined,
     rename,
     require_tensor,
@@ -56,8 +56,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: It is incomplete, or contradicts a keyword.
     """
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds {ARCHITECTURE}, not {architecture}", f"load it as {ARCHITECTURE}")
+    raw.expect(architecture, ARCHITECTURE)
     named = hf_config.with_prefix(raw.tensors, "vjepa2.", "encoder.")
     tensors = {name: t for name, t in named.items() if not name.startswith("vjepa2.predictor.")}
     found = _sizes(raw, tensors)
@@ -77,9 +76,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         seen |= {"image_size": size, "resize": int(min(size) * 256 / 224)}
     if "clips_per_view" in config:
         seen |= authors_views(pair(settled["image_size"]), clips)
-    labels = hf_config.labels(raw, found.get("num_classes", 0))
-    notes = () if "num_classes" in found else (HEADLESS,)
-    return Checkpoint(NAME, ARCHITECTURE, settled, state, labels=labels, input=seen, notes=notes)
+    return hf_config.checkpoint(raw, NAME, ARCHITECTURE, settled, state, seen)
 
 
 def authors_views(size: tuple[int, int], clips: int) -> dict[str, Any]:
@@ -130,10 +127,9 @@ def _renames(found: dict[str, Any]) -> Iterator[Rename]:
     yield from joined("norm", "vjepa2.encoder.layernorm")
     for i in range(found["depth"]):
         ours, theirs = f"blocks.{i}", f"vjepa2.encoder.layer.{i}"
-        roles = tuple(f"{theirs}.attention.{role}" for role in ("query", "key", "value"))
+        roles = tuple(f"{theirs}.attention.{role}" for role in hf_config.ROLES)
         yield from joined(f"{ours}.attn.qkv", *roles, bias=found["qkv_bias"])
-        for our_part, their_part in (BLOCK | MLP).items():
-            yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+        yield from each(ours, theirs, BLOCK | MLP)
     if "num_classes" in found:
         yield from _head_renames(found["pooler_depth"])
 
@@ -142,11 +138,9 @@ def _head_renames(pooler_depth: int) -> Iterator[Rename]:
     for i in range(pooler_depth):
         ours, theirs = f"pooler.blocks.{i}", f"{POOLER}.{i}"
         yield from joined(f"{ours}.attn.qkv", *(f"{theirs}.self_attn.{role}_proj" for role in "qkv"))
-        for our_part, their_part in (POOLER_BLOCK | MLP).items():
-            yield from joined(f"{ours}.{our_part}", f"{theirs}.{their_part}")
+        yield from each(ours, theirs, POOLER_BLOCK | MLP)
     yield Rename("pooler.query", ("pooler.query_tokens",))
     yield from joined("pooler.attn.q", f"{CROSS}.cross_attn.q_proj")
     yield from joined("pooler.attn.kv", *(f"{CROSS}.cross_attn.{role}_proj" for role in "kv"))
-    for our_part, their_part in ({"norm1": "layer_norm1", "norm2": "layer_norm2"} | MLP).items():
-        yield from joined(f"pooler.{our_part}", f"{CROSS}.{their_part}")
+    yield from each("pooler", CROSS, {"norm1": "layer_norm1", "norm2": "layer_norm2"} | MLP)
     yield from joined("head", "classifier")

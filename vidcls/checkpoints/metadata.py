@@ -51,12 +51,12 @@ def parse_record(text: str, fail: Fail) -> dict[str, Any]:
             found = excess(record[part])
             if found is not None:
                 raise fail(f"claims {found[0]} = {show(found[1])}", "check that it is a checkpoint of vidcls")
-            record[part] = _tuples(record[part])
+            record[part] = tuples(record[part])
     return record
 
 
-def _tuples(value: Any) -> Any:
-    """Lists of sizes as tuples."""
-    if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+def tuples(value: Any) -> Any:
+    """Give JSON's lists the type that the models' configurations have."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(tuples, value))
+    return {key: tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

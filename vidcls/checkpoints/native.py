@@ -38,8 +38,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     """
     record = parse_record(raw.meta[KEY], raw.error)
     found = record["architecture"]
-    if architecture not in (None, found):
-        raise raw.error(f"holds {found}, not {architecture}", "leave the architecture to the file")
+    raw.expect(architecture, found)
     stored, wanted = split_keywords(raw, found, record["config"], config)
     checkpoint = finish(
         raw,

@@ -16,7 +16,7 @@ from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.checkpoints.vit_tensors import contradicts, resize_positions
 from vidcls.models import ARCHITECTURES, CONFIGS
 from vidcls.models.limits import check_numbers, check_sizes
-from vidcls.models.sizes import pair, triple
+from vidcls.models.sizes import pair
 from vidcls.models.timesformer import resize_nearest_1d, resize_places
 from vidcls.models.vit_config import ViTConfig, vit_config
 from vidcls.models.vtn_config import VIT_BACKBONES
@@ -100,15 +100,12 @@ def _t2t(state: State, old: Any, new: Any) -> State:
 
 def _videoprism(state: State, old: Any, new: Any) -> State:
     """Both tables as a picture, the times as one of width 1: ``interpolate_pos_encoding`` of transformers."""
-
-    def grids(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-        (height, width), (step, *patch) = pair(config.image_size), triple(config.tubelet_size)
-        return (height // patch[0], width // patch[1]), (config.num_frames // step, 1)
-
     out = dict(state)
-    for part, before, after in zip(("spatial", "temporal"), grids(old), grids(new), strict=True):
+    (t, *places), (new_t, *new_places) = old.grid_size, new.grid_size
+    grids = (("spatial", places, new_places), ("temporal", (t, 1), (new_t, 1)))
+    for part, before, after in grids:
         name = f"{part}.pos_embed"
-        out[name] = resize_positions(state[name], 0, before, after, "videoprism")
+        out[name] = resize_positions(state[name], 0, tuple(before), tuple(after), "videoprism")
     return out
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
+from vidcls.checkpoints import flax_tensors
 from vidcls.checkpoints.base import Checkpoint, Raw, Rename, count_layers, rename, require_tensor
 from vidcls.checkpoints.resizing import finish, short_side, split_keywords
-from vidcls.checkpoints.vivit_tensors import cat, frame_grid, joint_grid, tubelet_of
+from vidcls.checkpoints.vivit_tensors import frame_grid, joint_grid, tubelet_of
 
 NAME = "scenic"
 
@@ -29,7 +30,6 @@ PREFIXES = (
     "params/params/",
 )
 EMBEDDING = "embedding/kernel"
-QKV = ("query", "key", "value")
 
 
 def matches(raw: Raw) -> bool:
@@ -225,8 +225,8 @@ def _renames(tree: dict[str, Tensor], architecture: str, found: dict[str, Any]) 
     yield Rename("patch_embed.proj.weight", (EMBEDDING,), _conv)
     yield Rename("patch_embed.proj.bias", ("embedding/bias",))
     if "representation_size" in found:
-        yield from _dense("pre_logits.0", "pre_logits")
-    yield from _dense("head", _head(tree))
+        yield from flax_tensors.dense("pre_logits.0", "pre_logits")
+    yield from flax_tensors.dense("head", _head(tree))
     if architecture != "vivit-fe":
         yield from _encoder("encoder", "Transformer", "cls", tree, architecture, found["depth"], found)
         return
@@ -248,66 +248,25 @@ def _encoder(
     if found.get("pool") == "token":
         yield Rename(f"{ours}.cls_token", (token,))
     yield Rename(f"{ours}.pos_embed", (f"{theirs}/posembed_input/pos_embedding",))
-    yield from _norm(f"{ours}.norm", f"{theirs}/encoder_norm")
+    yield from flax_tensors.norm(f"{ours}.norm", f"{theirs}/encoder_norm")
     for i in range(depth):
         block, source = f"{ours}.blocks.{i}", f"{theirs}/encoderblock_{i}"
         if architecture == "vivit-fsa":
             _, mlp, _ = _block_names(tree, source, "_space")
             for axis in ("space", "time"):
-                yield from _norm(f"{block}.norm_{axis}", f"{source}/LayerNorm_{axis}")
+                yield from flax_tensors.norm(f"{block}.norm_{axis}", f"{source}/LayerNorm_{axis}")
                 attention = f"{source}/MultiHeadDotProductAttention_{axis}"
-                yield from _attention(f"{block}.attn_{axis}", attention, found["qkv_bias"])
-            yield from _norm(f"{block}.norm_mlp", f"{source}/LayerNorm_mlp")
+                yield from flax_tensors.attention(f"{block}.attn_{axis}", attention, found["qkv_bias"])
+            yield from flax_tensors.norm(f"{block}.norm_mlp", f"{source}/LayerNorm_mlp")
         else:
             attention, mlp, norms = _block_names(tree, source, None)
-            yield from _norm(f"{block}.norm1", norms[0])
-            yield from _attention(f"{block}.attn", attention, found["qkv_bias"])
-            yield from _norm(f"{block}.norm2", norms[1])
-        yield from _dense(f"{block}.mlp.fc1", f"{mlp}/Dense_0")
-        yield from _dense(f"{block}.mlp.fc2", f"{mlp}/Dense_1")
-
-
-def _norm(ours: str, theirs: str) -> Iterator[Rename]:
-    yield Rename(f"{ours}.weight", (f"{theirs}/scale",))
-    yield Rename(f"{ours}.bias", (f"{theirs}/bias",))
-
-
-def _dense(ours: str, theirs: str) -> Iterator[Rename]:
-    yield Rename(f"{ours}.weight", (f"{theirs}/kernel",), _transpose)
-    yield Rename(f"{ours}.bias", (f"{theirs}/bias",))
-
-
-def _attention(ours: str, theirs: str, bias: bool) -> Iterator[Rename]:
-    yield Rename(f"{ours}.qkv.weight", tuple(f"{theirs}/{part}/kernel" for part in QKV), _qkv_weight)
-    if bias:
-        yield Rename(f"{ours}.qkv.bias", tuple(f"{theirs}/{part}/bias" for part in QKV), _qkv_bias)
-    yield Rename(f"{ours}.proj.weight", (f"{theirs}/out/kernel",), _out_weight)
-    yield Rename(f"{ours}.proj.bias", (f"{theirs}/out/bias",))
+            yield from flax_tensors.norm(f"{block}.norm1", norms[0])
+            yield from flax_tensors.attention(f"{block}.attn", attention, found["qkv_bias"])
+            yield from flax_tensors.norm(f"{block}.norm2", norms[1])
+        yield from flax_tensors.mlp(f"{block}.mlp", mlp)
 
 
 def _conv(kernel: Tensor) -> Tensor:
     """(t, h, w, c, d) → (d, c, t, h, w); a kernel of one frame has no axis for time."""
     kernel = kernel.unsqueeze(0) if kernel.ndim == 4 else kernel
     return kernel.permute(4, 3, 0, 1, 2)
-
-
-def _transpose(kernel: Tensor) -> Tensor:
-    """(in, out) → (out, in)."""
-    rows, columns = kernel.shape
-    return kernel.reshape(rows, columns).T
-
-
-def _qkv_weight(*kernels: Tensor) -> Tensor:
-    """Three of (d, heads, hd) → (3·d, d)."""
-    return cat(*(kernel.reshape(kernel.shape[0], kernel.shape[1] * kernel.shape[2]).T for kernel in kernels))
-
-
-def _qkv_bias(*biases: Tensor) -> Tensor:
-    """Three of (heads, hd) → (3·d,)."""
-    return cat(*(bias.reshape(-1) for bias in biases))
-
-
-def _out_weight(kernel: Tensor) -> Tensor:
-    """(heads, hd, d) → (d, d)."""
-    heads, width, dim = kernel.shape
-    return kernel.reshape(heads * width, dim).T

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.timm_config import TRANSFORM
 from vidcls.checkpoints.vit_tensors import head_count, resize_positions, settle
 from vidcls.models.sizes import pair
 from vidcls.models.t2t_config import T2TConfig
@@ -41,8 +42,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     Raises:
         CheckpointError: The file is incomplete, contradicts a keyword, or does not say how many heads it has.
     """
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds a T2T-ViT, not {architecture}", f"load it as {ARCHITECTURE}")
+    raw.expect(architecture, ARCHITECTURE, "a T2T-ViT")
     tensors = {_our_name(name): tensor for name, tensor in raw.tensors.items()}
     found, notes = _sizes(raw, tensors, config)
     _fit(raw, tensors, found, config.get("image_size"))
@@ -101,15 +101,4 @@ def _fit(raw: Raw, tensors: dict[str, Tensor], found: dict[str, Any], wanted: An
 
 def authors_input(size: tuple[int, int]) -> dict[str, Any]:
     """How the authors test a picture, with timm 0.3.4: fields of `vidcls.config.InputSpec`."""
-    return {
-        "image_size": size,
-        "resize": math.floor(min(size) / 0.9),
-        "resize_rule": "round",
-        "interpolation": "bicubic",
-        "center_crop": "round",
-        "num_crops": 1,
-        "scale": 1 / 255,
-        "offset": 0.0,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-    }
+    return {**TRANSFORM, "image_size": size, "resize": math.floor(min(size) / 0.9)}

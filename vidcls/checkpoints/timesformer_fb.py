@@ -80,8 +80,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     scheme = find_scheme(state)
     if architecture == "vit-frames" and scheme == "timesformer-space":
         return vit_checkpoint("timm_vit", ViTTensors(raw, state, "timm"), architecture, config)
-    if architecture not in (None, scheme):
-        raise raw.error(f"holds {scheme}, not {architecture}", f"load it as {scheme}")
+    raw.expect(architecture, scheme)
     settings = read_settings(raw)
     found, state, notes = fit(raw, state, scheme, config, settings)
     seen, more = stored_input(settings, found, "image_size" in config)

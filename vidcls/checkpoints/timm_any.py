@@ -43,8 +43,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
         ConfigError: timm has no such model.
         DependencyError: timm is not installed.
     """
-    if architecture not in (None, ARCHITECTURE):
-        raise raw.error(f"holds a model of timm, not {architecture}", f"load it as {ARCHITECTURE}")
+    raw.expect(architecture, ARCHITECTURE, "a model of timm")
     timm = import_timm(str(raw.path))
     if raw.kind != "timm":
         raw = _with_registered(raw, timm, config.get("model"))

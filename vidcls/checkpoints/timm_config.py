@@ -13,9 +13,19 @@ from pydantic import ValidationError
 
 from vidcls.checkpoints.base import Raw
 from vidcls.config import InputSpec, problems
+from vidcls.views.hf_preprocessor import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+TRANSFORM: dict[str, Any] = {
+    "resize_rule": "round",
+    "interpolation": "bicubic",
+    "center_crop": "round",
+    "num_crops": 1,
+    "scale": 1 / 255,
+    "offset": 0.0,
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
+}
+"""Fields of `InputSpec` that timm's transform has where nothing else is said: Pillow resizes, one crop."""
 
 
 def pretrained_cfg(raw: Raw) -> Mapping[str, Any]:
@@ -55,14 +65,8 @@ def input_fields(raw: Raw) -> dict[str, Any]:
         "resize": sizes if mode == "squash" or sizes[0] != sizes[1] else sizes[0],
         "resize_side": _side(mode, sizes),
         "fill": "mean" if mode == "border" else "black",
-        "resize_rule": "round",
-        "interpolation": settings.get("interpolation", "bicubic"),
-        "center_crop": "round",
-        "num_crops": 1,
-        "scale": 1 / 255,
-        "offset": 0.0,
-        "mean": settings.get("mean", IMAGENET_MEAN),
-        "std": settings.get("std", IMAGENET_STD),
+        **TRANSFORM,
+        **{key: settings[key] for key in ("interpolation", "mean", "std") if key in settings},
     }
     try:
         spec = InputSpec(**fields)

@@ -18,6 +18,7 @@ from vidcls.checkpoints.kinetics import ALL, SELECTED, select_classes
 from vidcls.checkpoints.vit_tensors import head_count, settle
 from vidcls.models.sizes import pair
 from vidcls.models.videomae_config import VideoMAEConfig
+from vidcls.views.hf_preprocessor import IMAGENET_MEAN, IMAGENET_STD
 
 NAME = "videomae"
 
@@ -59,8 +60,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     root = find_root(raw)
     if root is None:
         raise raw.error("holds no VideoMAE of its authors' names", "try without format=")
-    if architecture not in (None, NAME):
-        raise raw.error(f"holds {NAME}, not {architecture}", f"load it as {NAME}")
+    raw.expect(architecture, NAME)
     state = {name.removeprefix(root): t for name, t in raw.tensors.items() if name.startswith(root)}
     refuse_unfit(raw, state)
     found = found_sizes(raw, state)
@@ -134,7 +134,7 @@ def authors_input(size: tuple[int, int], num_classes: int | None) -> dict[str, A
         "center_crop": "floor",
         "scale": 1 / 255,
         "offset": 0.0,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
         "average": "probs",
     }

@@ -222,8 +222,7 @@ def vit_checkpoint(
         CheckpointError: As `ViTTensors.backbone`, or the architecture is another.
     """
     raw, tensors = vit.raw, dict(vit.tensors)
-    if architecture not in (None, "vit-frames"):
-        raise raw.error(f"holds an image ViT, not {architecture}", "load it as vit-frames")
+    raw.expect(architecture, "vit-frames", "an image ViT")
     config = dict(config)
     if config.get("representation_size") == 0:
         del config["representation_size"]

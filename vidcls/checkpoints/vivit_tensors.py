@@ -5,17 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from vidcls.checkpoints.base import Raw
 from vidcls.errors import CheckpointError
 from vidcls.models.sizes import triple
-
-
-def cat(*tensors: Tensor) -> Tensor:
-    """Join along the first axis: separate queries, keys and values to the fused projection."""
-    return torch.cat(tensors)
 
 
 def joint_grid(

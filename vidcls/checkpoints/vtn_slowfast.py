@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
+from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, rename_known, require_tensor
 from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle
 from vidcls.config import parse_yaml
@@ -24,11 +24,11 @@ MAX_CFG_CHARS = 1 << 17
 RELEASED_WINDOW = 18
 
 ENCODER = "temporal_encoder."
-EMBEDDINGS = {
-    "embeddings.position_embeddings.weight": "position_embed.weight",
-    "embeddings.token_type_embeddings.weight": "type_embed.weight",
-    "embeddings.LayerNorm.weight": "norm.weight",
-    "embeddings.LayerNorm.bias": "norm.bias",
+OUTSIDE = {
+    "temporal_encoder.embeddings.position_embeddings": "temporal_encoder.position_embed",
+    "temporal_encoder.embeddings.token_type_embeddings": "temporal_encoder.type_embed",
+    "temporal_encoder.embeddings.LayerNorm": "temporal_encoder.norm",
+    **{f"mlp_head.{number}": f"head.{number}" for number in (0, 1, 4)},
 }
 LAYER = {
     "attention.output.dense": "attn.proj",
@@ -66,8 +66,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
     """
     if not matches(raw):
         raise raw.error("holds no VTN of PySlowFast's names", "try without format=")
-    if architecture not in (None, "vtn"):
-        raise raw.error(f"holds a VTN, not {architecture}", "load it as vtn")
+    raw.expect(architecture, "vtn", "a VTN")
     tensors = raw.tensors
     cfg = Cfg(raw)
     vit = {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
@@ -118,35 +117,22 @@ def _notes(window_unknown: bool) -> tuple[str, ...]:
 
 
 def _temporal(raw: Raw, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename everything but the backbone; names that are not known stay, so that the strict load reports them."""
-    out: dict[str, Tensor] = {}
-    layer = re.compile(r"temporal_encoder\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
-    for name, tensor in tensors.items():
-        found = layer.fullmatch(name)
-        if name.startswith("backbone.") or name == f"{ENCODER}embeddings.position_ids":
-            continue  # the latter is a buffer of transformers 4, 0..n-1, which VTN does not read
-        if found is None:
-            out[_outside(name)] = tensor
-        elif found[2] in LAYER:
-            out[f"{ENCODER}layers.{found[1]}.{LAYER[found[2]]}.{found[3]}"] = tensor
-        elif not re.fullmatch(r"attention\.self\.(query|key|value)(_global)?", found[2]):
-            out[name] = tensor
-    for number in range(count_layers(tensors, r"temporal_encoder\.encoder\.layer\.(\d+)\.", raw.path)):
+    """Rename everything but the backbone."""
+    # The latter is a buffer of transformers 4, 0..n-1, which VTN does not read.
+    ignored = ("backbone.", f"{ENCODER}embeddings.position_ids")
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(ignored)}
+    layer = r"temporal_encoder\.encoder\.layer\.(\d+)"
+    out = rename_known(rest, layer, f"{ENCODER}layers", LAYER, OUTSIDE)
+    for number in range(count_layers(rest, rf"{layer}\.", raw.path)):
         source = f"{ENCODER}encoder.layer.{number}.attention.self"
         for kind in ("", "_global"):
             for part in ("weight", "bias"):
                 names = [f"{source}.{role}{kind}.{part}" for role in ("query", "key", "value")]
-                fused = torch.cat([require_tensor(tensors, name, raw.path) for name in names])
+                fused = torch.cat([require_tensor(rest, name, raw.path) for name in names])
                 out[f"{ENCODER}layers.{number}.attn.qkv{kind}.{part}"] = fused
+                for name in names:
+                    del out[name]
     return out
-
-
-def _outside(name: str) -> str:
-    """Our name of a tensor outside the layers."""
-    if name.startswith("mlp_head."):
-        return f"head.{name.removeprefix('mlp_head.')}"
-    inner = name.removeprefix(ENCODER)
-    return f"{ENCODER}{EMBEDDINGS[inner]}" if inner in EMBEDDINGS else name
 
 
 class Cfg:

@@ -17,8 +17,8 @@ _KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _KERNEL_NAMES = {name: name for name in _KERNELS.values()}
 
 _HALF = (0.5, 0.5, 0.5)
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ _DEFAULTS = {
     "vivit": _Defaults({"shortest_edge": 256}, crop=True, square=False, scale=1 / 127.5, offset=True),
     "videomae": _Defaults({"shortest_edge": 224}, crop=True, square=False),
     "timesformer": _Defaults(
-        {"shortest_edge": 224}, crop=True, square=False, mean=_IMAGENET_MEAN, std=_IMAGENET_STD
+        {"shortest_edge": 224}, crop=True, square=False, mean=IMAGENET_MEAN, std=IMAGENET_STD
     ),
     "vjepa2": _Defaults(
         {"shortest_edge": 292},
         crop=True,
         square=False,
-        mean=_IMAGENET_MEAN,
-        std=_IMAGENET_STD,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
         crop_size=256,
         size_from_crop=True,
     ),
@@ -104,7 +104,7 @@ def assumed_preprocessor(config: dict[str, Any]) -> dict[str, Any]:
         return {"image_processor_type": "VideoPrismVideoProcessor", "size": crop}
     if family == "videomae":
         is_timesformer = config.get("model_type") == "timesformer"
-        mean, std = ((0.45,) * 3, (0.225,) * 3) if is_timesformer else (_IMAGENET_MEAN, _IMAGENET_STD)
+        mean, std = ((0.45,) * 3, (0.225,) * 3) if is_timesformer else (IMAGENET_MEAN, IMAGENET_STD)
         return {
             "image_processor_type": "VideoMAEImageProcessor",
             "size": {"shortest_edge": short},

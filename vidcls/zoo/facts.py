@@ -7,15 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from vidcls.checkpoints.metadata import tuples
 from vidcls.config import ModelSpec
 from vidcls.config.specs import Spec
-
-
-def _tuples(value: Any) -> Any:
-    """Give JSON's lists the type that the models' configurations have."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_tuples(item) for item in value)
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class CheckpointFacts(Spec):
@@ -38,7 +32,7 @@ class CheckpointFacts(Spec):
     unit_frames: int = Field(ge=0, le=65536)
     uses_frame_indices: bool = False
     tubelet_frames: int = Field(0, ge=0, le=65536)
-    config: Annotated[dict[str, Any], BeforeValidator(_tuples)]
+    config: Annotated[dict[str, Any], BeforeValidator(tuples)]
     notes: tuple[str, ...] = ()
 
 
