@@ -44,7 +44,7 @@ class ReportOptions(Options):
 
     json: o.JsonOption = False
     output: Annotated[
-        Path | None, Option("--output", "-o", metavar="FILE", help="Write everything as JSON to this file.")
+        Path | None, o.output_option(metavar="FILE", help="Write everything as JSON to this file.")
     ] = None
     overwrite: o.OverwriteOption = False
     quiet: o.QuietOption = False

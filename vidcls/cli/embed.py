@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from vidcls.cli import options as o
@@ -33,10 +32,9 @@ class VectorOptions(Options):
 
 
 def embed(
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE", help=o.SOURCES_HELP)],
+    source: o.Sources,
     output: Annotated[
-        str,
-        Option("--output", "-o", metavar="FILE", help="Where the vectors go: a .parquet or .npz file."),
+        str, o.output_option(metavar="FILE", help="Where the vectors go: a .parquet or .npz file.")
     ],
     vectors: VectorOptions,
     model: o.ModelOptions,

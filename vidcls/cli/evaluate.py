@@ -35,11 +35,8 @@ def evaluate(
     labeled: o.LabeledOptions,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="Write the report here; the same command resumes an interrupted run.",
+        o.output_option(
+            metavar="FOLDER", help="Write the report here; the same command resumes an interrupted run."
         ),
     ] = None,
     overwrite: o.OverwriteOption = False,

@@ -41,11 +41,8 @@ def explain(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="A file, a URL, or - for a clip on stdin.")],
     output: Annotated[
         Path,
-        Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="A contact sheet (.png), an animation (.gif, .mp4) or the numbers (.npz).",
+        o.output_option(
+            metavar="FILE", help="A contact sheet (.png), an animation (.gif, .mp4) or the numbers (.npz)."
         ),
     ],
     how: ExplainOptions,

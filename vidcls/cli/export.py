@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options
 from vidcls.errors import UsageError
 
-OPEN, INT8 = "What the checkpoint does not tell", "int8"
+checkpoint_option = partial(Option, rich_help_panel="What the checkpoint does not tell")
+int8_option = partial(Option, rich_help_panel="int8")
 
 
 @dataclass(frozen=True)
@@ -22,37 +24,29 @@ class CheckpointOptions(Options):
     """What a checkpoint's tensors leave open; keywords of `vidcls.checkpoints.read_checkpoint`."""
 
     architecture: Annotated[
-        str | None, Option(metavar="NAME", rich_help_panel=OPEN, help="Architecture, such as vivit-fdp.")
+        str | None, checkpoint_option(metavar="NAME", help="Architecture, such as vivit-fdp.")
     ] = None
     source_format: Annotated[
         str | None,
-        Option(
-            metavar="NAME", rich_help_panel=OPEN, help="Format of the weights.  [default: told by content]"
-        ),
+        checkpoint_option(metavar="NAME", help="Format of the weights.  [default: told by content]"),
     ] = None
     image_size: Annotated[
         str | None,
-        Option(
-            metavar="N|HxW",
-            rich_help_panel=OPEN,
-            help="Height and width of a view; positions are interpolated if need be.",
+        checkpoint_option(
+            metavar="N|HxW", help="Height and width of a view; positions are interpolated if need be."
         ),
     ] = None
-    num_heads: Annotated[
-        int | None, Option("--heads", min=1, rich_help_panel=OPEN, help="Attention heads.")
-    ] = None
+    num_heads: Annotated[int | None, checkpoint_option("--heads", min=1, help="Attention heads.")] = None
     temporal_num_heads: Annotated[
-        int | None,
-        Option("--temporal-heads", min=1, rich_help_panel=OPEN, help="Heads of the temporal encoder."),
+        int | None, checkpoint_option("--temporal-heads", min=1, help="Heads of the temporal encoder.")
     ] = None
     attention_order: Annotated[
         str | None,
-        Option(rich_help_panel=OPEN, help="Order of attention of vivit-fsa."),
+        checkpoint_option(help="Order of attention of vivit-fsa."),
         Choices(("space_time", "time_space")),
     ] = None
     attention_window: Annotated[
-        int | None,
-        Option(min=1, rich_help_panel=OPEN, help="Attention window of vtn, both sides together."),
+        int | None, checkpoint_option(min=1, help="Attention window of vtn, both sides together.")
     ] = None
 
     def config(self) -> dict[str, Any]:
@@ -68,21 +62,16 @@ class CalibrationOptions(Options):
 
     calibrate: Annotated[
         list[str] | None,
-        Option(
+        int8_option(
             metavar="CLIPS",
-            rich_help_panel=INT8,
             help="Files, folders, globs or @list.txt of clips like those to classify; may be given several times.",
         ),
     ] = None
     truth: Annotated[
         Path | None,
-        Option(
-            metavar="FILE",
-            rich_help_panel=INT8,
-            help="CSV of path,label: report the accuracy before and after.",
-        ),
+        int8_option(metavar="FILE", help="CSV of path,label: report the accuracy before and after."),
     ] = None
-    limit: Annotated[int, Option(min=1, max=10000, rich_help_panel=INT8, help="Clips to use at most.")] = 32
+    limit: Annotated[int, int8_option(min=1, max=10000, help="Clips to use at most.")] = 32
 
 
 VIEW = ("num_views", "num_crops", "num_frames", "stride", "average")
@@ -99,16 +88,12 @@ def export(
     ] = "fp32",
     output: Annotated[
         Path | None,
-        Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="File (safetensors) or folder to write.  [default for openvino: the cache]",
+        o.output_option(
+            metavar="PATH", help="File (safetensors) or folder to write.  [default for openvino: the cache]"
         ),
     ] = None,
     pixels: Annotated[
-        bool,
-        Option("--pixels", help="onnx, pt2: the model takes uint8 frames and normalizes them itself."),
+        bool, Option("--pixels", help="onnx, pt2: the model takes uint8 frames and normalizes them itself.")
     ] = False,
     overwrite: o.OverwriteOption = False,
     json: o.JsonOption = False,

@@ -19,9 +19,7 @@ def merge(
     ],
     output: Annotated[
         str,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="The merged file: .jsonl, .csv, .tsv, .parquet or .json."
-        ),
+        o.output_option(metavar="FILE", help="The merged file: .jsonl, .csv, .tsv, .parquet or .json."),
     ],
     partial: Annotated[
         bool, typer.Option("--partial", help="Merge what is there, even if parts are missing or unfinished.")

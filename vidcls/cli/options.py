@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from vidcls.cli.groups import Choices, Options
 from vidcls.cli.values import MAX_FRAMES, parse_fps, parse_frames
 from vidcls.errors import UsageError
 
-MODEL, VIEWS, MACHINE = "Advanced: model", "Advanced: views", "Advanced: machine"
-INPUTS, DATA = "Advanced: inputs", "Advanced: data"
-SOURCES_HELP = (
-    "Files, folders, globs, URLs, lists (@list.txt), manifests (CSV, TSV or Parquet with a column of paths), or - for "
-    "one clip or a list on stdin."
+DATA = "Advanced: data"
+data_option = partial(Option, rich_help_panel=DATA)
+model_option, views_option, machine_option, inputs_option, scoring_option = (
+    partial(Option, rich_help_panel=f"Advanced: {panel}")
+    for panel in ("model", "views", "machine", "inputs", "scoring")
 )
+output_option = partial(Option, "--output", "-o")
 ALL = "all"
 
 
@@ -44,29 +46,25 @@ ModelOption = Annotated[
 ]
 RegistryOption = Annotated[
     Path | None,
-    Option(
-        rich_help_panel=MODEL,
-        metavar="FILE",
-        help="A models.yaml laid over the one that comes with vidcls.",
-    ),
+    model_option(metavar="FILE", help="A models.yaml laid over the one that comes with vidcls."),
 ]
 LabelsOption = Annotated[
     str | None,
-    Option(
-        rich_help_panel=MODEL,
-        metavar="FILE",
-        help="One label per line, or the name of a list that comes with vidcls.",
-    ),
+    model_option(metavar="FILE", help="One label per line, or the name of a list that comes with vidcls."),
 ]
-OfflineOption = Annotated[
-    bool, Option("--offline", rich_help_panel=MODEL, help="Never use the network for weights.")
+OfflineOption = Annotated[bool, model_option("--offline", help="Never use the network for weights.")]
+Sources = Annotated[
+    list[str],
+    Argument(
+        metavar="SOURCE",
+        help="Files, folders, globs, URLs, lists (@list.txt), manifests (CSV, TSV or Parquet with a column of paths), "
+        "or - for one clip or a list on stdin.",
+    ),
 ]
 TopKOption = Annotated[int, Option("--top-k", "-k", min=1, help="Number of labels to report per clip.")]
 JsonOption = Annotated[bool, Option("--json", help="Print everything as JSON.")]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print only errors on stderr.")]
 VerboseOption = Annotated[bool, Option("--verbose", "-v", help="Print details on stderr.")]
-SCORING = "Advanced: scoring"
-
 WideOption = Annotated[
     bool,
     Option(
@@ -85,18 +83,12 @@ class ModelOptions(Options):
 
     model: ModelOption = None
     weights: Annotated[
-        str | None,
-        Option(metavar="PATH|URL|hub:ID", help="Checkpoint to use instead of the model's own."),
+        str | None, Option(metavar="PATH|URL|hub:ID", help="Checkpoint to use instead of the model's own.")
     ] = None
     labels: LabelsOption = None
     registry: RegistryOption = None
     random_weights: Annotated[
-        bool,
-        Option(
-            "--random-weights",
-            rich_help_panel=MODEL,
-            help="Run the architecture untrained; every result says so.",
-        ),
+        bool, model_option("--random-weights", help="Run the architecture untrained; every result says so.")
     ] = False
     offline: OfflineOption = False
 
@@ -107,36 +99,25 @@ class SamplingOptions(Options):
 
     num_views: Annotated[
         int | None,
-        Option(
-            "--views",
-            min=1,
-            max=1024,
-            rich_help_panel=VIEWS,
-            help="Temporal views, averaged.  [default: the model's, usually 4]",
+        views_option(
+            "--views", min=1, max=1024, help="Temporal views, averaged.  [default: the model's, usually 4]"
         ),
     ] = None
     num_crops: Annotated[
         int | None,
-        Option(
-            "--crops",
-            rich_help_panel=VIEWS,
-            metavar="1|3",
-            help="Spatial crops per view.  [default: the model's, usually 1]",
+        views_option(
+            "--crops", metavar="1|3", help="Spatial crops per view.  [default: the model's, usually 1]"
         ),
     ] = None
     stride: Annotated[
         int | None,
-        Option(
-            min=1,
-            max=4096,
-            rich_help_panel=VIEWS,
-            help="Distance between sampled frames.  [default: the model's, usually 2]",
+        views_option(
+            min=1, max=4096, help="Distance between sampled frames.  [default: the model's, usually 2]"
         ),
     ] = None
     fps: Annotated[
         str,
-        Option(
-            rich_help_panel=VIEWS,
+        views_option(
             metavar="auto|native|N",
             help="auto: space frames in time as in training; native: count the file's frames; "
             "N: resample to N frames per second.",
@@ -144,9 +125,7 @@ class SamplingOptions(Options):
     ] = "auto"
     average: Annotated[
         str | None,
-        Option(
-            rich_help_panel=VIEWS, help="What is averaged over views.  [default: the model's, usually logits]"
-        ),
+        views_option(help="What is averaged over views.  [default: the model's, usually logits]"),
         Choices(("logits", "probs")),
     ] = None
 
@@ -160,12 +139,8 @@ class ViewOptions(SamplingOptions):
 
     num_frames: Annotated[
         int | None,
-        Option(
-            "--frames",
-            min=1,
-            max=MAX_FRAMES,
-            rich_help_panel=VIEWS,
-            help="Frames per view.  [default: the model's, usually 32]",
+        views_option(
+            "--frames", min=1, max=MAX_FRAMES, help="Frames per view.  [default: the model's, usually 32]"
         ),
     ] = None
 
@@ -176,9 +151,8 @@ class WholeVideoOptions(SamplingOptions):
 
     num_frames: Annotated[
         str | None,
-        Option(
+        views_option(
             "--frames",
-            rich_help_panel=VIEWS,
             metavar="N|all",
             help="Frames per view; all: every frame of the file, for models that encode each frame by itself.  "
             "[default: the model's, usually 32]",
@@ -186,8 +160,7 @@ class WholeVideoOptions(SamplingOptions):
     ] = None
     features: Annotated[
         Path | None,
-        Option(
-            rich_help_panel=VIEWS,
+        views_option(
             metavar="FOLDER",
             help="Store the features of frames here and reuse them, for models that encode each frame by itself.",
         ),
@@ -225,22 +198,21 @@ class MachineOptions(Options):
     device: Annotated[str, Option(metavar="auto|cpu|cuda|mps", help="Where the model runs.")] = "auto"
     precision: Annotated[
         str,
-        Option(rich_help_panel=MACHINE, help="auto: fp32 on CPU, bf16 on a CUDA device."),
+        machine_option(help="auto: fp32 on CPU, bf16 on a CUDA device."),
         Choices("vidcls.engines:PRECISIONS", also=("auto",)),
     ] = "auto"
     engine: Annotated[
         str,
-        Option(rich_help_panel=MACHINE, help="auto: the fastest that does not change answers."),
+        machine_option(help="auto: the fastest that does not change answers."),
         Choices("vidcls.engines:ENGINES", also=("auto",)),
     ] = "auto"
     decoder: Annotated[
         str,
-        Option(rich_help_panel=MACHINE, help="auto: PyAV; decord for what it fails on."),
+        machine_option(help="auto: PyAV; decord for what it fails on."),
         Choices("vidcls.video.decoders:DECODERS", also=("auto",)),
     ] = "auto"
     decode_timeout: Annotated[
-        float,
-        Option(min=0.1, rich_help_panel=MACHINE, help="Seconds after which a decoder that hangs is killed."),
+        float, machine_option(min=0.1, help="Seconds after which a decoder that hangs is killed.")
     ] = 60.0
 
 
@@ -250,10 +222,9 @@ class ApproximateOptions(Options):
 
     merge_tokens: Annotated[
         float,
-        Option(
+        machine_option(
             min=0.0,
             max=0.9,
-            rich_help_panel=MACHINE,
             metavar="SHARE",
             help="Merge this share of similar tokens, as 0.5: faster, approximate; engine eager.",
         ),
@@ -279,19 +250,15 @@ class PipelineOptions(Options):
 
     workers: Annotated[
         int | None,
-        Option(
-            min=1,
-            max=256,
-            rich_help_panel=SCORING,
-            help="Decoding processes per model.  [default: as many as keep the model busy]",
+        scoring_option(
+            min=1, max=256, help="Decoding processes per model.  [default: as many as keep the model busy]"
         ),
     ] = None
     batch_size: Annotated[
         int | None,
-        Option(
+        scoring_option(
             min=1,
             max=4096,
-            rich_help_panel=SCORING,
             help="Views in one forward pass; halved when memory runs out.  [default: by the device]",
         ),
     ] = None
@@ -303,27 +270,18 @@ class InputOptions(Options):
 
     path_column: Annotated[
         str | None,
-        Option(
-            rich_help_panel=INPUTS,
-            metavar="NAME",
-            help="A manifest's column of paths.  [default: path, video, file …]",
-        ),
+        inputs_option(metavar="NAME", help="A manifest's column of paths.  [default: path, video, file …]"),
     ] = None
     root: Annotated[
         str,
-        Option(
-            rich_help_panel=INPUTS,
+        inputs_option(
             metavar="FOLDER",
             help="Folder that relative paths in lists and manifests start from.  [default: the current one]",
         ),
     ] = ""
     recursive: Annotated[
         bool,
-        Option(
-            "--recursive/--no-recursive",
-            rich_help_panel=INPUTS,
-            help="Whether the folders in a folder are searched too.",
-        ),
+        inputs_option("--recursive/--no-recursive", help="Whether the folders in a folder are searched too."),
     ] = True
 
 
@@ -332,31 +290,23 @@ class LabeledOptions(Options):
     """How a labeled set is read."""
 
     videos: Annotated[
-        Path | None,
-        Option(
-            metavar="FOLDER",
-            rich_help_panel=DATA,
-            help="Folder that relative paths in a list start from.",
-        ),
+        Path | None, data_option(metavar="FOLDER", help="Folder that relative paths in a list start from.")
     ] = None
     labels_format: Annotated[
         str | None,
-        Option(rich_help_panel=DATA, help="Form of the list.  [default: told by its first lines]"),
+        data_option(help="Form of the list.  [default: told by its first lines]"),
         Choices("vidcls.training.data.forms:FORMS"),
     ] = None
     delimiter: Annotated[
         str | None,
-        Option(
-            metavar="CHARACTER",
-            rich_help_panel=DATA,
-            help="Separator of the list's columns.  [default: told by its first lines]",
+        data_option(
+            metavar="CHARACTER", help="Separator of the list's columns.  [default: told by its first lines]"
         ),
     ] = None
     multi_label: Annotated[
         bool,
-        Option(
+        data_option(
             "--multi-label",
-            rich_help_panel=DATA,
             help="A clip may have several labels: run|jump; a column called labels says so too.",
         ),
     ] = False
@@ -366,9 +316,9 @@ class LabeledOptions(Options):
 class OutputOptions(Options):
     """Where results go, in which format."""
 
-    output: Annotated[
-        Path | None, Option("--output", "-o", metavar="FILE", help="Write the results to this file.")
-    ] = None
+    output: Annotated[Path | None, output_option(metavar="FILE", help="Write the results to this file.")] = (
+        None
+    )
     format: Annotated[
         str | None,
         Option(

@@ -7,9 +7,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from vidcls.cli import options as o
 from vidcls.cli import print_error, print_message
@@ -26,13 +24,7 @@ ANNOUNCED = 256  # clips that are counted beforehand, to choose an engine by
 
 
 def predict(
-    source: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help=o.SOURCES_HELP,
-        ),
-    ],
+    source: o.Sources,
     model: o.ModelOptions,
     views: o.WholeVideoOptions,
     machine: o.MachineOptions,

@@ -20,7 +20,7 @@ def report(
             "`vidcls evaluate` wrote.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page to write: .html.")],
+    output: Annotated[Path, o.output_option(metavar="FILE", help="The page to write: .html.")],
     thumbnails: o.ThumbnailsOption = 200,
     thumbnail_time: Annotated[
         float, typer.Option(min=0, max=86_400, help="Seconds to spend on decoding thumbnails at most.")

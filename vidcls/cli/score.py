@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Option
 
 from vidcls.cli import EXIT_INTERRUPTED, print_message
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vidcls.score.scorer import Scorer
     from vidcls.score.setup import Setup
 
-CLUSTER = "Advanced: cluster"
+cluster_option = partial(Option, rich_help_panel="Advanced: cluster")
 FormatOption = Annotated[
     str | None,
     Option("--format", "-f", help="Format of the rows.  [default: by the suffix of -o]"),
@@ -48,8 +48,7 @@ class RunOptions(o.PipelineOptions):
     ] = False
     overwrite: o.OverwriteOption = False
     log_json: Annotated[
-        bool,
-        Option("--log-json", rich_help_panel=o.SCORING, help="Progress and errors as JSON lines on stderr."),
+        bool, o.scoring_option("--log-json", help="Progress and errors as JSON lines on stderr.")
     ] = False
 
 
@@ -66,36 +65,28 @@ class ClusterOptions(Options):
 
     shard: Annotated[
         str | None,
-        Option(
-            rich_help_panel=CLUSTER,
-            metavar="I/N",
-            help="Score only part I of N, for job arrays; `vidcls merge` joins the parts.",
+        cluster_option(
+            metavar="I/N", help="Score only part I of N, for job arrays; `vidcls merge` joins the parts."
         ),
     ] = None
     runner: Annotated[
         str,
-        Option(rich_help_panel=CLUSTER, help="ray: actors of Ray Data, on this machine or a cluster."),
+        cluster_option(help="ray: actors of Ray Data, on this machine or a cluster."),
         Choices(("local", "ray")),
     ] = "local"
     ray_address: Annotated[
         str | None,
-        Option(
-            rich_help_panel=CLUSTER,
+        cluster_option(
             metavar="ADDRESS",
             help="The cluster: auto, local, or HOST:6379.  [default: RAY_ADDRESS, else a new one here]",
         ),
     ] = None
     ray_actors: Annotated[
         int | None,
-        Option(
-            min=1,
-            rich_help_panel=CLUSTER,
-            help="Models on the cluster.  [default: one per GPU, or per four CPUs]",
-        ),
+        cluster_option(min=1, help="Models on the cluster.  [default: one per GPU, or per four CPUs]"),
     ] = None
     ray_gpus: Annotated[
-        float | None,
-        Option(min=0, rich_help_panel=CLUSTER, help="GPUs per model.  [default: 1 if there are any]"),
+        float | None, cluster_option(min=0, help="GPUs per model.  [default: 1 if there are any]")
     ] = None
 
     def scorer(self) -> Callable[[Setup], Scorer]:
@@ -118,20 +109,11 @@ class ClusterOptions(Options):
 
 
 def score(
-    source: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help=o.SOURCES_HELP,
-        ),
-    ],
+    source: o.Sources,
     output: Annotated[
         str,
-        Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where the rows go: a .jsonl, .csv, .tsv, .parquet or .json file.",
+        o.output_option(
+            metavar="FILE", help="Where the rows go: a .jsonl, .csv, .tsv, .parquet or .json file."
         ),
     ],
     model: o.ModelOptions,

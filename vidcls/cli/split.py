@@ -16,9 +16,7 @@ def split(
     clips: Annotated[
         str, typer.Argument(metavar="LIST|FOLDER", help="A labeled set, as for `vidcls train`.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for train.csv and val.csv.")
-    ],
+    output: Annotated[Path, o.output_option(metavar="FOLDER", help="Folder for train.csv and val.csv.")],
     val: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each class to validate with.")
     ] = 0.2,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Option
 
 from vidcls.cli import EXIT_INTERRUPTED, print_error, print_message
@@ -72,9 +71,7 @@ class TimelineOutput(Options):
 
     output: Annotated[
         str | None,
-        Option(
-            "--output",
-            "-o",
+        o.output_option(
             metavar="FILE",
             help="A .json, .csv, .srt, .vtt, .edl, .parquet or .html file, or a folder for one file per video.",
         ),
@@ -96,7 +93,7 @@ class TimelineOutput(Options):
 
 
 def timeline(
-    source: Annotated[list[str], typer.Argument(metavar="VIDEO", help=o.SOURCES_HELP)],
+    source: o.Sources,
     model: o.ModelOptions,
     timeline: TimelineOptions,
     views: o.ViewOptions,
