@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import keywords
-
-if TYPE_CHECKING:
-    from vidcls.evaluation.metrics import Report
-    from vidcls.score.scorer import Scorer
-    from vidcls.training.data.listing import Listing
+from vidcls.errors import printable
 
 
 def evaluate(
@@ -55,103 +51,61 @@ def evaluate(
     - `vidcls evaluate --weights run/best.safetensors --data val.csv -o report/`
     - `vidcls evaluate --model vivit-b-16x2-k400-hf --data kinetics/val/ --json`
     """
+    from vidcls.evaluation import multi_label
+    from vidcls.evaluation import report as one_label
     from vidcls.evaluation.evaluate import evaluate as run
     from vidcls.evaluation.evaluate import evaluation_setup
-    from vidcls.evaluation.samples import read_samples
+    from vidcls.evaluation.samples import check_samples
     from vidcls.score.multi_gpu import local_scorer
     from vidcls.training.data.listing import read_listing
 
-    found = read_listing(
-        data, **{**labeled.keywords(), "videos": labeled.videos and str(labeled.videos)}, part="test"
-    )
+    videos = labeled.videos and str(labeled.videos)
+    found = read_listing(data, **{**labeled.keywords(), "videos": videos}, part="test")
     load = {**keywords(model, views, machine, approximate), "clips": len(found.samples)}
     for note in () if quiet else found.notes:
         print_message(note)
     setup = evaluation_setup(load, pipeline.workers, pipeline.batch_size)
     scorer = local_scorer(setup)
-    if found.several:
-        return _evaluate_several(scorer, found, output, overwrite, json, quiet, thumbnails)
+    how: dict[str, Any] = {"folder": output, "overwrite": overwrite, "reporter_options": {"quiet": quiet}}
     with contextlib.closing(scorer):
-        samples, ids = read_samples(found, scorer.labels())
-        options = {"quiet": quiet}
-        report = run(
-            scorer, samples, ids, folder=output, overwrite=overwrite, worst=worst, reporter_options=options
-        )
-    for scored in report.failures:
-        print_message(f"vidcls: {scored.error}")
-    about = {"data": str(Path(data).absolute()), **scorer.settings(), "labels": list(scorer.labels())}
-    if output is not None:
-        from vidcls.evaluation.report import write_report
-        from vidcls.report.page import PAGE, make_page
-
-        with setup.reader() as reader:
-            write_report(report, scorer.labels(), output, about, reader)
-        make_page(output, output / PAGE, thumbnails=thumbnails, overwrite=True, quiet=quiet)
-    _print(report, scorer.labels(), about, json)
-    return 1 if report.failed else 0
-
-
-def _evaluate_several(
-    scorer: Scorer,
-    found: Listing,
-    output: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    thumbnails: int,
-) -> int:
-    """Measure a model on clips with several labels each."""
-    from vidcls.errors import printable
-    from vidcls.evaluation import multi_label
-    from vidcls.evaluation.samples import check_samples
-    from vidcls.output.text import json_text
-
-    with contextlib.closing(scorer):
-        ids = check_samples(found, scorer.labels())
-        options = {"quiet": quiet}
-        report = multi_label.evaluate(
-            scorer, found.samples, ids, folder=output, overwrite=overwrite, reporter_options=options
-        )
-    for _, error in report.failures:
+        labels = scorer.labels()
+        ids = check_samples(found, labels)
+        about = {"data": str(Path(data).absolute()), **scorer.settings(), "labels": list(labels)}
+        if found.several:
+            several = multi_label.evaluate(scorer, found.samples, ids, **how)
+            failures = [error for _, error in several.failures]
+            record = multi_label.as_json(several, about)
+            lines, class_lines = several.lines(), several.class_lines()
+        else:
+            report = run(scorer, found.samples, [first for first, *_ in ids], worst=worst, **how)
+            failures = [str(scored.error) for scored in report.failures]
+            record = one_label.as_json(report, labels, about)
+            lines, class_lines = one_label.summary_lines(report), one_label.class_lines(report)
+    for error in failures:
         print_message(f"vidcls: {error}")
-    about = {"data": str(Path(found.source).absolute()), **scorer.settings(), "labels": list(scorer.labels())}
     if output is not None:
+        if found.several:
+            names = ((s.path, [labels[i] for i in own]) for s, own in zip(found.samples, ids, strict=True))
+            multi_label.write_report(several, output, about, names)
+        else:
+            with setup.reader() as reader:
+                one_label.write_report(report, labels, output, about, reader)
         from vidcls.report.page import PAGE, make_page
 
-        multi_label.write_report(report, output, about)
-        names = [[scorer.labels()[i] for i in each] for each in ids]
-        multi_label.write_clips(output, found.samples, names)
         make_page(output, output / PAGE, thumbnails=thumbnails, overwrite=True, quiet=quiet)
-    if as_json:
-        print(json_text(multi_label.as_json(report, about)))
-        return 1 if report.failed else 0
-    for name, value in report.lines():
-        print(f"{name:<18} {value:>8}")
-    print()
-    width = max(len(printable(c.label)) for c in report.classes)
-    for c in report.classes:
-        if c.average_precision is not None:
-            print(
-                f"{printable(c.label):<{width}}  average precision {c.average_precision:>6.1%} of {c.clips:>5}"
-            )
-    return 1 if report.failed else 0
-
-
-def _print(report: Report, labels: tuple[str, ...], about: dict[str, Any], as_json: bool) -> None:
-    from vidcls.errors import printable
-    from vidcls.evaluation.report import as_json as to_json
-    from vidcls.evaluation.report import summary_lines
-
-    if as_json:
+    if json:
         from vidcls.output.text import json_text
 
-        print(json_text(to_json(report, labels, about)))
-        return
-    for name, value in summary_lines(report):
+        print(json_text(record))
+    else:
+        _print(lines, class_lines)
+    return 1 if failures else 0
+
+
+def _print(figures: list[tuple[str, str]], classes: list[tuple[str, str]]) -> None:
+    for name, value in figures:
         print(f"{name:<18} {value:>8}")
     print()
-    width = max(len(printable(c.label)) for c in report.classes)
-    for c in report.classes:
-        if c.clips and c.recall is not None:
-            taken = f"  mostly predicted as {printable(c.mistaken_for)}" if c.mistaken_for else ""
-            print(f"{printable(c.label):<{width}} {c.recall:>7.1%} of {c.clips:>5}{taken}")
+    names = [printable(name) for name, _ in classes]
+    for name, (_, text) in zip(names, classes, strict=True):
+        print(f"{name:<{max(map(len, names))}} {text}")

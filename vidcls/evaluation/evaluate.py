@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import OutputError
 from vidcls.evaluation.metrics import TOP, Report, Scored, make_report
+from vidcls.output.sinks import writing
 from vidcls.score import Job, score
 from vidcls.score.listing import Inputs
 from vidcls.score.scorer import Scorer
@@ -86,7 +86,10 @@ def scored_rows(
 ) -> Iterator[Path]:
     """Score clips and give the file of their rows; arguments and errors as for `evaluate`."""
     with tempfile.TemporaryDirectory(prefix="vidcls-evaluate-") as temporary:
-        rows = _make_folder(folder or Path(temporary)) / ROWS
+        folder = folder or Path(temporary)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        rows = folder / ROWS
         job = Job(
             inputs=LabeledInputs(tuple(sample.path for sample in samples)),
             output=str(rows),
@@ -97,15 +100,6 @@ def scored_rows(
         if score(job, reporter_options).interrupted:
             raise KeyboardInterrupt
         yield rows
-
-
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"cannot be made ({error.strerror or error})"
-        raise OutputError(str(folder), problem, "name another folder") from None
-    return folder
 
 
 def read_scores(rows: Path, samples: Sequence[Sample], labels: Sequence[int]) -> list[Scored]:

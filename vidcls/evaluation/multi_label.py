@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.errors import OutputError, UsageError
+from vidcls.errors import UsageError
 from vidcls.evaluation.evaluate import scored_rows
-from vidcls.evaluation.report import CLIPS
-from vidcls.output.csv import csv_bytes
-from vidcls.output.sinks import open_error
-from vidcls.paths import write_text
+from vidcls.evaluation.report import CLIPS, write_csv, write_figures
+from vidcls.output.sinks import writing
 from vidcls.score.scorer import Scorer
 from vidcls.training.data.listing import Sample
 
@@ -81,6 +78,14 @@ class Report:
         }
         found = [("clips", str(self.clips)), *((name, f"{share:.2%}") for name, share in shares.items())]
         return found + ([("not scored", str(self.failed))] if self.failed else [])
+
+    def class_lines(self) -> list[tuple[str, str]]:
+        """Name and average precision of each class that has clips, for people."""
+        return [
+            (c.label, f" average precision {c.average_precision:>6.1%} of {c.clips:>5}")
+            for c in self.classes
+            if c.average_precision is not None
+        ]
 
 
 def evaluate(
@@ -207,33 +212,21 @@ def as_json(report: Report, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_clips(folder: Path, samples: Sequence[Sample], labels: Sequence[Sequence[str]]) -> None:
-    """Write the true labels of each clip into ``clips.csv``, with ``|`` between them.
+def write_report(
+    report: Report, folder: Path, about: dict[str, Any], clips: Iterable[tuple[str, Sequence[str]]]
+) -> None:
+    """Write ``report.json``, ``classes.csv`` and ``clips.csv`` into a folder.
 
-    Raises:
-        OutputError: It cannot be written.
-    """
-    lines = [[sample.path, "|".join(names)] for sample, names in zip(samples, labels, strict=True)]
-    try:
-        write_text(folder / CLIPS, csv_bytes([["path", "true_labels"], *lines]).decode())
-    except OSError as error:
-        raise open_error(folder / CLIPS, error) from None
-
-
-def write_report(report: Report, folder: Path, about: dict[str, Any]) -> None:
-    """Write ``report.json`` and ``classes.csv`` into a folder.
+    Args:
+        report: The figures.
+        folder: Where to.
+        about: What was evaluated.
+        clips: Each clip and its true labels, which are written with ``|`` between them.
 
     Raises:
         OutputError: They cannot be written.
     """
-    try:
-        write_text(
-            folder / "report.json", json.dumps(as_json(report, about), indent=1, ensure_ascii=False) + "\n"
-        )
-        with (folder / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(ClassFigures.__dataclass_fields__)
-            writer.writerows(asdict(c).values() for c in report.classes)
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror or error})"
-        raise OutputError(str(folder), problem, "name another folder") from error
+    with writing(folder):
+        write_figures(folder, as_json(report, about), report.classes)
+        lines = [(path, "|".join(names)) for path, names in clips]
+        write_csv(folder / CLIPS, ("path", "true_labels"), lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vidcls.errors import DependencyError, InputError, OutputError, printable
-from vidcls.evaluation.metrics import BINS, ClassFigures, Report, Scored
+from vidcls.errors import DependencyError, InputError, printable
+from vidcls.evaluation.metrics import BINS, Report, Scored
 from vidcls.output.csv import csv_bytes
+from vidcls.output.sinks import writing
 from vidcls.paths import write_text
 from vidcls.video.reader import VideoReader
 
@@ -48,21 +49,22 @@ def write_report(
         OutputError: Something cannot be written.
         DependencyError: matplotlib is not installed.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         sheets = contact_sheets(report.worst, labels, folder / "worst", reader)
         draw_confusion(report, labels, folder / "confusion.png")
         draw_calibration(report, folder / "calibration.png")
-        _write_classes(report, folder / "classes.csv")
         _write_clips(report, labels, folder / CLIPS)
-        _write_confusion(report, labels, folder / "confusion.csv")
-        text = json.dumps(as_json(report, labels, about), indent=1, ensure_ascii=False)
-        write_text(folder / SUMMARY, text + "\n")
+        counts = zip(labels, report.confusion.tolist(), strict=True)
+        write_csv(folder / "confusion.csv", ("label", *labels), ((label, *row) for label, row in counts))
+        write_figures(folder, as_json(report, labels, about), report.classes)
         write_text(folder / "report.md", as_markdown(report, labels, about, sheets))
-    except OSError as error:
-        raise OutputError(
-            str(folder), f"cannot be written ({error.strerror or error})", "name another folder"
-        ) from error
+
+
+def write_figures(folder: Path, figures: Mapping[str, Any], classes: Sequence[Any]) -> None:
+    """Write ``report.json`` and ``classes.csv``, a line for each of the classes' records."""
+    write_text(folder / SUMMARY, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    write_csv(folder / "classes.csv", [field.name for field in fields(classes[0])], map(astuple, classes))
 
 
 def as_json(report: Report, labels: Sequence[str], about: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +109,19 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
         ("calibration error", f"{report.calibration_error:.2%}"),
     ]
     return lines + ([("not scored", str(report.failed))] if report.failed else [])
+
+
+def class_lines(report: Report) -> list[tuple[str, str]]:
+    """Name and recall of each class that has clips, and what they are mistaken for."""
+    return [
+        (
+            c.label,
+            f"{c.recall:>7.1%} of {c.clips:>5}"
+            + (f"  mostly predicted as {printable(c.mistaken_for)}" if c.mistaken_for else ""),
+        )
+        for c in report.classes
+        if c.clips and c.recall is not None
+    ]
 
 
 def as_markdown(report: Report, labels: Sequence[str], about: dict[str, Any], sheets: dict[str, str]) -> str:
@@ -163,15 +178,6 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _write_classes(report: Report, path: Path) -> None:
-    _write_csv(path, [field.name for field in fields(ClassFigures)], map(astuple, report.classes))
-
-
-def _write_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
-    counts = report.confusion.tolist()
-    _write_csv(path, ("label", *labels), ((label, *row) for label, row in zip(labels, counts, strict=True)))
-
-
 def _write_clips(report: Report, labels: Sequence[str], path: Path) -> None:
     """Write a line for each clip of the list, in its order."""
     lines = (
@@ -180,10 +186,11 @@ def _write_clips(report: Report, labels: Sequence[str], path: Path) -> None:
         else (s.path, labels[s.label], labels[s.top[0]], s.scores[0], s.p_true, None)
         for s in report.results
     )
-    _write_csv(path, ("path", "true_label", "predicted_label", "score", "p_true", "error"), lines)
+    write_csv(path, ("path", "true_label", "predicted_label", "score", "p_true", "error"), lines)
 
 
-def _write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a table; what is not valid Unicode becomes an escape."""
     write_text(path, csv_bytes([list(names), *map(list, lines)]).decode())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidcls.errors import UsageError, printable
-from vidcls.output.sinks import open_error
+from vidcls.output.sinks import writing
 from vidcls.paths import replacing
 
 
@@ -25,11 +25,8 @@ def save_as(path: str | os.PathLike[str], writers: Mapping[str, Callable[[Binary
     """
     target = Path(path)
     write = writers[check_suffix(path, writers)]
-    try:
-        with replacing(target) as temporary, temporary.open("wb") as file:
-            write(file)
-    except OSError as error:
-        raise open_error(target, error) from None
+    with writing(target), replacing(target) as temporary, temporary.open("wb") as file:
+        write(file)
 
 
 def check_suffix(path: str | os.PathLike[str], known: Mapping[str, Any]) -> str:

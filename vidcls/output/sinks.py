@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vidcls.errors import OutputError, UsageError, printable
@@ -163,6 +163,19 @@ def write_all(descriptor: int, data: bytes) -> None:
             with contextlib.suppress(OSError):  # a pipe or a device
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - done)
         raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors within the context into one about a file or folder that is written there.
+
+    Raises:
+        OutputError: With what is wrong and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise open_error(path, error) from error
 
 
 def open_error(path: Path, error: OSError | ValueError) -> OutputError:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import UsageError, printable
-from vidcls.output.sinks import check_absent, open_error
-from vidcls.paths import replacing
+from vidcls.output.sinks import check_absent, open_error, writing
+from vidcls.paths import write_text
 from vidcls.report.films import film_of, summarize_films
 from vidcls.report.payload import payload, script_json
 from vidcls.report.pictures import Bounds, draw
@@ -99,11 +99,8 @@ def save(target: Path, html: str) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    try:
-        with replacing(target) as place:
-            place.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")
-    except OSError as error:
-        raise open_error(target, error) from None
+    with writing(target):
+        write_text(target, html)
 
 
 def render(source: Source, data: dict[str, Any], pictured: int = 0) -> str:
