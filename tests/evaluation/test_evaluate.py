@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from vidcls.errors import UsageError
 from vidcls.evaluation.evaluate import evaluate, evaluation_setup
 from vidcls.evaluation.metrics import Scored, calibration, make_report
 from vidcls.evaluation.report import summary_lines, write_report
-from vidcls.evaluation.samples import read_samples
+from vidcls.evaluation.samples import check_samples
 from vidcls.score.multi_gpu import local_scorer
 from vidcls.score.rows import Result
 from vidcls.score.scorer import Scorer
+from vidcls.training.data.listing import Sample, read_listing
 from vidcls.training.trainer import train
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
@@ -56,6 +57,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 
 
 QUIET = {"quiet": True}
+
+
+def read_samples(source: str, labels: Sequence[str]) -> tuple[list[Sample], list[int]]:
+    """The clips of a set, and the class id of each."""
+    found = read_listing(source)
+    return found.samples, [first for first, *_ in check_samples(found, labels)]
 
 
 def scorer_of(weights: Path, device: str = "cpu", **load: Any) -> Scorer:

@@ -15,7 +15,7 @@ from vidcls.output.csv import Csv
 from vidcls.output.formats import BY_SUFFIX, FORMATS, choose_format, complete_format
 from vidcls.output.jsonl import RowLines
 from vidcls.output.parquet import schema
-from vidcls.output.row import COLUMNS, PREDICT_NAMES, Layout, RankedLabel, Row, is_reserved, markdown_table
+from vidcls.output.row import COLUMNS, PREDICT_NAMES, Layout, RankedLabel, Row, is_reserved
 from vidcls.score.merge import merge
 
 SCORED = Layout(scored=True, wide=2, all_scores=True, carried={"group": "int"})
@@ -39,6 +39,15 @@ def test_every_format_has_the_columns_of_the_row() -> None:
     assert flat[1:7] == ["index_1", "label_1", "score_1", "index_2", "label_2", "score_2"]
     assert list(json.loads(RowLines(SCORED).row(full_row()))) == [*names, "group"]
     assert tuple(full_row())[: len(PREDICT_NAMES)] == PREDICT_NAMES
+
+
+def markdown_table() -> str:
+    lines = ["| column | type | what |", "|---|---|---|"]
+    for name, column in COLUMNS.items():
+        kind = str(column.type).replace(" | None", " or null").replace("RankedLabel", "object")
+        about = column.metadata["about"] + (" (`score` only)" if column.metadata.get("scored") else "")
+        lines.append(f"| `{name}` | {kind} | {about} |")
+    return "\n".join(lines) + "\n"
 
 
 def test_the_documentation_has_the_same_table() -> None:

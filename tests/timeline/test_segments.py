@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidcls.errors import UsageError
-from vidcls.timeline.segments import CELLS, HOLD, MARGIN, Cell, Run, Segmenter, Smoother, cell_edges, runs_of
+from vidcls.timeline.segments import CELLS, HOLD, MARGIN, Cell, Run, Segmenter, Smoother, cell_edges
 
 scores = st.lists(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=60).map(
     lambda rows: np.array(rows, np.float32)
@@ -18,6 +19,13 @@ scores = st.lists(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), m
 steps = st.sampled_from([0.1, 0.32, 1.0])
 thresholds = st.sampled_from([0.2, 0.5, 0.9])
 lengths = st.sampled_from([0.0, 0.3, 1.0, 2.5, 100.0])
+
+
+def runs_of(cells: Iterable[Cell], threshold: float = 0.5, min_length: float = 1.0) -> list[Run]:
+    """All runs of some cells, those without a label too: together they cover the video."""
+    segmenter = Segmenter(threshold, min_length)
+    runs = [run for cell in cells for run in segmenter.push(cell)]
+    return [*runs, *segmenter.finish()]
 
 
 def cells_of(rows: np.ndarray, step: float = 1.0) -> list[Cell]:

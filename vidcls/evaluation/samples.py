@@ -10,29 +10,9 @@ from vidcls.errors import UsageError
 from vidcls.training.data import listing
 from vidcls.training.data.classes import class_ids, unknown_labels
 from vidcls.training.data.forms import is_number
-from vidcls.training.data.listing import CLASS_FILES, Listing, Sample
+from vidcls.training.data.listing import CLASS_FILES, Listing
 
 SHOWN = 5  # disagreements that are shown one by one
-
-
-def read_samples(
-    source: str | Listing, labels: Sequence[str], videos: str | None = None
-) -> tuple[list[Sample], list[int]]:
-    """Read and check a labeled set; a missing file is left to be counted among the failures.
-
-    Args:
-        source: A list or folder, or what was read of it.
-        labels: The model's classes.
-        videos: Folder from which a list's relative paths count.
-
-    Returns:
-        The clips, and their class ids, the first of each; see `check_samples` for all.
-
-    Raises:
-        UsageError: The list has mistakes, or labels that the model does not know; all are named together.
-    """
-    found = source if isinstance(source, Listing) else listing.read_listing(source, videos)
-    return found.samples, [ids[0] for ids in check_samples(found, labels)]
 
 
 def check_samples(found: Listing, labels: Sequence[str]) -> list[tuple[int, ...]]:

@@ -136,6 +136,11 @@ class FramesSource:
     path: str = "frames"
 
 
+def file_source(name: str) -> Source:
+    """Return the source that a path or a URL names."""
+    return Source(name, None if is_url(name) else name)
+
+
 def source_of(clip: Any) -> Source | FramesSource:
     """Tell files from frames.
 
@@ -147,6 +152,5 @@ def source_of(clip: Any) -> Source | FramesSource:
     if isinstance(clip, bytes):
         return Source("-", clip)
     if isinstance(clip, (str, os.PathLike)):
-        name = os.fspath(clip)
-        return Source(name, None if is_url(name) else name)
+        return file_source(os.fspath(clip))
     return FramesSource(frames_in_memory(clip))

@@ -7,14 +7,14 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from vidcls.errors import UsageError
 from vidcls.output.base import Format, Values
 from vidcls.output.parquet import Buffer, Parquet
-from vidcls.output.row import Layout
+from vidcls.output.row import Layout, column
 from vidcls.output.text import valid_unicode
 
 if TYPE_CHECKING:  # numpy is imported where vectors are touched: this module is part of every start
@@ -29,10 +29,6 @@ VECTOR_GROUP = 4096  # vectors that are held in memory at once
 BLOCK = 1 << 20  # bytes
 
 
-def _about(text: str) -> dict[str, Any]:
-    return {"about": text}
-
-
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingRow:
     """What is written of one vector; those of one clip follow one another.
@@ -40,25 +36,17 @@ class EmbeddingRow:
     Attributes: see each field's ``about``.
     """
 
-    path: str = field(metadata=_about("the clip, as it was named"))
-    view: int | None = field(
-        default=None, metadata=_about("which view, from 0; null for a whole clip's vector")
-    )
-    begin: float | None = field(
-        default=None, metadata=_about("time of the first frame that it is of, seconds")
-    )
-    end: float | None = field(default=None, metadata=_about("time of the last one, seconds"))
-    vector: Any = field(
-        default=None, metadata=_about("float32, all of one length; null where the clip failed")
-    )
-    duration: float | None = field(default=None, metadata=_about("length of the file, seconds"))
-    decoder: str | None = field(default=None, metadata=_about("what decoded it: `decord` or `pyav`"))
-    warnings: list[str] = field(
-        default_factory=list, metadata=_about("what a person should know of the clip")
-    )
-    error: str | None = field(default=None, metadata=_about("why it could not be embedded"))
-    error_kind: str | None = field(default=None, metadata=_about("the error in one word, to count by"))
-    seconds: float | None = field(default=None, metadata=_about("time spent on the clip"))
+    path: str = column("the clip, as it was named")
+    view: int | None = column("which view, from 0; null for a whole clip's vector", default=None)
+    begin: float | None = column("time of the first frame that it is of, seconds", default=None)
+    end: float | None = column("time of the last one, seconds", default=None)
+    vector: Any = column("float32, all of one length; null where the clip failed", default=None)
+    duration: float | None = column("length of the file, seconds", default=None)
+    decoder: str | None = column("what decoded it: `decord` or `pyav`", default=None)
+    warnings: list[str] = column("what a person should know of the clip", default_factory=list)
+    error: str | None = column("why it could not be embedded", default=None)
+    error_kind: str | None = column("the error in one word, to count by", default=None)
+    seconds: float | None = column("time spent on the clip", default=None)
 
 
 EMBEDDING_COLUMNS: dict[str, Field[Any]] = {column.name: column for column in fields(EmbeddingRow)}
@@ -233,14 +221,7 @@ class EmbeddingNpz(Format):
 
     def stream(self, rows: Iterable[Values]) -> Iterator[bytes]:
         """Yield a whole file; the vectors wait on the disk until their number is known."""
-        kept: dict[str, list[Any]] = {
-            "path": [],
-            "view": [],
-            "begin": [],
-            "end": [],
-            "failed": [],
-            "errors": [],
-        }
+        kept: dict[str, list[Any]] = {name: [] for name in "path view begin end failed errors".split()}
         with tempfile.TemporaryFile() as waiting:
             for row in rows:
                 self._take(row, kept, waiting)

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
-_SCORED = {"scored": True}  # only `vidcls score` writes it
 
-
-def _about(text: str) -> dict[str, Any]:
-    """What a field holds, for people."""
-    return {"about": text}
+def column(about: str, *, scored: bool = False, **default: Any) -> Any:
+    """Declare a column: what it holds, for people, and whether only `vidcls score` writes it."""
+    return field(metadata={"about": about, "scored": scored}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,33 +30,24 @@ class Row:
     Attributes: see each field's ``about``.
     """
 
-    path: str = field(metadata=_about("the clip, as it was named"))
-    model: str = field(metadata=_about("name of the model"))
-    weights: str = field(metadata=_about("where its weights come from"))
-    views: int = field(metadata=_about("views in time that the scores are averaged over"))
-    crops: int = field(metadata=_about("crops of each view"))
-    frames: int | None = field(metadata=_about("frames of a view"))
-    stride: int = field(metadata=_about("frames from one to the next, at the model's rate"))
-    fps: float | None = field(default=None, metadata=_about("frame rate of the file, frames a second"))
-    duration: float | None = field(default=None, metadata=_about("length of the file, seconds"))
-    decoder: str | None = field(default=None, metadata=_about("what decoded it: `decord` or `pyav`"))
-    predictions: list[RankedLabel] = field(
-        default_factory=list,
-        metadata=_about("the best labels: `rank`, `index` of the class, `label`, `score`"),
+    path: str = column("the clip, as it was named")
+    model: str = column("name of the model")
+    weights: str = column("where its weights come from")
+    views: int = column("views in time that the scores are averaged over")
+    crops: int = column("crops of each view")
+    frames: int | None = column("frames of a view")
+    stride: int = column("frames from one to the next, at the model's rate")
+    fps: float | None = column("frame rate of the file, frames a second", default=None)
+    duration: float | None = column("length of the file, seconds", default=None)
+    decoder: str | None = column("what decoded it: `decord` or `pyav`", default=None)
+    predictions: list[RankedLabel] = column(
+        "the best labels: `rank`, `index` of the class, `label`, `score`", default_factory=list
     )
-    warnings: list[str] = field(
-        default_factory=list, metadata=_about("what a person should know of the clip")
-    )
-    error: str | None = field(
-        default=None, metadata=_about("why it could not be scored; then it has no predictions")
-    )
-    error_kind: str | None = field(
-        default=None, metadata=_about("the error in one word, to count by") | _SCORED
-    )
-    seconds: float | None = field(default=None, metadata=_about("time spent on the clip") | _SCORED)
-    scores: list[float] | None = field(
-        default=None, metadata=_about("of all classes, with `--all-scores`") | _SCORED
-    )
+    warnings: list[str] = column("what a person should know of the clip", default_factory=list)
+    error: str | None = column("why it could not be scored; then it has no predictions", default=None)
+    error_kind: str | None = column("the error in one word, to count by", default=None, scored=True)
+    seconds: float | None = column("time spent on the clip", default=None, scored=True)
+    scores: list[float] | None = column("of all classes, with `--all-scores`", default=None, scored=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `vidcls predict` writes it, in plain values."""
@@ -129,13 +118,3 @@ def _fits(value: Any, kind: str, bits: int) -> bool:
     if not isinstance(value, _PLAIN[kind]):
         return False
     return not isinstance(value, int) or -(1 << bits - 1) <= value < 1 << bits - 1
-
-
-def markdown_table(columns: Mapping[str, Field[Any]] = COLUMNS) -> str:
-    """Return the table of columns for the documentation."""
-    lines = ["| column | type | what |", "|---|---|---|"]
-    for name, column in columns.items():
-        kind = str(column.type).replace(" | None", " or null").replace("RankedLabel", "object")
-        about = column.metadata["about"] + (" (`score` only)" if column.metadata.get("scored") else "")
-        lines.append(f"| `{name}` | {kind} | {about} |")
-    return "\n".join(lines) + "\n"

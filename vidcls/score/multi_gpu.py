@@ -15,17 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidcls.errors import DeviceError, UsageError
 from vidcls.score.device_process import serve
 from vidcls.score.rows import Result
-from vidcls.score.scorer import TICK
+from vidcls.score.scorer import TICK, Scorer, put_until
 from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
-
-if TYPE_CHECKING:
-    from vidcls.score.scorer import Scorer
 
 IN_HAND = 64  # clips that a process has at most, so that it never waits for us
 RESTARTS = 3  # deaths in a row, without a result between them, after which a device is given up
@@ -89,8 +86,8 @@ class _Member:
     stats: dict[str, Any] = field(default_factory=dict)
 
 
-class Fleet:
-    """Scores clips on several devices; a ``Scorer``.
+class Fleet(Scorer):
+    """Scores clips on several devices.
 
     Args:
         setup: What each process runs.
@@ -101,15 +98,13 @@ class Fleet:
     """
 
     def __init__(self, setup: Setup, devices: Sequence[str]) -> None:
+        super().__init__()
         self._setup = setup
         # Not fork: CUDA and the threads of this process would not survive it.
         self._context = multiprocessing.get_context("spawn")
         self._arrived: queue.SimpleQueue[tuple[_Link, Message]] = queue.SimpleQueue()
         self._again: list[Source] = []
-        self._leftovers: list[Result] = []
         self._looked = time.monotonic()
-        self._settings: dict[str, Any] | None = None
-        self._labels: tuple[str, ...] = ()
         self._members: list[_Member] = []
         try:
             self._members = [_Member(device, *self._start(device, len(devices))) for device in devices]
@@ -128,22 +123,6 @@ class Fleet:
         theirs.close()
         return process, _Link(ours, self._arrived)
 
-    def settings(self) -> dict[str, Any]:
-        """Return all that the scores depend on."""
-        return self._settings or {}
-
-    def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes."""
-        return self._labels
-
-    def notes(self) -> tuple[str, ...]:
-        """Return nothing: the models are in other processes."""
-        return ()
-
-    def leftovers(self) -> list[Result]:
-        """Return what had arrived but not been handed out when ``run`` was closed."""
-        return self._leftovers
-
     def stats(self) -> dict[str, Any]:
         """Return what all processes measured together, as far as they have told."""
         found = [member.stats for member in self._members if member.stats]
@@ -159,11 +138,6 @@ class Fleet:
         return total
 
     def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
-        """Score clips; see ``Scorer``.
-
-        Raises:
-            VidclsError: A model or a machine is not well.
-        """
         ahead = _Ahead(items, len(self._members) * IN_HAND)
         arrived: list[Result] = []
         try:
@@ -230,7 +204,7 @@ class Fleet:
 
     def _welcome(self, member: _Member, ready: Ready) -> None:
         member.ready = ready
-        if self._settings is None:
+        if not self._settings:
             self._settings, self._labels = ready
         elif ready[0] == self._settings:
             return
@@ -244,7 +218,7 @@ class Fleet:
         member.process.kill()  # one that is stopped too
         member.process.join(5)
         member.deaths += 1
-        if member.deaths > RESTARTS or (self._settings is None and why == "died"):
+        if member.deaths > RESTARTS or (not self._settings and why == "died"):
             problem = f"the process of this device {why} (exit code {member.process.exitcode})"
             raise DeviceError(
                 member.device, f"{problem}, {member.deaths} times in a row", "use fewer devices"
@@ -320,13 +294,7 @@ class _Ahead:
             self._put(error)  # for the thread that waits
 
     def _put(self, item: Source | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=TICK)
-                return True
-            except queue.Full:
-                continue
-        return False
+        return put_until(self._stop, self._queue, item)
 
 
 def local_scorer(setup: Setup) -> Scorer:

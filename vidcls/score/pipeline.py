@@ -22,7 +22,7 @@ from vidcls.inference.shared_units import VIEW_BATCH
 from vidcls.models.limits import memory
 from vidcls.score.batching import Batcher, Ready, Stats, Work, prepare
 from vidcls.score.rows import Result, finish
-from vidcls.score.scorer import TICK, Arrived, arriving, left_in
+from vidcls.score.scorer import TICK, Arrived, Scorer, arriving, left_in, put_until
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
@@ -30,10 +30,7 @@ from vidcls.video.sources import Source
 if TYPE_CHECKING:
     from vidcls.score.setup import Setup
 
-CPU_BATCH, GPU_BATCH = (
-    4,
-    16,
-)  # views; 4 is what `vidcls predict` uses, so that results are the same to the bit
+GPU_BATCH = 16  # views; on a CPU as many as `vidcls predict` takes, so that results are the same to the bit
 WINDOW = 3.0  # seconds after which the number of decoders is looked at
 WAITED_TOO_LONG = 0.05  # share of the model's time above which a decoder is added
 IDLE = 0.9  # share of the decoders' time spent before a full queue above which one is retired
@@ -41,7 +38,7 @@ MAX_READERS = 64
 FEEDER = "vidcls-list"
 
 
-class Pipeline:
+class Pipeline(Scorer):
     """Scores clips with one classifier in this process.
 
     Args:
@@ -55,9 +52,10 @@ class Pipeline:
     def __init__(
         self, classifier: Classifier | Embedder, setup: Setup, settings: dict[str, Any], processes: int = 1
     ) -> None:
+        super().__init__()
         self._classifier = classifier
         self._make_reader = setup.reader
-        self._settings = settings
+        self._settings, self._labels = settings, classifier.labels
         self._top_k = setup.top_k
         self._all_scores = setup.all_scores
         self._max_readers = setup.workers or max(1, min(cores() // processes, MAX_READERS))
@@ -67,22 +65,11 @@ class Pipeline:
         self._batcher = Batcher(size, grows=setup.batch is None and not on_cpu)
         self._max_bytes = setup.max_bytes or min(2 << 30, memory() // 8) // processes
         self.measured = Stats()
-        self._leftovers: list[Result] = []
-
-    def settings(self) -> dict[str, Any]:
-        """Return all that the scores depend on."""
-        return self._settings
-
-    def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes."""
-        return self._classifier.labels
 
     def notes(self) -> tuple[str, ...]:
-        """Return what a person should know of the model before it runs."""
         return tuple(f"{self._classifier.weights}: {note}" for note in self._classifier.notes)
 
     def stats(self) -> dict[str, Any]:
-        """Return what was measured so far."""
         s = self.measured
         return {
             "wait_share": round(s.wait_share, 4),
@@ -100,11 +87,6 @@ class Pipeline:
         self._classifier.close()
 
     def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
-        """Score clips; see ``Scorer``. Closing the generator stops all that is under way.
-
-        Raises:
-            VidclsError: Something is wrong with the model or the machine, rather than with a clip.
-        """
         flow = _Flow(self, items)
         try:
             flow.start()
@@ -112,10 +94,6 @@ class Pipeline:
         finally:
             flow.stop()
             self._leftovers = left_in(flow.done)
-
-    def leftovers(self) -> list[Result]:
-        """Return what was scored but not handed out when ``run`` was closed."""
-        return self._leftovers
 
 
 class _Flow:
@@ -162,12 +140,7 @@ class _Flow:
             self._finish(error)
 
     def _finish(self, result: Result | BaseException | None) -> None:
-        while not self._stop.is_set():
-            try:
-                self.done.put(result, timeout=TICK)
-                return
-            except queue.Full:
-                continue
+        put_until(self._stop, self.done, result)
 
     # Listing
 
@@ -183,13 +156,7 @@ class _Flow:
         self._hand(None)
 
     def _hand(self, item: Source | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._todo.put(item, timeout=TICK)
-                return True
-            except queue.Full:
-                continue
-        return False
+        return put_until(self._stop, self._todo, item)
 
     # Decoding
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from vidcls.errors import DependencyError, DeviceError, UsageError, VidclsError
 from vidcls.score.rows import Result
-from vidcls.score.scorer import Arrived, arriving, left_in
+from vidcls.score.scorer import Arrived, Scorer, arriving, left_in
 from vidcls.score.setup import Setup
 from vidcls.video.sources import Source
 
@@ -49,8 +49,8 @@ class Cluster:
     block: int = BLOCK
 
 
-class RayRunner:
-    """Scores clips on a Ray cluster; a ``Scorer``.
+class RayRunner(Scorer):
+    """Scores clips on a Ray cluster.
 
     Args:
         setup: What each actor runs; ``workers`` None means as many as the actor has CPUs.
@@ -63,6 +63,7 @@ class RayRunner:
     """
 
     def __init__(self, setup: Setup, cluster: Cluster) -> None:
+        super().__init__()
         self._ray = _import_ray()
         self._cluster = cluster
         self._started = not self._ray.is_initialized()
@@ -71,7 +72,6 @@ class RayRunner:
         self._actors, self._cpus, self._gpus = self._shares(setup)
         self._setup = replace(setup, workers=setup.workers or self._cpus)
         self._clips = 0
-        self._left: list[Result] = []
         self._measured: dict[str, dict[str, Any]] = {}
         # Asked of a machine of the cluster: this one may have another precision, or no room for the model.
         task = self._ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=1)(_describe)
@@ -79,8 +79,6 @@ class RayRunner:
         if isinstance(found, VidclsError):
             self.close()
             raise found
-        self._settings: dict[str, Any]
-        self._labels: tuple[str, ...]
         self._settings, self._labels = found
 
     def _connect(self, address: str | None) -> None:
@@ -116,22 +114,6 @@ class RayRunner:
         actors = self._cluster.actors or (int(gpus / each) if each else max(1, cpus // 4))
         return actors, max(1, cpus // actors), each
 
-    def settings(self) -> dict[str, Any]:
-        """Return all that the scores depend on, as an actor sees it."""
-        return self._settings
-
-    def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes."""
-        return self._labels
-
-    def notes(self) -> tuple[str, ...]:
-        """Return nothing: the models are in other processes."""
-        return ()
-
-    def leftovers(self) -> list[Result]:
-        """Return what had arrived but not been handed out when ``run`` was closed."""
-        return self._left
-
     def stats(self) -> dict[str, Any]:
         """Return what the actors have measured up to the blocks that arrived, taken together."""
         found = list(self._measured.values())
@@ -153,11 +135,6 @@ class RayRunner:
             self._ray.shutdown()
 
     def run(self, items: Iterable[Source]) -> Iterator[Result | None]:
-        """Score clips; see ``Scorer``.
-
-        Raises:
-            VidclsError: The model or the cluster is not well.
-        """
         arrived: Arrived = queue.Queue()
         stop = threading.Event()
         thread = threading.Thread(
@@ -170,7 +147,7 @@ class RayRunner:
                 yield result
         finally:
             stop.set()
-            self._left = left_in(arrived)
+            self._leftovers = left_in(arrived)
 
     def _work(self, items: Iterable[Source], arrived: queue.Queue[Any], stop: threading.Event) -> None:
         try:

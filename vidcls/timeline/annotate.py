@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vidcls.errors import OutputError, UsageError, printable
+from vidcls.inference.clip import file_source
 from vidcls.output.sinks import open_error
 from vidcls.paths import put_in_place, temporary_path
 from vidcls.timeline.ahead import ahead
@@ -25,8 +26,6 @@ from vidcls.timeline.result import Timeline
 from vidcls.video.collect import Sound
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoInfo, VideoReader
-from vidcls.video.sources import Source
-from vidcls.video.urls import is_url
 
 SUFFIXES = (".mp4", ".mkv", ".mov")
 PIECE_BYTES = 32 << 20  # of frames that are handed over together
@@ -81,13 +80,12 @@ def annotate(
     """
     if timeline.path == "-":
         raise UsageError("annotate", "needs a video that can be read twice", "save it to a file first")
-    source = Source(timeline.path, None if is_url(timeline.path) else timeline.path)
     place = temporary_path(target.resolve())
     place = place.with_name(place.name + target.suffix.lower())  # the suffix chooses the container
     import av
 
     try:
-        with opened(source) as clip:
+        with opened(file_source(timeline.path)) as clip:
             info = reader.open(clip)
             sound_reader.open(clip)
             with av.open(str(place), "w") as container:

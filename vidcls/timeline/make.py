@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from vidcls.engines import Floats
 from vidcls.errors import InputError, UsageError
 from vidcls.inference.classifier import Classifier
+from vidcls.inference.clip import FramesSource, source_of
 from vidcls.timeline.result import Segment, Settings, Timeline, segments_of
-from vidcls.timeline.scan import Scan
+from vidcls.timeline.scan import Film, Scan
 from vidcls.timeline.segments import Cell, Segmenter, Smoother
-from vidcls.timeline.windows import Windows, check_lengths, plan_windows
+from vidcls.timeline.windows import check_lengths, plan_windows
 from vidcls.video.fetch import opened
-from vidcls.video.reader import VideoInfo, VideoReader
+from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
-from vidcls.video.urls import is_url
 
 if TYPE_CHECKING:
     import os
-
-
-class Film(Protocol):
-    """A video that is open, cut into windows or shots.
-
-    Attributes:
-        info: The video.
-        windows: The windows, or the shots.
-        decoder: What decoded the frames, once there were some.
-        warnings: What a person should know of them, complete at the end.
-        units: As in `Timeline`; (0, 0) where nothing is shared.
-    """
-
-    info: VideoInfo
-    windows: Windows
-    decoder: str
-    warnings: dict[str, None]
-    units: tuple[int, int]
-
-    def parts(self) -> list[slice]:
-        """Cut the windows into parts that are scored together."""
-        ...
-
-    def scores(self, parts: list[slice]) -> Iterator[tuple[slice, Floats]]:
-        """Score some parts, in order → (windows, scores (n, k))."""
-        ...
 
 
 def open_film(
@@ -150,11 +124,7 @@ def facts_of(classifier: Classifier, settings: Settings, film: Film | None) -> d
         "step": settings.step,
         "threshold": settings.threshold,
         "min_length": settings.least,
-        "fps": None,
-        "duration": None,
-        "width": None,
-        "height": None,
-        "decoder": None,
+        **dict.fromkeys(("fps", "duration", "width", "height", "decoder")),
         "windows": 0,
         "warnings": list(classifier.warnings),
     }
@@ -213,7 +183,10 @@ def timeline(
     """
     chosen = Settings(**settings)
     check(chosen)
-    source = Source("-", path) if isinstance(path, bytes) else _source(path)
+    source = source_of(path)
+    if isinstance(source, FramesSource):
+        problem = f"is of type {type(path).__name__}, not a video"
+        raise UsageError("path", problem, "give a path, a URL or a file's bytes; frames go to `predict`")
     return follow(classifier, reader, source, chosen)
 
 
@@ -250,7 +223,7 @@ def follow(
             lambda path, done, total: tell(path, done, total, "finding cuts"),
         )
         builder = Builder(classifier.labels, settings, film.windows.step, film.info.duration)
-        with contextlib.closing(film.scores(film.parts())) as found:  # type: ignore[type-var]
+        with contextlib.closing(film.scores(film.parts())) as found:
             for part, scores in found:
                 for number, row in zip(range(part.start, part.stop), scores, strict=True):
                     new = builder.push(film.windows.starts[number], film.windows.ends[number], row)
@@ -284,16 +257,3 @@ def finished(path: str, classifier: Classifier, settings: Settings, film: Film, 
 def failed(path: str, classifier: Classifier, settings: Settings, error: InputError) -> Timeline:
     """Return the timeline of a video that cannot be read: its error."""
     return Timeline(path, (), facts_of(classifier, settings, None), error=error)
-
-
-def _source(path: str | os.PathLike[str]) -> Source:
-    import os
-
-    try:
-        name = os.fspath(path)
-    except TypeError:
-        problem = f"is of type {type(path).__name__}, not a video"
-        raise UsageError(
-            "path", problem, "give a path, a URL or a file's bytes; frames go to `predict`"
-        ) from None
-    return Source(name, None if is_url(name) else name)

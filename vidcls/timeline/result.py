@@ -14,8 +14,6 @@ from vidcls.errors import DependencyError, InputError
 from vidcls.inference.prediction import ScoredLabel
 from vidcls.timeline.segments import Cell, Run
 
-MIN_BAR = 24.0  # seconds that a plot is wide at least
-
 
 @dataclass(frozen=True)
 class Settings:

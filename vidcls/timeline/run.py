@@ -21,7 +21,7 @@ import numpy as np
 from vidcls.engines import Floats
 from vidcls.errors import InputError, UsageError, printable
 from vidcls.output.jsonl import RowLines
-from vidcls.output.sinks import open_error, write_error
+from vidcls.output.sinks import write_error, writing
 from vidcls.paths import replacing, temporary_path
 from vidcls.score.interrupts import interrupts
 from vidcls.score.listing import Inputs
@@ -30,8 +30,9 @@ from vidcls.score.row_file import RowFile, foreign, remove_output
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
 from vidcls.timeline import formats
-from vidcls.timeline.make import Builder, Film, check, cuts_of, facts_of, open_film
+from vidcls.timeline.make import Builder, check, cuts_of, facts_of, open_film
 from vidcls.timeline.result import Settings, Timeline
+from vidcls.timeline.scan import Film
 from vidcls.video.fetch import opened
 from vidcls.video.sources import Source
 
@@ -115,10 +116,8 @@ class Places:
         base = self.target / JOURNAL if self.folder else self.target
         self.journal, self.rows = Path(f"{base}.journal"), Path(f"{base}.rows")
         if self.folder:
-            try:
+            with writing(self.target):
                 self.target.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise open_error(self.target, error) from None
 
     def kept(self, timelines: list[Timeline]) -> list[Timeline]:
         """Return what goes into the output: of one video, not those that an earlier, mistyped command named."""
@@ -294,7 +293,7 @@ class _Run:
             if self._journal.claim(item).status is Status.NEW:
                 wanted[part.stop] = item, part
         total = len(film.windows)
-        with contextlib.closing(film.scores([part for _, part in wanted.values()])) as found:  # type: ignore[type-var]
+        with contextlib.closing(film.scores([part for _, part in wanted.values()])) as found:
             rows: list[Floats] = []
             for piece, scores in found:
                 rows.append(scores)

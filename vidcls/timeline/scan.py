@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,46 +25,58 @@ PIECE = 64  # frames that the decoder hands over together
 
 
 @dataclass
-class Scan:
-    """Scores the windows of the video that a reader has open.
+class Film:
+    """A video that a reader has open, cut into windows or shots that are scored.
 
     Args:
         classifier: Scores them.
         reader: Has the video open.
         info: The video.
-        windows: Where the windows lie.
 
     Attributes:
+        windows: The windows, or the shots.
         decoder: What decoded the frames, once there were some.
         warnings: What a person should know of them, complete at the end.
         units: Frames or tubelets that the windows scored so far have together, and how many were encoded; both stay 0
-            for models that see whole views.
+            where nothing is shared.
     """
 
     classifier: Classifier
     reader: VideoReader
     info: VideoInfo
-    windows: Windows
-    decoder: str = ""
-    warnings: dict[str, None] = field(default_factory=dict)
-    units: tuple[int, int] = (0, 0)
+    windows: Windows = field(init=False)
+    decoder: str = field(default="", init=False)
+    warnings: dict[str, None] = field(default_factory=dict, init=False)
+    units: tuple[int, int] = field(default=(0, 0), init=False)
 
     def parts(self) -> list[slice]:
         """Cut the windows into parts that are scored together; the same for every run."""
-        height, width = self.classifier.spec.input.image_size
-        new = max(1, len(np.unique(self.windows.indices[:64])) // min(len(self.windows), 64))
-        size = new * height * width * 3 * (4 if self.classifier.spec.input.resize_rule == "float" else 1)
-        return list(batches(len(self.windows), int(np.clip(PART_BYTES // size, 1, PART))))
+        raise NotImplementedError
 
-    def scores(self, parts: list[slice]) -> Iterator[tuple[slice, Floats]]:
+    def scores(self, parts: list[slice]) -> Generator[tuple[slice, Floats], None, None]:
         """Score some parts, in order and in pieces → (windows, scores (n, k)).
-
-        The first window comes by itself, to be there soon, and a slow model's come few at a time.
 
         Raises:
             VideoError: The video cannot be read any further.
             DeviceError: Memory ran out.
         """
+        raise NotImplementedError
+
+
+@dataclass
+class Scan(Film):
+    """Windows, each sampled as the model samples a clip of that length."""
+
+    windows: Windows
+
+    def parts(self) -> list[slice]:
+        height, width = self.classifier.spec.input.image_size
+        new = max(1, len(np.unique(self.windows.indices[:64])) // min(len(self.windows), 64))
+        size = new * height * width * 3 * (4 if self.classifier.spec.input.resize_rule == "float" else 1)
+        return list(batches(len(self.windows), int(np.clip(PART_BYTES // size, 1, PART))))
+
+    def scores(self, parts: list[slice]) -> Generator[tuple[slice, Floats], None, None]:
+        """Score some parts; the first window comes by itself, to be there soon, and a slow model's few at a time."""
         if not parts:
             return
         wanted = np.unique(np.concatenate([self.windows.indices[part].ravel() for part in parts]))

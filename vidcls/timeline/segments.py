@@ -225,10 +225,3 @@ def _run(label: int | None, cells: list[Cell]) -> Run:
     run = Run(label, first.start, first.end, first.scores)
     run.add(cells[1:])
     return run
-
-
-def runs_of(cells: Iterable[Cell], threshold: float = 0.5, min_length: float = 1.0) -> list[Run]:
-    """Return all runs of some cells, those without a label too: together they cover the video."""
-    segmenter = Segmenter(threshold, min_length)
-    runs = [run for cell in cells for run in segmenter.push(cell)]
-    return [*runs, *segmenter.finish()]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vidcls.engines import Floats
 from vidcls.errors import DependencyError
-from vidcls.inference.classifier import Classifier
 from vidcls.inference.clip import Clip
 from vidcls.timeline.ahead import ahead
+from vidcls.timeline.scan import Film
 from vidcls.timeline.windows import Windows
 from vidcls.video.reader import VideoInfo, VideoReader
 from vidcls.views.transform import frame_transform, plan_clips
@@ -92,16 +92,10 @@ def _detector(fps: float) -> Any:
 
 
 @dataclass
-class ShotScan:
-    """Scores shots, each by the model's own views; see `vidcls.timeline.make.Film`."""
+class ShotScan(Film):
+    """Shots, each scored by the model's own views."""
 
-    classifier: Classifier
-    reader: VideoReader
-    info: VideoInfo
     shots: Shots
-    decoder: str = ""
-    warnings: dict[str, None] = field(default_factory=dict)
-    units: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         edges = np.array(self.shots.edges)
@@ -109,16 +103,10 @@ class ShotScan:
         self.windows = Windows(edges[:-1, None], times[:-1], times[1:], 0.0, self.shots.warnings)
 
     def parts(self) -> list[slice]:
-        """Return each shot by itself."""
         return [slice(number, number + 1) for number in range(len(self.windows))]
 
-    def scores(self, parts: list[slice]) -> Iterator[tuple[slice, Floats]]:
-        """Score some shots, in order → (shot, scores (1, k)); the next one is decoded meanwhile.
-
-        Raises:
-            VideoError: The video cannot be read any further.
-            DeviceError: Memory ran out.
-        """
+    def scores(self, parts: list[slice]) -> Generator[tuple[slice, Floats], None, None]:
+        """Score some shots; the next one is decoded meanwhile."""
         with ahead(lambda: map(self._read, parts), self.reader.abort) as clips:
             for part, clip in zip(parts, clips, strict=True):
                 logits, units = self.classifier.clip_logits(clip)
