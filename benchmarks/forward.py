@@ -104,7 +104,7 @@ def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str)
             "model": name,
             "engine": kind[0],
             "precision": kind[1],
-            "seconds": summarize(times[kind], busy[kind]).as_dict(),
+            "seconds": summarize(times[kind], busy[kind])._asdict(),
             "gflops_per_second": 2 * counted.macs / 1e9 / float(np.median(times[kind])),
             "gmacs": counted.macs / 1e9,
             "frames": spec.num_frames,

@@ -17,6 +17,7 @@ from tests.clips import make_clip, number_frame, read_number
 from vidcls.errors import VideoError
 from vidcls.inference.prediction import Prediction
 from vidcls.output.notebook import picture_html
+from vidcls.output.pictures import png_of
 from vidcls.output.row import RankedLabel, Row
 
 
@@ -84,10 +85,11 @@ def test_text_of_strangers_is_text(text: str) -> None:
 
 
 def test_a_picture_with_hostile_texts() -> None:
-    html = picture_html('"><script>', b"\x89PNG", '" onerror="alert(1)')
+    picture = Image.new("RGB", (2, 2))
+    html = picture_html('"><script>', picture, '" onerror="alert(1)')
     assert "<script" not in html
     assert 'alt="&quot; onerror=&quot;alert(1)"' in html
-    assert base64.b64encode(b"\x89PNG").decode() in html
+    assert base64.b64encode(png_of(picture)).decode() in html
 
 
 def test_an_explanation_shows_its_contact_sheet() -> None:

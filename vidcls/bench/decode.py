@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
-from vidcls.bench.timing import MIN_REPETITIONS, measure
+from vidcls.bench.timing import MIN_REPETITIONS, Timing, measure
 from vidcls.config import InputSpec
 from vidcls.errors import VideoError
 from vidcls.video.reader import VideoReader
@@ -42,53 +43,43 @@ def decode(
         spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps="auto"
     )
     middle = np.unique(plan.indices[len(plan.indices) // 2])
-    limits = {"spread": spread, "seconds": seconds, "least": least}
+    limits: dict[str, Any] = {"spread": spread, "seconds": seconds, "least": least}
     for decoder in ("decord", "pyav"):
         for indices in (plan.unique, middle):
             notify(f"{decoder}: {len(indices)} frames")
-            rows.append(_reader_row(clip, decoder, indices, info.num_frames, spec, limits))
+            run = partial(_by_reader, clip, decoder, indices, spec, limits)
+            rows.append(_row(f"vidcls, {decoder}", indices, info.num_frames, run))
     for indices in (plan.unique, middle):
-        for other in ("pyav, sequential", "torchcodec"):
+        for other, read in (("pyav, sequential", _sequential), ("torchcodec", _torchcodec)):
             notify(f"{other}: {len(indices)} frames")
-            rows.append(_other_row(other, clip, indices, info.num_frames, limits))
-    return [row for row in rows if row]
+            run = partial(measure, partial(read, clip, indices), **limits)
+            rows.append(_row(other, indices, info.num_frames, run))
+    return rows
 
 
-def _reader_row(
-    clip: str, decoder: str, indices: np.ndarray, total: int, spec: InputSpec, limits: dict[str, Any]
-) -> dict[str, Any]:
-    transform = frame_transform(spec)
-    row: dict[str, Any] = {
-        "decoder": f"vidcls, {decoder}",
-        "frames": len(indices),
-        "of": total,
-        "failed": None,
-    }
+def _row(decoder: str, indices: np.ndarray, total: int, run: Callable[[], Timing]) -> dict[str, Any]:
+    row = {"decoder": decoder, "frames": len(indices), "of": total, "failed": None}
     try:
-        with VideoReader(decoder) as reader:
-            reader.open(clip)  # the process is warm, the file in the cache: only reading is measured
-
-            def read() -> None:
-                reader.open(clip)
-                reader.read(indices, transform)
-
-            return row | {"seconds": measure(read, **limits).as_dict()}
-    except VideoError as error:
-        return row | {"seconds": None, "failed": str(error)}
-
-
-def _other_row(
-    name: str, clip: str, indices: np.ndarray, total: int, limits: dict[str, Any]
-) -> dict[str, Any]:
-    row = {"decoder": name, "frames": len(indices), "of": total, "failed": None}
-    read = _sequential if name.startswith("pyav") else _torchcodec
-    try:
-        return row | {"seconds": measure(lambda: read(clip, indices), **limits).as_dict()}
+        return row | {"seconds": run()._asdict()}
     except ImportError:
-        return row | {"seconds": None, "failed": "not installed"}
-    except (OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0][:200]
-        return row | {"seconds": None, "failed": first}
+        failed = "not installed"
+    except (VideoError, OSError, RuntimeError, ValueError) as error:
+        failed = str(error).strip().partition("\n")[0][:200]
+    return row | {"seconds": None, "failed": failed}
+
+
+def _by_reader(
+    clip: str, decoder: str, indices: np.ndarray, spec: InputSpec, limits: dict[str, Any]
+) -> Timing:
+    transform = frame_transform(spec)
+    with VideoReader(decoder) as reader:
+        reader.open(clip)  # the process is warm, the file in the cache: only reading is measured
+
+        def read() -> None:
+            reader.open(clip)
+            reader.read(indices, transform)
+
+        return measure(read, **limits)
 
 
 def _sequential(clip: str, indices: np.ndarray) -> None:

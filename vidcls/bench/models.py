@@ -64,6 +64,11 @@ class Plan:
     registry: str | None = None
 
     @property
+    def limits(self) -> Row:
+        """How long something is measured; see `vidcls.bench.timing.measure`."""
+        return {"spread": self.spread, "seconds": self.seconds, "least": self.least}
+
+    @property
     def wanted(self) -> list[tuple[str, str, float]]:
         """Engines with their precisions, and the shares of tokens that are merged."""
         shares = dict.fromkeys((0.0, self.merge_tokens))
@@ -129,14 +134,8 @@ def _measure_model(
                 notify(f"{spec.name}: {kind[0]} {kind[1]}: {median / row['batch']:.3g} s/view", False)
                 yield row
     if plan.compare and reference is not None:
-        limits = {
-            "batch": plan.batches,
-            "spread": plan.spread,
-            "seconds": plan.seconds,
-            "least": plan.least,
-        }
         task = {"do": "transformers", "folder": weights, "input": shape["input"], "device": shape["device"]}
-        answer = _run(task | limits, spec, "transformers", "fp32", notify)
+        answer = _run(task | plan.limits | {"batch": plan.batches}, spec, "transformers", "fp32", notify)
         if "failed" in answer:
             yield _base(spec, "transformers", "fp32") | {"failed": answer["failed"]}
             return
@@ -215,9 +214,8 @@ def _task(
         "registry": plan.registry,
     }
     load |= {"random_weights": True} if weights == "random" else {"weights": weights}
-    limits = {"spread": plan.spread, "seconds": plan.seconds, "least": plan.least}
     clip = not quick and plan.seconds >= WITH_CLIPS
-    return {"do": "engine", "load": load, "batch": () if quick else plan.batches, "clip": clip, **limits}
+    return {"do": "engine", "load": load, "batch": () if quick else plan.batches, "clip": clip, **plan.limits}
 
 
 def _base(spec: ModelSpec, engine: str, precision: str) -> Row:

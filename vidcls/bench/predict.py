@@ -104,7 +104,7 @@ def summary(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     cpu = sorted(run["cpu"] for run in runs if run["cpu"] is not None)
     return {
         "run": name,
-        "seconds": summarize([run["seconds"] for run in runs]).as_dict(),
+        "seconds": summarize([run["seconds"] for run in runs])._asdict(),
         "peak_memory": max(memory) if memory else None,
         "cpu_seconds": cpu[len(cpu) // 2] if cpu else None,
     }

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import DependencyError, OutputError
+from vidcls.output.plots import new_figure, save_figure
+from vidcls.output.sinks import writing
 from vidcls.paths import write_text
 
 Row = dict[str, Any]
@@ -124,12 +125,8 @@ def write_json(path: Path, record: Row) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    try:
+    with writing(path):
         write_text(path, json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise OutputError(
-            str(path), f"cannot be written ({error.strerror})", "choose another place"
-        ) from None
 
 
 def plot(path: Path, rows: Sequence[Row]) -> None:
@@ -139,17 +136,10 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
         DependencyError: matplotlib is not installed.
         OutputError: The file cannot be written.
     """
-    try:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
-        import matplotlib.ticker
-    except ImportError:
-        raise DependencyError("plot", "matplotlib is not installed", "pip install 'vidcls[train]'") from None
+    figure = new_figure("plot", 8, 5)
+    axes = figure.subplots()
     good = [row for row in rows if not row["failed"]]
     rated = [row for row in good if "top1" in row["published"]]
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     if rated:
         for kind in sorted({(row["engine"], row["precision"]) for row in rated}):
             some = [row for row in rated if (row["engine"], row["precision"]) == kind]
@@ -166,9 +156,11 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
             xlabel="videos an hour, measured, at the published views",
             ylabel="top-1 in %, published",
         )
-        axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.2)
         axes.legend()
     else:
@@ -176,14 +168,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
         axes.barh(names, [row["views_per_second"] for row in good])
         axes.invert_yaxis()
         axes.set(xlabel="views a second")
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            str(path), f"cannot be written ({error})", "name a .png, .svg or .pdf file"
-        ) from None
-    finally:
-        plt.close(figure)
+    save_figure(figure, path)
 
 
 def published_speed(row: Row) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,10 +31,6 @@ class Timing(NamedTuple):
     spread: float
     repetitions: int
     processor: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures by name."""
-        return self._asdict()
 
 
 def summarize(times: list[float], processor: list[float] | None = None) -> Timing:

@@ -89,7 +89,7 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
             views = pixels_of(spec, batch)
             indices = _indices(classifier, batch)
             timing = measure(lambda: engine(views, indices, scale_shift), wait=wait, **limits)  # noqa: B023
-            rows.append({"batch": batch, "timing": timing.as_dict(), "memory": peak_memory(device)})
+            rows.append({"batch": batch, "timing": timing._asdict(), "memory": peak_memory(device)})
         one = engine(pixels_of(spec, 1), _indices(classifier, 1), scale_shift)[0]
         answer = {
             "engine": engine.name,
@@ -107,7 +107,7 @@ def measure_engine(task: dict[str, Any]) -> dict[str, Any]:
             clip = clip_of(spec)
             timing = measure(lambda: classifier.clip_logits(clip), wait=wait, **limits)
             units = classifier.clip_logits(clip)[1] or (0, 0)
-            answer["clip"] = {"timing": timing.as_dict(), "units": units[0], "encoded": units[1]}
+            answer["clip"] = {"timing": timing._asdict(), "units": units[0], "encoded": units[1]}
         return answer
 
 
@@ -170,7 +170,7 @@ def measure_transformers(task: dict[str, Any]) -> dict[str, Any]:
         for batch in task["batch"]:
             views = torch.from_numpy(normalize(pixels_of(spec, batch), spec)).to(task["device"])
             timing = measure(lambda: forward(views), wait=synchronizer(task["device"]), **limits)  # noqa: B023
-            rows.append({"batch": batch, "timing": timing.as_dict(), "memory": peak_memory(task["device"])})
+            rows.append({"batch": batch, "timing": timing._asdict(), "memory": peak_memory(task["device"])})
         view = torch.from_numpy(normalize(pixels_of(spec, 1), spec)).to(task["device"])
         logits = forward(view)[0].float().cpu().tolist()
     return {"engine": "transformers", "precision": "fp32", "ready": ready, "rows": rows, "logits": logits}

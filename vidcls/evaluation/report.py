@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vidcls.errors import DependencyError, InputError, printable
+from vidcls.errors import InputError, printable
 from vidcls.evaluation.metrics import BINS, Report, Scored
 from vidcls.output.csv import csv_bytes
+from vidcls.output.plots import new_figure
 from vidcls.output.sinks import writing
 from vidcls.paths import write_text
 from vidcls.video.reader import VideoReader
@@ -194,23 +195,13 @@ def write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) 
     write_text(path, csv_bytes([list(names), *map(list, lines)]).decode())
 
 
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DependencyError(
-            "the report's pictures", "matplotlib is not installed", "pip install 'vidcls[train]'"
-        ) from None
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def draw_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
     """Draw the confusion matrix, each row as shares of the class's clips, into a PNG."""
     counts = report.confusion
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     small = len(labels) <= MANY_CLASSES
     side = min(14.0, 3.0 + 0.45 * len(labels)) if small else 12.0
-    figure = _figure(side, side)
+    figure = new_figure("the report's pictures", side, side)
     axes = figure.subplots()
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
     axes.set_xlabel("predicted label")
@@ -228,7 +219,7 @@ def draw_confusion(report: Report, labels: Sequence[str], path: Path) -> None:
 
 def draw_calibration(report: Report, path: Path) -> None:
     """Draw accuracy over confidence into a PNG; the diagonal is perfect."""
-    figure = _figure(4.5, 4.5)
+    figure = new_figure("the report's pictures", 4.5, 4.5)
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="0.7")
     edges = np.arange(BINS) / BINS

@@ -89,17 +89,15 @@ class Explanation:
         return contact_sheet(self, columns)
 
     def _repr_png_(self) -> bytes:
-        import io
+        from vidcls.output.pictures import png_of
 
-        buffer = io.BytesIO()
-        self.plot().save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_of(self.plot())
 
     def _repr_html_(self) -> str:
         from vidcls.output.notebook import picture_html
 
         note = f"{METHODS[self.method]}: {self.label}, {self.score:.1%}"
-        return picture_html(self.path, self._repr_png_(), note)
+        return picture_html(self.path, self.plot(), note)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a contact sheet (``.png``), an animation (``.gif``, ``.mp4``), or the numbers (``.npz``).

@@ -220,14 +220,10 @@ class Embedding:
         return Image.fromarray(pixels).resize((width, height * len(pixels)), Image.Resampling.NEAREST)
 
     def _repr_html_(self) -> str:
-        import io
-
         from vidcls.output.notebook import picture_html
 
-        buffer = io.BytesIO()
-        self.plot().save(buffer, "PNG")
         count, width = self.vectors.shape
-        return picture_html(str(self.row["path"]), buffer.getvalue(), f"{count} x {width} float32")
+        return picture_html(str(self.row["path"]), self.plot(), f"{count} x {width} float32")
 
 
 def _parts(clip: Clip, count: int, steps: int, per: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.errors import VidclsError, printable
-from vidcls.output.pictures import data_uri, jpeg_of, shrink_for
+from vidcls.output.pictures import data_uri, jpeg_of, png_of, shrink_for
 from vidcls.output.terminal import footer
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import is_local
@@ -44,19 +44,20 @@ def prediction_html(row: Mapping[str, Any], frames: NDArray[np.uint8] | None = N
         )
     notes = [str(row["error"])] if row.get("error") is not None else map(str, row.get("warnings") or ())
     return (
-        f'<div style="{_BOX}"><div style="font-weight:600;overflow-wrap:anywhere">{_safe(str(row["path"]))}</div>'
+        f'<div style="{_BOX}"><div style="font-weight:600;overflow-wrap:anywhere">{safe(str(row["path"]))}</div>'
         f"{picture}{''.join(map(_line, row['predictions']))}"
-        f"{''.join(f'<div>{_safe(note)}</div>' for note in notes)}"
-        f'<div style="{_SOFT}">{_safe(footer(row))}</div></div>'
+        f"{''.join(f'<div>{safe(note)}</div>' for note in notes)}"
+        f'<div style="{_SOFT}">{safe(footer(row))}</div></div>'
     )
 
 
-def picture_html(path: str, png: bytes, note: str) -> str:
-    """Return a piece of HTML with one picture about a clip: its name above, a note below."""
+def picture_html(path: str, picture: Any, note: str) -> str:
+    """Return a piece of HTML with one picture (of PIL) about a clip: its name above, a note below."""
     return (
-        f'<div style="{_BOX}"><div style="font-weight:600;overflow-wrap:anywhere">{_safe(path)}</div>'
-        f'<img src="{data_uri(png, "png")}" alt="{_safe(note)}" style="display:block;max-width:100%;margin:6px 0">'
-        f'<div style="{_SOFT}">{_safe(note)}</div></div>'
+        f'<div style="{_BOX}"><div style="font-weight:600;overflow-wrap:anywhere">{safe(path)}</div>'
+        f'<img src="{data_uri(png_of(picture), "png")}" alt="{safe(note)}" '
+        'style="display:block;max-width:100%;margin:6px 0">'
+        f'<div style="{_SOFT}">{safe(note)}</div></div>'
     )
 
 
@@ -64,7 +65,7 @@ def _line(prediction: Mapping[str, Any]) -> str:
     share = 100 * min(max(float(prediction["score"]), 0.0), 1.0)
     weight = "font-weight:600;" if prediction["rank"] == 1 else ""
     return (
-        f'<div style="{weight}{_LINE}"><span style="overflow-wrap:anywhere">{_safe(str(prediction["label"]))}</span>'
+        f'<div style="{weight}{_LINE}"><span style="overflow-wrap:anywhere">{safe(str(prediction["label"]))}</span>'
         f'<div style="{_TRACK}" aria-hidden="true"><div style="{_BAR};width:{share:.1f}%"></div></div>'
         f'<span style="text-align:right;font-variant-numeric:tabular-nums">{share:.1f}%</span></div>'
     )
@@ -81,5 +82,6 @@ def _frames(path: str) -> NDArray[np.uint8] | None:
     return None
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Escape what a piece of HTML shows of others' text."""
     return escape(printable(text), quote=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,13 @@ def jpeg_of(frames: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     strip = Image.fromarray(np.concatenate(list(frames), axis=1))
     strip.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def png_of(picture: Any) -> bytes:
+    """Return a picture of PIL as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
-from vidcls.errors import printable
+from vidcls.output.notebook import safe
 
 if TYPE_CHECKING:
     from vidcls.timeline.result import Segment, Timeline
@@ -13,9 +12,9 @@ if TYPE_CHECKING:
 
 def fragment(timeline: Timeline) -> str:
     """Return one timeline as a bar, for notebooks."""
-    title = f"<h4>{_safe(timeline.path)}</h4>"
+    title = f"<h4>{safe(timeline.path)}</h4>"
     if timeline.error is not None:
-        return f"<section>{title}<p>{_safe(str(timeline.error))}</p></section>"
+        return f"<section>{title}<p>{safe(str(timeline.error))}</p></section>"
     hues = {label: 137 * number % 360 for number, label in enumerate(timeline.labels)}
     duration = timeline.duration or 1.0
     bars = "".join(_bar(segment, duration, hues[segment.label]) for segment in timeline.segments)
@@ -28,16 +27,12 @@ def fragment(timeline: Timeline) -> str:
 
 def _bar(segment: Segment, duration: float, hue: int) -> str:
     left, width = 100 * segment.start / duration, 100 * (segment.end - segment.start) / duration
-    said = _safe(f"{clock(segment.start)} to {clock(segment.end)}: {segment.label} ({segment.score:.2f})")
+    said = safe(f"{clock(segment.start)} to {clock(segment.end)}: {segment.label} ({segment.score:.2f})")
     return (
         f'<div title="{said}" style="position:absolute;left:{left:.3f}%;width:{width:.3f}%;height:100%;'
         f"background:hsl({hue} 60% 60%);color:#000;overflow:hidden;white-space:nowrap;font-size:.8em;"
-        f'border-left:1px solid #0006">{_safe(segment.label)}</div>'
+        f'border-left:1px solid #0006">{safe(segment.label)}</div>'
     )
-
-
-def _safe(text: str) -> str:
-    return escape(printable(text), quote=True)
 
 
 def clock(seconds: float) -> str:

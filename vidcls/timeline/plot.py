@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from vidcls.errors import OutputError, printable
+from vidcls.errors import printable
+from vidcls.output.plots import new_figure
 
 if TYPE_CHECKING:
     from vidcls.timeline.result import Timeline
@@ -22,8 +18,7 @@ MAX_LABELS = 20  # lines; further labels share the last one
 def draw(timeline: Timeline) -> Any:
     """Return a figure: a bar for each segment, one line a label, above the scores of these labels."""
     labels = list(timeline.labels[:MAX_LABELS]) or ["no segment"]
-    figure = Figure(figsize=(10, 1.6 + 0.28 * len(labels) + 1.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure("plot", 10, 3.2 + 0.28 * len(labels))
     heights = [0.28 * len(labels) + 0.6, 1.6]
     bars, curves = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     colors = {label: f"C{number % 10}" for number, label in enumerate(labels)}
@@ -44,25 +39,8 @@ def draw(timeline: Timeline) -> Any:
     for cut in timeline.cuts or ():
         bars.axvline(cut, color="0.6", linewidth=0.6)
     bars.set_xlim(0, timeline.duration or 1.0)
-    curves.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds)))
+    curves.xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
     return figure
-
-
-def save(figure: Any, path: Path) -> None:
-    """Save a figure.
-
-    Raises:
-        OutputError: It cannot be written, or matplotlib has no such format.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # shown as a box
-            figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error).split(" (")[0]
-        raise OutputError(
-            printable(str(path)), f"cannot be written ({said})", "choose another place"
-        ) from None
 
 
 def _draw_scores(axes: Any, timeline: Timeline, colors: dict[str, str]) -> None:

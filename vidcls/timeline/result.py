@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcls.errors import DependencyError, InputError
+from vidcls.errors import InputError
 from vidcls.inference.prediction import ScoredLabel
 from vidcls.timeline.segments import Cell, Run
 
@@ -153,13 +153,12 @@ class Timeline:
             DependencyError: matplotlib is not installed.
             OutputError: The picture cannot be written.
         """
-        try:
-            from vidcls.timeline.plot import draw, save
-        except ImportError:
-            raise DependencyError("matplotlib", "is not installed", "pip install 'vidcls[train]'") from None
+        from vidcls.output.plots import save_figure
+        from vidcls.timeline.plot import draw
+
         figure = draw(self)
         if path is not None:
-            save(figure, Path(path))
+            save_figure(figure, Path(path))
         return figure
 
     def _repr_html_(self) -> str:

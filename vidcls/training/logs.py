@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vidcls.errors import DependencyError, UsageError, nearest, printable
+from vidcls.output.plots import new_figure
 from vidcls.output.progress import ProgressBar, print_line
 from vidcls.training.checkpointing import output_error, replaced, write_text
 
@@ -231,13 +232,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
         DependencyError: matplotlib is not installed.
         OutputError: The picture cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DependencyError(
-            "curves", "matplotlib is not installed", "pip install 'vidcls[train]'"
-        ) from None
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = new_figure("curves", 9, 3.5)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "top1"), strict=True):
         for split, style in (("train", {"alpha": 0.7}), ("val", {"marker": "."})):
             points = [(row["step"], row[f"{split}_{name}"]) for row in rows if f"{split}_{name}" in row]
