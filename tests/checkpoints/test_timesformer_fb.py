@@ -357,5 +357,5 @@ def test_inflation_refuses_what_is_no_image_vit() -> None:
         inflate_image_vit({k: t for k, t in vit_state().items() if k != "cls_token"}, FB_SCHEMES[0], **sizes)
     with pytest.raises(CheckpointError, match=r"dist_token have no place in a TimeSformer"):
         inflate_image_vit({**vit_state(), "dist_token": torch.zeros(1)}, FB_SCHEMES[0], **sizes)
-    with pytest.raises(ConfigError, match="vit-frames: is no TimeSformer"):
+    with pytest.raises(ConfigError, match="vit-frames: is not a TimeSformer"):
         inflate_image_vit(vit_state(), "vit-frames", **sizes)

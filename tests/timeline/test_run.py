@@ -220,7 +220,7 @@ def test_exit_codes_and_messages(films, tmp_path):
 
 def test_a_format_of_one_video_refuses_others_before_any_work(films, tmp_path):
     listener = Silent()
-    with pytest.raises(UsageError, match="srt holds one video, and several are named"):
+    with pytest.raises(UsageError, match="srt holds one video, but several were given"):
         run(tmp_path / "o.srt", films, listener=listener)
     assert invoke(films, "-f", "srt").stdout == ""
     assert (listener.scored, list(tmp_path.iterdir())) == ([], [])
@@ -252,7 +252,7 @@ def test_the_end_says_how_many_failed(films, tmp_path):
 def test_annotate_wants_one_video(films, tmp_path):
     done = invoke(films, "--annotate", tmp_path / "o.mp4", "-q")
     assert done.exit_code == 2
-    assert "--annotate: writes one video, and several are named" in done.stderr
+    assert "--annotate: writes one video, but several were given" in done.stderr
 
 
 def test_annotate_beside_an_output(films, tmp_path):

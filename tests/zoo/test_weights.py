@@ -418,7 +418,7 @@ def test_paths(tmp_path: Path) -> None:
         ("google/vivit-b-16x2", "write hub:google/vivit-b-16x2"),
         ("ftp://host/m.pth", "ftp: addresses cannot be read"),
         ("file:///etc/passwd", "file: addresses cannot be read"),
-        ("", "name nothing"),
+        ("", "are empty"),
         ("a\0b", "no"),
         (WeightsSpec(path="missing.pth"), "no such file"),
         (WeightsSpec(bundled="missing.safetensors"), "no such file"),

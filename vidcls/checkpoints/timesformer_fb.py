@@ -179,13 +179,13 @@ def inflate_image_vit(
 
     Raises:
         CheckpointError: The ViT is incomplete, or has tensors that no TimeSformer has a place for.
-        ConfigError: The architecture is no TimeSformer.
+        ConfigError: The architecture is not a TimeSformer.
     """
     from vidcls.models import ARCHITECTURES
 
     model_class = ARCHITECTURES[architecture][1]
     if not issubclass(model_class, TimeSformer):
-        raise ConfigError(architecture, "is no TimeSformer", "choose one of timesformer-*")
+        raise ConfigError(architecture, "is not a TimeSformer", "choose one of timesformer-*")
     steps: tuple[str, ...] = getattr(model_class.make_block, "early_steps", ())
     state: dict[str, Tensor] = {}
     for key, tensor in vit_state.items():

@@ -92,11 +92,11 @@ class ModelsOptions(Options):
     ] = None
     merge_tokens: Annotated[
         float,
-        Option(min=0.0, max=0.9, metavar="SHARE", help="Measure with this share of the tokens merged too."),
+        Option(min=0.0, max=0.9, metavar="SHARE", help="Also measure with this share of the tokens merged."),
     ] = 0.0
     compare: Annotated[
         str | None,
-        Option(help="Measure the same weights in another library too."),
+        Option(help="Also measure the same weights in another library."),
         Choices(("transformers",)),
     ] = None
     plot: Annotated[

@@ -19,7 +19,7 @@ EXIT_CANNOT_PREDICT = 3
 
 
 def doctor(context: typer.Context, json: o.JsonOption = False) -> int:
-    """Check versions, decoders, devices and caches; say what is missing and how to install it.
+    """Check versions, decoders, devices and caches; report what is missing and how to install it.
 
     Exit code 0 when clips can be classified here, 3 when they cannot.
 

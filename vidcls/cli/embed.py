@@ -46,7 +46,7 @@ def embed(
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> int:
-    """Turn clips into vectors that are near for clips that are alike, for search, clustering or a classifier.
+    """Turn clips into vectors (embeddings) for search, clustering or a classifier.
 
     If the run is killed or interrupted, the same command resumes it; a clip that cannot be read gets a row with its
     error.

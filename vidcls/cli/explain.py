@@ -26,7 +26,7 @@ class ExplainOptions(Options):
     method: Annotated[
         str,
         Option(
-            help="rollout: what the attention followed; gradient: what spoke for the class; occlusion: what the class "
+            help="rollout: what the attention followed; gradient: what supports the class; occlusion: what the class "
             "loses when a part is covered."
         ),
         Choices("vidcls.explain.explanation:METHODS"),
@@ -70,7 +70,7 @@ def explain(
     cells = _cells(how.cells)
     sources = list(expand([clip], True))
     if len(sources) != 1:
-        raise UsageError(clip, f"is {len(sources)} clips", "name one")
+        raise UsageError(clip, f"stands for {len(sources)} clips", "name one clip")
     check_not_input(output, [sources[0].location])
     with (
         load(**keywords(model, views, machine), clips=1) as classifier,
@@ -101,5 +101,5 @@ def _cells(text: str | None) -> Any:
         return None
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part[:5]) < 1000 for part in parts):
-        raise UsageError("cells", f"{text[:40]!r} is not TxHxW", "write such as 8x7x7")
+        raise UsageError("cells", f"{text[:40]!r} is not TxHxW", "give it as in 8x7x7")
     return tuple(int(part) for part in parts)

@@ -15,7 +15,7 @@ from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options
 from vidcls.errors import UsageError
 
-checkpoint_option = partial(Option, rich_help_panel="What the checkpoint does not tell")
+checkpoint_option = partial(Option, rich_help_panel="What the checkpoint leaves open")
 int8_option = partial(Option, rich_help_panel="int8")
 
 
@@ -28,12 +28,12 @@ class CheckpointOptions(Options):
     ] = None
     source_format: Annotated[
         str | None,
-        checkpoint_option(metavar="NAME", help="Format of the weights.  [default: told by content]"),
+        checkpoint_option(metavar="NAME", help="Format of the weights.  [default: detected]"),
     ] = None
     image_size: Annotated[
         str | None,
         checkpoint_option(
-            metavar="N|HxW", help="Height and width of a view; positions are interpolated if need be."
+            metavar="N|HxW", help="Height and width of a view; positions are interpolated if necessary."
         ),
     ] = None
     num_heads: Annotated[int | None, checkpoint_option("--heads", min=1, help="Attention heads.")] = None
@@ -64,7 +64,7 @@ class CalibrationOptions(Options):
         list[str] | None,
         int8_option(
             metavar="CLIPS",
-            help="Files, folders, globs or @list.txt of clips like those to classify; may be given several times.",
+            help="Files, folders, globs or @list.txt of clips like those to classify; repeatable.",
         ),
     ] = None
     truth: Annotated[

@@ -46,15 +46,15 @@ def models(
         bool, typer.Option("--has-weights", help="Only models that come with weights.")
     ] = False,
     toys: Annotated[
-        bool, typer.Option("--toys", help="Show the tiny untrained models for tests too.")
+        bool, typer.Option("--toys", help="Also show the tiny untrained models for tests.")
     ] = False,
     json: o.JsonOption = False,
     registry: o.RegistryOption = None,
 ) -> None:
-    """List the models that vidcls knows, or show one in detail; those that can run at once come first.
+    """List the models that vidcls knows, or show one in detail; those that can run immediately come first.
 
     MB is the size of the fp32 weights. Parameters and multiply-adds (10⁹, one view) are counted here | published;
-    top-1 (%) is as published. Output that is not a terminal or JSON holds all models, toys included.
+    top-1 (%) is as published. Piped output and JSON include the toy models.
 
     Examples:
     - `vidcls models --data kinetics400 --has-weights`

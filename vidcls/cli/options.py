@@ -72,7 +72,7 @@ WideOption = Annotated[
     ),
 ]
 ThumbnailsOption = Annotated[
-    int, Option(min=0, max=10_000, help="Clips whose frames the page shows; 0 for none.")
+    int, Option(min=0, max=10_000, help="Number of clips whose frames the page shows; 0 for none.")
 ]
 OverwriteOption = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
 
@@ -270,7 +270,7 @@ class InputOptions(Options):
 
     path_column: Annotated[
         str | None,
-        inputs_option(metavar="NAME", help="A manifest's column of paths.  [default: path, video, file …]"),
+        inputs_option(metavar="NAME", help="Column of paths in a manifest.  [default: path, video, file …]"),
     ] = None
     root: Annotated[
         str,
@@ -281,7 +281,7 @@ class InputOptions(Options):
     ] = ""
     recursive: Annotated[
         bool,
-        inputs_option("--recursive/--no-recursive", help="Whether the folders in a folder are searched too."),
+        inputs_option("--recursive/--no-recursive", help="Whether subfolders are searched too."),
     ] = True
 
 
@@ -294,14 +294,12 @@ class LabeledOptions(Options):
     ] = None
     labels_format: Annotated[
         str | None,
-        data_option(help="Form of the list.  [default: told by its first lines]"),
+        data_option(help="Format of the list.  [default: detected]"),
         Choices("vidcls.training.data.forms:FORMS"),
     ] = None
     delimiter: Annotated[
         str | None,
-        data_option(
-            metavar="CHARACTER", help="Separator of the list's columns.  [default: told by its first lines]"
-        ),
+        data_option(metavar="CHARACTER", help="Separator of the list's columns.  [default: detected]"),
     ] = None
     multi_label: Annotated[
         bool,

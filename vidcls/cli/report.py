@@ -23,12 +23,12 @@ def report(
     output: Annotated[Path, o.output_option(metavar="FILE", help="The page to write: .html.")],
     thumbnails: o.ThumbnailsOption = 200,
     thumbnail_time: Annotated[
-        float, typer.Option(min=0, max=86_400, help="Seconds to spend on decoding thumbnails at most.")
+        float, typer.Option(min=0, max=86_400, help="Seconds to spend on decoding thumbnails, at most.")
     ] = 60.0,
     overwrite: o.OverwriteOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Write a page about results: one HTML file that opens offline in any browser.
+    """Write a report page: one HTML file that opens offline in any browser.
 
     It has a summary, a table to sort and filter, frames of each clip, and the errors; of an evaluation the confusion
     matrix too; of timelines, bars to scrub. A video that lies beside the page plays in it.

@@ -56,7 +56,7 @@ class RunOptions(o.PipelineOptions):
 class ScoringOptions(RunOptions):
     """`RunOptions`, and what is written."""
 
-    all_scores: Annotated[bool, Option("--all-scores", help="Write the scores of all classes too.")] = False
+    all_scores: Annotated[bool, Option("--all-scores", help="Also write the scores of all classes.")] = False
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,12 @@ def search(
     top_k: Annotated[int, Option("--top-k", "-k", min=1, max=100_000, help="Number of clips to find.")] = 10,
     duplicates: Annotated[
         float | None,
-        Option(min=0.0, max=1.0, metavar="COSINE", help="List groups of clips that are at least so alike."),
+        Option(
+            min=0.0, max=1.0, metavar="COSINE", help="List groups of clips that are at least this similar."
+        ),
     ] = None,
     html: Annotated[
-        Path | None, Option(metavar="FILE", help="Write what was found as a page with pictures.")
+        Path | None, Option(metavar="FILE", help="Write the results as a page with pictures.")
     ] = None,
     json: o.JsonOption = False,
     overwrite: o.OverwriteOption = False,
@@ -56,7 +58,7 @@ def search(
     if duplicates is not None:
         return _duplicates(source, duplicates, json, quiet, html)
     if len(source) < 2:
-        raise UsageError("FILE", "none is named", "name a clip, and the files of vectors to search")
+        raise UsageError("FILE", "is missing", "name a clip, and the files of vectors to search")
     from vidcls.output.progress import ProgressBar
     from vidcls.output.sinks import check_absent
     from vidcls.search.cosine import nearest

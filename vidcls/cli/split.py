@@ -23,7 +23,7 @@ def split(
     by: Annotated[
         str,
         typer.Option(
-            help="group: clips of one source (told by file names) stay together; clip: each clip by itself."
+            help="group: keep clips of one source (by file name) together; clip: each clip by itself."
         ),
         Choices(("group", "clip")),
     ] = "group",

@@ -35,12 +35,12 @@ class TimelineOptions(Options):
     window: Annotated[
         str | None,
         Option(
-            metavar="TIME", help="Length of a window, such as 2s.  [default: the model's own clip length]"
+            metavar="TIME", help="Length of a window, for example 2s.  [default: the model's own clip length]"
         ),
     ] = None
     step: Annotated[
         str | None,
-        Option(metavar="TIME", help="Time from window to window, such as 1s.  [default: half a window]"),
+        Option(metavar="TIME", help="Time from window to window, for example 1s.  [default: half a window]"),
     ] = None
     min_length: Annotated[
         str | None,
@@ -104,7 +104,7 @@ def timeline(
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> int:
-    """Say what happens when in long videos: segments with a label, start, end and score.
+    """Find what happens when in long videos: segments with a label, start, end and score.
 
     A video that cannot be read gets one line on stderr and a row with its error; the others go on.
 
@@ -129,7 +129,7 @@ def timeline(
 
         check_target(output.annotate, overwrite=output.overwrite)
         if (listed.at_least(2) or 0) > 1:
-            raise UsageError("annotate", "writes one video, and several are named", "name one video")
+            raise UsageError("annotate", "writes one video, but several were given", "name one video")
         check_not_input(output.annotate, (one.location for one in listed) if listed.repeatable else ())
     setup = Setup(load, top_k)
     if output.output in (None, "-"):
@@ -299,7 +299,7 @@ def annotate(found: list[Timeline], target: Path, setup: Any, said: Comments) ->
 
     good = [one for one in found if one.error is None]
     if len(found) != 1:
-        problem = f"writes one video, and there are {len(found)}"
+        problem = f"writes one video, but there are {len(found)}"
         raise UsageError("annotate", problem, "name one video")
     for one in good:
         with said.bar, setup.reader() as reader, setup.reader() as sound:

@@ -25,11 +25,12 @@ def watch(
     ],
     model: o.ModelOptions,
     machine: o.MachineOptions,
-    every: Annotated[
-        float, typer.Option(min=0.0, max=3600.0, help="Seconds between two looks at the last seconds.")
-    ] = 1.0,
+    every: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Seconds between two answers.")] = 1.0,
     hold: Annotated[
-        int, typer.Option(min=1, max=1000, help="Looks in a row that a new label must win to be printed.")
+        int,
+        typer.Option(
+            min=1, max=1000, help="Answers in a row that a new label must win before it is printed."
+        ),
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     quiet: o.QuietOption = False,

@@ -104,7 +104,7 @@ def embedding_engine(
             "give the checkpoint it was made of",
         )
     if request.merge_tokens:
-        raise UsageError("merge_tokens", "embeddings are made of all tokens", "leave it out")
+        raise UsageError("merge_tokens", "embeddings need all tokens", "leave it out")
     if request.engine in LOGITS_ONLY:
         problem = f"{request.engine} gives logits only"
         raise UsageError("engine", problem, "use engine=eager to embed")

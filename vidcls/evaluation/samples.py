@@ -68,7 +68,9 @@ def class_names(source: str) -> tuple[dict[int, str], str] | None:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
-        raise UsageError(str(file), f"cannot be read ({error})", "give one class a line as UTF-8") from None
+        raise UsageError(
+            str(file), f"cannot be read ({error})", "give one class per line, as UTF-8"
+        ) from None
     rows = [line.split(None, 1) for line in lines if line]
     if all(len(row) == 2 and row[0].isdecimal() for row in rows):
         first = 1 if "0" not in {row[0] for row in rows} else 0  # UCF-101 counts its classes from 1

@@ -153,7 +153,7 @@ def _by_occlusion(
     wanted: Any = tuple(min(a, b) for a, b in zip(cells or DEFAULT_CELLS, most, strict=True))
     each = int(np.prod(wanted))
     if each > MAX_CELLS or min(wanted) < 1:
-        raise UsageError("cells", f"{wanted} are {each:,} for each view", f"choose 1 to {MAX_CELLS:,}")
+        raise UsageError("cells", f"{wanted} make {each:,} cells for each view", f"choose 1 to {MAX_CELLS:,}")
     done, found = 0, []
 
     def tell(count: int) -> None:

@@ -239,7 +239,7 @@ class Classifier(Insight):
         threshold: float = 0.5,
         top_k: int = 3,
     ) -> Timeline:
-        """Say what happens when in a long video: segments with label, start, end and score.
+        """Find what happens when in a long video: segments with label, start, end and score.
 
         Args:
             path: A path, an http(s) URL, or a video file's bytes.

@@ -57,5 +57,5 @@ def _known(model: str, file: str, registry: Any) -> str:
 
     if model not in load_registry(registry):
         problem = f"was made with {printable(model[:100])!r}, which is not a model of the registry"
-        raise UsageError(file, problem, "say model=NAME or weights=FILE, if you trust it")
+        raise UsageError(file, problem, "pass model=NAME or weights=FILE, if you trust it")
     return model

@@ -148,7 +148,7 @@ def check_single(format: str, name: str, count: int | None) -> None:
         UsageError: There are several.
     """
     if FORMATS[format].single and count is not None and count > 1:
-        problem = f"{format} holds one video, and several are named"
+        problem = f"{format} holds one video, but several were given"
         raise UsageError(name, problem, "name a folder, or a .json file")
 
 
@@ -167,7 +167,7 @@ def encode(timelines: Timelines, format: str, name: str, folder: Path = Path()) 
     """
     chosen = FORMATS[format]
     if chosen.single and len(timelines) != 1:
-        problem = f"{format} holds one video, and there are {len(timelines)}"
+        problem = f"{format} holds one video, but there are {len(timelines)}"
         raise UsageError(name, problem, "name a folder, or a .json file")
     if chosen.single and timelines[0].error is not None:
         raise timelines[0].error

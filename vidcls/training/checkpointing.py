@@ -187,7 +187,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
     except Exception as error:  # torch.load raises what its archive and pickle readers happen to raise
-        raise CheckpointError(str(path), f"is damaged ({error})", "start the run anew") from None
+        raise CheckpointError(str(path), f"is damaged ({error})", "start the run again") from None
     if version != VERSION:
-        raise CheckpointError(str(path), f"is of version {version}, not {VERSION}", "start the run anew")
+        raise CheckpointError(str(path), f"is of version {version}, not {VERSION}", "start the run again")
     return state

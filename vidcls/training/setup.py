@@ -55,7 +55,7 @@ def _model_of_start(recipe: Recipe, known: Registry) -> ModelSpec:
     """
     source = recipe.init.source
     if source in (None, "none"):
-        raise UsageError("model", "no model is named", "give model=NAME; `vidcls models` lists them")
+        raise UsageError("model", "no model was given", "give model=NAME; `vidcls models` lists them")
     assert source is not None
     if source in known:
         return known[source]

@@ -131,7 +131,9 @@ def _video_stream(container: Any, path: str) -> Any:
     pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not pictures:
         if container.streams.video:
-            raise VideoError(path, "holds sound and a cover picture, no video stream", kind="no_video_stream")
+            raise VideoError(
+                path, "holds audio and a cover picture, but no video stream", kind="no_video_stream"
+            )
         hint = "is it an audio file?" if container.streams.audio else "is the file complete?"
         raise VideoError(path, "no video stream", hint, kind="no_video_stream")
     best = container.streams.best("video")

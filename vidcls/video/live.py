@@ -59,7 +59,7 @@ def frames(source: str, timeout: float) -> Iterator[tuple[float, np.ndarray]]:
     try:
         with _open(source, timeout) as container:
             if not container.streams.video:
-                raise VideoError(name, "has no pictures", "name a source with video", kind="no_video")
+                raise VideoError(name, "has no video", "name a source with video", kind="no_video")
             stream = container.streams.video[0]
             stream.thread_type = "SLICE"  # threads by frame would hold some back
             first: float | None = None

@@ -114,7 +114,7 @@ def _source(wanted: str | WeightsSpec) -> tuple[str, str | None]:
     if isinstance(wanted, (str, os.PathLike)):
         text = os.fspath(wanted)
         if not text:
-            raise WeightsError("weights", "name nothing", "give a path, an address or hub:owner/name")
+            raise WeightsError("weights", "are empty", "give a path, an address or hub:owner/name")
         return text, None
     if wanted.url is not None:
         return wanted.url, wanted.sha256

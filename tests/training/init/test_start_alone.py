@@ -147,7 +147,7 @@ def test_b14_initial_weights_alone_say_the_model(architecture: str, tmp_path: Pa
 
 def test_b14_nothing_said_at_all() -> None:
     for source in (None, "none"):
-        with pytest.raises(UsageError, match="no model is named"):
+        with pytest.raises(UsageError, match="no model was given"):
             find_model(Recipe(init={"from": source}))
 
 

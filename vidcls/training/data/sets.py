@@ -80,7 +80,7 @@ def load_data(recipe: Recipe, spec: ModelSpec, run: Path | None = None, *, hold_
         UsageError: With all missing files and label mistakes of all lists together.
     """
     if recipe.data is None:
-        raise UsageError("data", "no training clips are named", "give a CSV, a list, or a folder of classes")
+        raise UsageError("data", "no training clips were given", "give a CSV, a list, or a folder of classes")
     if synthetic.is_synthetic(recipe.data):
         return Data((synthetic.load_task(recipe.data).labels,))
     train, val = _read_lists(recipe, recipe.data)
