@@ -36,9 +36,6 @@ def time_command(
         arguments: Options of ``vidcls predict``.
         notify: Told what is run, before each run.
         repetitions: Runs with a warm cache, and with yours.
-
-    Raises:
-        UsageError: The command fails.
     """
     command = [sys.executable, "-m", "vidcls", "predict", clip, "-f", "jsonl", *arguments]
 
@@ -69,11 +66,7 @@ def _link_downloads(folder: str) -> None:
 
 
 def timed(command: Sequence[str], env: dict[str, str]) -> dict[str, Any]:
-    """Run a command; seconds, processor seconds, and the most memory it and its children held (POSIX).
-
-    Raises:
-        UsageError: It fails.
-    """
+    """Run a command; seconds, processor seconds, and the most memory it and its children held (POSIX)."""
     start = time.perf_counter()
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     output, errors = process.communicate() if os.name == "nt" else ("", "")

@@ -120,11 +120,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], terminal
 
 
 def write_json(path: Path, record: Row) -> None:
-    """Write figures to a file, whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+    """Write figures to a file, whole or not at all."""
     with writing(path):
         write_text(path, json.dumps(record, indent=2) + "\n")
 

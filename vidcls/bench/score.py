@@ -22,9 +22,6 @@ def time_scoring(clips: Sequence[str], arguments: Sequence[str]) -> dict[str, An
     Args:
         clips: Files, folders, globs or lists, as ``vidcls score`` takes them.
         arguments: Options of ``vidcls score``.
-
-    Raises:
-        UsageError: The command fails.
     """
     with tempfile.TemporaryDirectory(prefix="vidcls-bench-") as folder:
         output = Path(folder, "scores.jsonl")

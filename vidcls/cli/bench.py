@@ -50,11 +50,7 @@ class ReportOptions(Options):
     quiet: o.QuietOption = False
 
     def check(self, *others: Path | None) -> None:
-        """Refuse to replace a file unasked, before anything is measured.
-
-        Raises:
-            UsageError: One exists.
-        """
+        """Refuse to replace a file unasked, before anything is measured."""
         from vidcls.output.sinks import check_absent
 
         for path in (self.output, *others):

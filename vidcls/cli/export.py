@@ -150,11 +150,7 @@ _SHOWN = (
 
 
 def _refuse(model: o.ModelOptions, views: o.ViewOptions, calibration: CalibrationOptions) -> None:
-    """Refuse options that an exported model cannot keep.
-
-    Raises:
-        UsageError: One was given.
-    """
+    """Refuse options that an exported model cannot keep."""
     if model.random_weights:
         raise UsageError(
             "random_weights", "marks every result, which an exported model cannot", "pass weights=PATH"
@@ -175,11 +171,7 @@ def _summary(report: dict[str, Any]) -> str:
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """``224`` or ``224x320`` → (h, w).
-
-    Raises:
-        UsageError: It is neither.
-    """
+    """``224`` or ``224x320`` → (h, w)."""
     if text is None:
         return None
     parts = text.lower().replace("×", "x").split("x")

@@ -52,11 +52,7 @@ class Choices:
         return [word for word in self.words() if word.startswith(incomplete)]
 
     def check(self, flag: str, value: Any) -> None:
-        """Refuse what is not one of the words.
-
-        Raises:
-            UsageError: With the nearest word.
-        """
+        """Refuse what is not one of the words."""
         for word in value if isinstance(value, list) else [value]:
             if word is not None and word not in self.words():
                 words = self.words()
@@ -125,11 +121,7 @@ class Flags:
         return self.names[match[1]] if value == "True" else f"{self.names[match[1]]} {value}"
 
     def check(self, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        """Refuse values that are not among the choices; a default is not looked up.
-
-        Raises:
-            UsageError: With the nearest choice.
-        """
+        """Refuse values that are not among the choices; a default is not looked up."""
         for name, choices in self.choices.items():
             if values[name] != defaults[name]:
                 choices.check(self.names[name], values[name])

@@ -90,11 +90,7 @@ class ClusterOptions(Options):
     ] = None
 
     def scorer(self) -> Callable[[Setup], Scorer]:
-        """Return what makes the scorer.
-
-        Raises:
-            UsageError: Options for Ray are given without it.
-        """
+        """Return what makes the scorer."""
         from vidcls.errors import UsageError
         from vidcls.score.multi_gpu import local_scorer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,11 +187,7 @@ class Comments:
 def print_timelines(
     inputs: Inputs, setup: Any, settings: Settings, format: str | None, said: Comments
 ) -> list[Timeline]:
-    """Print segments as they come, or with a format all together at the end.
-
-    Raises:
-        UsageError: The format cannot be printed.
-    """
+    """Print segments as they come, or with a format all together at the end."""
     import sys
 
     from vidcls.inference.load import load
@@ -210,9 +207,9 @@ def print_timelines(
         classifier = load(**setup.load, reader=reader)
         said.loaded(classifier)
         for source in inputs:
-            shown = _Lines(out, said.bar, source.path) if format is None else None
+            lines = _Lines(out, said.bar, source.path, format is None)
             try:
-                one = follow(classifier, reader, source, settings, said.windows, shown)
+                one = follow(classifier, reader, source, settings, said.windows, lines)
             except InputError as error:
                 said.failed(error)
                 one = failed(source.path, classifier, settings, error)
@@ -220,8 +217,7 @@ def print_timelines(
                 said.finish(one)
                 said.shared(one.units or (0, 0))
             found.append(one)
-            if shown is not None:
-                shown.finish(one)
+            lines.finish(one)
     if format is not None:
         out.write(formats.encode(found, format, "stdout"))
     return found
@@ -230,10 +226,10 @@ def print_timelines(
 class _Lines:
     """Segments as lines of text, each as soon as it is there."""
 
-    def __init__(self, out: Any, bar: ProgressBar, path: str) -> None:
+    def __init__(self, out: Any, bar: ProgressBar, path: str, wanted: bool) -> None:
         import sys
 
-        self._out, self._path, self._any = out, path, False
+        self._out, self._path, self._wanted, self._any = out, path, wanted, False
         # Where both are on one terminal, lines must come above the bar.
         self._bar = bar if bar.shown and sys.stdout.isatty() else None
 
@@ -251,12 +247,13 @@ class _Lines:
             self._print("no label reaches the threshold")
 
     def _head(self) -> None:
-
         if not self._any:
             self._print(printable(self._path))
         self._any = True
 
     def _print(self, line: str) -> None:
+        if not self._wanted:
+            return
         if self._bar is not None:
             self._bar.print(line)
         else:
@@ -290,11 +287,7 @@ def write_timelines(
 
 
 def annotate(found: list[Timeline], target: Path, setup: Any, said: Comments) -> None:
-    """Write the one video with its labels drawn in.
-
-    Raises:
-        UsageError: There are several.
-    """
+    """Write the one video with its labels drawn in."""
     from vidcls.timeline.annotate import annotate as draw
 
     good = [one for one in found if one.error is None]
@@ -303,23 +296,14 @@ def annotate(found: list[Timeline], target: Path, setup: Any, said: Comments) ->
         raise UsageError("annotate", problem, "name one video")
     for one in good:
         with said.bar, setup.reader() as reader, setup.reader() as sound:
-            draw(
-                one,
-                target,
-                reader,
-                sound,
-                lambda done, total: said.bar.update(done, total, label="annotating"),
-            )
+            progress = partial(said.bar.update, label="annotating")
+            draw(one, target, reader, sound, progress)
         if not said.quiet:
             print_message(f"vidcls: wrote {target}")
 
 
 def parse_seconds(name: str, text: str | None) -> float | None:
-    """Return seconds from ``2s``, ``500ms``, ``1.5`` or ``1m``.
-
-    Raises:
-        UsageError: It is none of these.
-    """
+    """Return seconds from ``2s``, ``500ms``, ``1.5`` or ``1m``."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})\s*(ms|s|min|m|)\s*", text, re.ASCII)

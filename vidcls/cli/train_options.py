@@ -344,11 +344,7 @@ class RunOptions(Options):
     ] = None
 
     def check_probe(self) -> None:
-        """Refuse what a probe does not do.
-
-        Raises:
-            UsageError: An option is given that would do nothing.
-        """
+        """Refuse what a probe does not do."""
         from vidcls.errors import UsageError
 
         if self.resume:

@@ -10,11 +10,7 @@ MAX_FRAMES = 65536  # of one view
 
 
 def parse_fps(text: str) -> Literal["auto", "native"] | float:
-    """Return ``auto``, ``native`` or a rate in 1/s.
-
-    Raises:
-        UsageError: It is none of these.
-    """
+    """Return ``auto``, ``native`` or a rate in 1/s."""
     if text == "auto":
         return "auto"
     if text == "native":

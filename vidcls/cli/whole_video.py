@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def engine_for_features(engine: str) -> str:
-    """Return the engine that runs a model in parts, for clips of any length.
-
-    Raises:
-        UsageError: The one asked for cannot.
-    """
+    """Return the engine that runs a model in parts, for clips of any length."""
     if engine == "openvino":
         raise UsageError(
             "engine=openvino", "needs clips of a fixed length", "use engine=eager or engine=compile"

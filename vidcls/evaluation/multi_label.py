@@ -222,9 +222,6 @@ def write_report(
         folder: Where to.
         about: What was evaluated.
         clips: Each clip and its true labels, which are written with ``|`` between them.
-
-    Raises:
-        OutputError: They cannot be written.
     """
     with writing(folder):
         write_figures(folder, as_json(report, about), report.classes)

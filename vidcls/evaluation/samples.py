@@ -56,11 +56,7 @@ def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
 
 
 def class_names(source: str) -> tuple[dict[int, str], str] | None:
-    """Return the classes that a file beside a list names, and the file; None where there is none.
-
-    Raises:
-        UsageError: It cannot be read.
-    """
+    """Return the classes that a file beside a list names, and the file; None where there is none."""
     folder = Path(source) if os.path.isdir(source) else Path(source).parent
     file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
     if file is None or file == Path(source):

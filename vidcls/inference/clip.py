@@ -142,11 +142,7 @@ def file_source(name: str) -> Source:
 
 
 def source_of(clip: Any) -> Source | FramesSource:
-    """Tell files from frames.
-
-    Raises:
-        UsageError: The clip is neither.
-    """
+    """Tell files from frames."""
     if isinstance(clip, Source):
         return clip
     if isinstance(clip, bytes):

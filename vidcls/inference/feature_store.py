@@ -238,11 +238,7 @@ class FeatureStore:
             return None
 
     def put(self, clip: dict[str, Any], features: Features) -> None:
-        """Store a clip's features; the file appears whole or not at all.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
+        """Store a clip's features; the file appears whole or not at all."""
         info = {f.name: getattr(features.info, f.name) for f in fields(VideoInfo) if f.name != "timestamps"}
         tensors: dict[str, NDArray[Any]] = {
             "indices": features.indices,

@@ -15,7 +15,7 @@ from vidcls.engines.select import EngineRequest, engine_for, export_hint
 from vidcls.errors import UsageError
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.embed import Embedder
-from vidcls.inference.settings import Fps, Settings, SettingsKeywords
+from vidcls.inference.settings import Settings, SettingsKeywords
 from vidcls.video.reader import VideoReader
 from vidcls.zoo.facts import CheckpointFacts
 from vidcls.zoo.find import CheckpointKeywords, find_model, weights_file
@@ -111,41 +111,28 @@ def _all_keywords() -> inspect.Signature:
 load.__signature__ = _all_keywords()  # type: ignore[attr-defined]
 
 
-def load_embedder(
-    wanted: EmbeddingRequest,
-    *,
-    model: str | os.PathLike[str] | None = None,
-    weights: str | os.PathLike[str] | None = None,
-    registry: str | os.PathLike[str] | Registry | None = None,
-    random_weights: bool = False,
-    offline: bool = False,
-    fps: Fps = "auto",
-    reader: VideoReader | None = None,
-    **more: Any,
-) -> Embedder:
+def load_embedder(wanted: EmbeddingRequest, *, reader: VideoReader | None = None, **more: Any) -> Embedder:
     """Load a model, ready to embed clips; keywords and errors are those of `vidcls.load`.
 
     Any key of the model's input is a keyword too. ``labels`` and ``average`` are taken and have no meaning here.
     """
-    found = find_model(
-        model,
-        weights=weights,
-        registry=registry,
-        random_weights=random_weights,
-        offline=offline,
-        keywords=CheckpointKeywords(more.get("num_frames")),
-    )
-    views = {name: value for name, value in more.items() if name in InputSpec.model_fields}
-    view = view_of(found.facts, **views)
-    asked = {name: more[name] for name in ("engine", "device", "precision", "clips") if name in more}
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: more[name] for name in names if name in more}
+
+    where = given("model", "weights", "registry", "random_weights", "offline")
+    found = find_model(**where, keywords=CheckpointKeywords(more.get("num_frames")))
+    view = view_of(found.facts, **given(*InputSpec.model_fields))
     if reader is None:
         reader = VideoReader(more.get("decoder", "auto"), more.get("decode_timeout", 60.0))
     runs = Classifier(
-        embedding_engine(found, view, EngineRequest(**asked), wanted),
+        embedding_engine(
+            found, view, EngineRequest(**given("engine", "device", "precision", "clips")), wanted
+        ),
         found.facts.spec.model_copy(update={"input": view}),
         (),
         weights=found.source,
-        fps=fps,
+        fps=more.get("fps", "auto"),
         reader=reader,
         uses_frame_indices=found.facts.uses_frame_indices,
     )

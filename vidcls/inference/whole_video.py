@@ -277,11 +277,7 @@ class WholeVideo:
 
 
 def feature_settings(classifier: Classifier, weights: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Return all but the clip that features depend on: weights, preprocessing, and what runs the model.
-
-    Raises:
-        WeightsError: The weights cannot be read.
-    """
+    """Return all but the clip that features depend on: weights, preprocessing, and what runs the model."""
     spec = classifier.spec
     pixels = (
         "image_size num_crops resize resize_rule interpolation center_crop scale offset mean std channels"

@@ -72,9 +72,6 @@ class Format:
         Args:
             path: The file.
             length: Bytes of it that count, where what follows may be torn.
-
-        Raises:
-            UsageError: The file is damaged.
         """
         raise NotImplementedError
 
@@ -129,11 +126,7 @@ class Writer:
         self.rows += 1
 
     def close(self) -> None:
-        """Finish the output; calling it again does nothing.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
+        """Finish the output; calling it again does nothing."""
         if self._open:
             self._finish(keep=True)
 

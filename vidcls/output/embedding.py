@@ -71,11 +71,7 @@ def pack(vectors: Floats) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any] | None) -> Floats:
-    """Read vectors (n, d) that `pack` wrote; none where there are none.
-
-    Raises:
-        UsageError: They are damaged.
-    """
+    """Read vectors (n, d) that `pack` wrote; none where there are none."""
     import numpy as np
 
     if packed is None:

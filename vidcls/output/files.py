@@ -30,11 +30,7 @@ def save_as(path: str | os.PathLike[str], writers: Mapping[str, Callable[[Binary
 
 
 def check_suffix(path: str | os.PathLike[str], known: Mapping[str, Any]) -> str:
-    """Return the suffix of a name in lower case.
-
-    Raises:
-        UsageError: It is none of the known ones.
-    """
+    """Return the suffix of a name in lower case."""
     suffix = Path(path).suffix.lower()
     if suffix not in known:
         name = printable(os.fspath(path))

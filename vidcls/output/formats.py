@@ -106,11 +106,7 @@ def complete_format(path: str, format: str | None = None, kind: RowKind = SCORED
 
 
 def check_wide(format: str, wide: bool) -> None:
-    """Refuse predictions side by side in a format that has lists.
-
-    Raises:
-        UsageError: It has.
-    """
+    """Refuse predictions side by side in a format that has lists."""
     if wide and not FORMATS[format].flat:
         flat = _or(name.upper() for name, kind in FORMATS.items() if kind.flat)
         raise UsageError("wide", f"is for {flat}; {format} has one row for each clip", "leave it out")

@@ -112,11 +112,7 @@ def schema(layout: Layout, more: Mapping[str, Any] | None = None) -> Any:
 
 
 def need_pyarrow(subject: str) -> None:
-    """Refuse Parquet on a machine without pyarrow.
-
-    Raises:
-        DependencyError: It is not installed.
-    """
+    """Refuse Parquet on a machine without pyarrow."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:

@@ -16,9 +16,6 @@ def new_figure(subject: str, width: float, height: float) -> Any:
         subject: What it is for, named where it cannot be drawn.
         width: Inches.
         height: Inches.
-
-    Raises:
-        DependencyError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

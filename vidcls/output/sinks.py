@@ -126,22 +126,14 @@ class File(Sink):
 
 
 def check_absent(path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
-    """Refuse a file that exists, unless it is to be replaced; devices and pipes may be written into.
-
-    Raises:
-        UsageError: It exists.
-    """
+    """Refuse a file that exists, unless it is to be replaced; devices and pipes may be written into."""
     if path is not None and not overwrite and os.path.isfile(path):
         name = printable(os.fspath(path))
         raise UsageError(name, "already exists", "choose another output, or pass overwrite=True")
 
 
 def check_not_input(path: str | os.PathLike[str], inputs: Iterable[str]) -> None:
-    """Refuse an output that is one of the inputs, whatever may be replaced: it would be lost.
-
-    Raises:
-        UsageError: It is.
-    """
+    """Refuse an output that is one of the inputs, whatever may be replaced: it would be lost."""
     for one in inputs if os.path.exists(path) else ():
         if os.path.exists(one) and os.path.samefile(path, one):
             raise UsageError(printable(os.fspath(path)), "is the input itself", "choose another output")

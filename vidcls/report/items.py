@@ -95,11 +95,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
 
 
 def label_of(ranked: Any) -> tuple[str, float]:
-    """Return the label and the score, 0 to 1, of a prediction or segment.
-
-    Raises:
-        ValueError: It has others.
-    """
+    """Return the label and the score, 0 to 1, of a prediction or segment."""
     return get(ranked, "label", str, ""), min(max(number(ranked, "score") or 0.0, 0.0), 1.0)
 
 
@@ -120,10 +116,6 @@ def get(row: Any, name: str, kind: type[Any], default: T) -> Any | T:
 
 
 def number(row: Any, name: str) -> float | None:
-    """Return a number of a row; None where it has none, or one that no float can hold.
-
-    Raises:
-        ValueError: It is not a number.
-    """
+    """Return a number of a row; None where it has none, or one that no float can hold."""
     value = get(row, name, (int, float), None)  # type: ignore[arg-type]
     return float(value) if value is not None and abs(value) <= LARGEST and math.isfinite(value) else None

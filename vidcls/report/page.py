@@ -94,11 +94,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 def save(target: Path, html: str) -> None:
-    """Write the page whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+    """Write the page whole or not at all."""
     with writing(target):
         write_text(target, html)
 

@@ -86,14 +86,7 @@ def _film(film: Film, labels: _Labels, folder: Path) -> dict[str, Any]:
         "d": round(film.duration, 3),
         "e": film.error and printable(film.error),
         "c": [round(cut, 3) for cut in film.cuts],
-        "s": [
-            [
-                round(one.start, 3),
-                round(one.end, 3),
-                [[labels[label], round(score * 10_000)] for label, score in one.top],
-            ]
-            for one in film.stretches
-        ],
+        "s": [[round(one.start, 3), round(one.end, 3), _ranked(one.top, labels)] for one in film.stretches],
     }
     return {name: value for name, value in found.items() if name == "p" or value not in (None, "")}
 

@@ -47,11 +47,7 @@ class Inputs:
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """Return which part of how many is to be scored, from ``I/N`` with I from 1 to N.
-
-    Raises:
-        UsageError: It is something else.
-    """
+    """Return which part of how many is to be scored, from ``I/N`` with I from 1 to N."""
     if text is None:
         return 1, 1
     first, _, second = text.partition("/")
@@ -62,11 +58,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def sources_of(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Check the sources; standard input can be read only once.
-
-    Raises:
-        UsageError: It is named twice.
-    """
+    """Check the sources; standard input can be read only once."""
     if sum(argument in STDIN for argument in arguments) > 1:
         raise UsageError("-", "standard input is named twice", "name it once")
     return tuple(arguments)

@@ -298,11 +298,7 @@ class _Ahead:
 
 
 def local_scorer(setup: Setup) -> Scorer:
-    """Make what scores on this machine: one pipeline here, or a process for each of several devices.
-
-    Raises:
-        VidclsError: A model cannot be loaded.
-    """
+    """Make what scores on this machine: one pipeline here, or a process for each of several devices."""
     devices = [name.strip() for name in str(setup.load.get("device", "auto")).split(",")]
     if not all(devices):
         raise UsageError("device", "a name is missing between commas", "use for example cuda:0,cuda:1")

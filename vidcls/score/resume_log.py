@@ -119,11 +119,7 @@ class Journal:
             raise self._database.damaged(f"its {name} is not a number") from None
 
     def put(self, **facts: Any) -> None:
-        """Note facts durably.
-
-        Raises:
-            OutputError: The disk is full.
-        """
+        """Note facts durably."""
         with self._database.transaction() as connection:
             self._put(connection, facts)
 
@@ -207,11 +203,7 @@ class Journal:
         return Claim(Status.NEW)
 
     def commit(self, entries: Iterable[Entry], length: int) -> None:
-        """Note rows whose text is on the disk, which is ``length`` bytes long now.
-
-        Raises:
-            OutputError: The disk is full.
-        """
+        """Note rows whose text is on the disk, which is ``length`` bytes long now."""
         rows = []
         for entry in entries:
             key = key_of(entry.path)
@@ -251,11 +243,7 @@ class Journal:
         yield from self._database.stream("SELECT start, length FROM rows ORDER BY start")
 
     def packed(self, header: int, length: int) -> None:
-        """Note that the text now has all rows in their order without gaps, after ``header`` bytes.
-
-        Raises:
-            OutputError: The disk is full.
-        """
+        """Note that the text now has all rows in their order without gaps, after ``header`` bytes."""
         with self._database.transaction() as connection:
             connection.execute(
                 "CREATE TEMP TABLE moved (key BLOB PRIMARY KEY, start INTEGER NOT NULL) WITHOUT ROWID"

@@ -47,9 +47,6 @@ class Setup:
         Args:
             device: Where the model runs; None: as ``load`` says.
             processes: How many of these share the machine.
-
-        Raises:
-            VidclsError: The model cannot be loaded.
         """
         from vidcls.doctor.machine import cores
         from vidcls.score.pipeline import Pipeline

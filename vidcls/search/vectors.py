@@ -100,11 +100,7 @@ class VectorFile:
             return json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")), file.metadata.num_rows
 
     def blocks(self) -> Iterator[tuple[Indices, Floats]]:
-        """Yield the numbers of rows, and their vectors at length one, (n, d).
-
-        Raises:
-            UsageError: The file is damaged.
-        """
+        """Yield the numbers of rows, and their vectors at length one, (n, d)."""
         size = max(1, BLOCK_BYTES // (4 * self.dimension))
         with self._sound():
             for rows, vectors in self._npz_blocks(size) if self._is_npz else self._parquet_blocks(size):
@@ -141,11 +137,7 @@ class VectorFile:
                 start += len(column)
 
     def places(self, wanted: Indices | None = None) -> Iterator[tuple[int, Place]]:
-        """Yield row numbers, in their order, and what they are of; with ``wanted`` (sorted) those only.
-
-        Raises:
-            UsageError: The file is damaged.
-        """
+        """Yield row numbers, in their order, and what they are of; with ``wanted`` (sorted) those only."""
         with self._sound():
             start = 0
             for columns in self._place_columns():
@@ -176,11 +168,7 @@ class VectorFile:
                 yield batch.to_pydict()
 
     def find(self, path: str) -> Floats | None:
-        """The mean of the vectors of a clip, at length one; None where the file has none.
-
-        Raises:
-            UsageError: The file is damaged.
-        """
+        """The mean of the vectors of a clip, at length one; None where the file has none."""
         rows = np.array([row for row, place in self.places() if place.path == path], np.int64)
         if not len(rows):
             return None

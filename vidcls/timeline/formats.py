@@ -132,21 +132,13 @@ def choose(path: str | os.PathLike[str], format: str | None = None) -> str:
 
 
 def check_installed(format: str) -> None:
-    """Refuse a format whose package is missing, before anything is done.
-
-    Raises:
-        DependencyError: With the extra that brings it.
-    """
+    """Refuse a format whose package is missing, before anything is done."""
     if format == "parquet":
         need_pyarrow("Parquet")
 
 
 def check_single(format: str, name: str, count: int | None) -> None:
-    """Refuse several videos in a format that holds one, before anything is done; None is a number not known.
-
-    Raises:
-        UsageError: There are several.
-    """
+    """Refuse several videos in a format that holds one, before anything is done; None is a number not known."""
     if FORMATS[format].single and count is not None and count > 1:
         problem = f"{format} holds one video, but several were given"
         raise UsageError(name, problem, "name a folder, or a .json file")

@@ -154,11 +154,7 @@ def cuts_of(film: Film, settings: Settings) -> tuple[float, ...] | None:
 
 
 def check(settings: Settings) -> None:
-    """Refuse settings that make no sense.
-
-    Raises:
-        UsageError: With what is wrong.
-    """
+    """Refuse settings that make no sense."""
     if settings.by not in ("windows", "shots"):
         raise UsageError("by", f"{settings.by!r} does not exist", "choose windows or shots")
     if settings.by == "shots" and (settings.window or settings.step) is not None:
@@ -195,8 +191,8 @@ def follow(
     reader: VideoReader,
     source: Source,
     settings: Settings,
-    progress: Callable[[str, int, int, str], None] | None = None,
-    take: Callable[[Segment], None] | None = None,
+    progress: Callable[[str, int, int, str], None] = lambda path, done, total, label: None,
+    take: Callable[[Segment], None] = lambda segment: None,
 ) -> Timeline:
     """Make the timeline of one video.
 
@@ -213,33 +209,30 @@ def follow(
         DependencyError: Shots are asked for and PySceneDetect is not installed.
         DeviceError: Memory ran out.
     """
-    tell = progress or (lambda path, done, total, label: None)
     with opened(source) as clip:
         film = open_film(
             classifier,
             reader,
             clip,
             settings,
-            lambda path, done, total: tell(path, done, total, "finding cuts"),
+            lambda path, done, total: progress(path, done, total, "finding cuts"),
         )
         builder = Builder(classifier.labels, settings, film.windows.step, film.info.duration)
         with contextlib.closing(film.scores(film.parts())) as found:
             for part, scores in found:
                 for number, row in zip(range(part.start, part.stop), scores, strict=True):
-                    new = builder.push(film.windows.starts[number], film.windows.ends[number], row)
-                    for segment in new if take is not None else ():
-                        take(segment)  # type: ignore[misc]
-                best = int(scores[-1].argmax())
-                tell(
-                    source.path,
-                    part.stop,
-                    len(film.windows),
-                    f"{classifier.labels[best]} {scores[-1][best]:.2f}",
-                )
+                    for segment in builder.push(film.windows.starts[number], film.windows.ends[number], row):
+                        take(segment)
+                progress(source.path, part.stop, len(film.windows), shown(classifier, scores))
         for segment in builder.finish():
-            if take is not None:
-                take(segment)
+            take(segment)
     return finished(source.path, classifier, settings, film, builder)
+
+
+def shown(classifier: Classifier, scores: Floats) -> str:
+    """Return the best label of the last of some windows, (n, k), and its score, for a progress bar."""
+    best = int(scores[-1].argmax())
+    return f"{classifier.labels[best]} {scores[-1][best]:.2f}"
 
 
 def finished(path: str, classifier: Classifier, settings: Settings, film: Film, builder: Builder) -> Timeline:

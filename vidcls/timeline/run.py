@@ -30,7 +30,7 @@ from vidcls.score.row_file import RowFile, foreign, remove_output
 from vidcls.score.rows import Result
 from vidcls.score.setup import Setup
 from vidcls.timeline import formats
-from vidcls.timeline.make import Builder, check, cuts_of, facts_of, open_film
+from vidcls.timeline.make import Builder, check, cuts_of, facts_of, open_film, shown
 from vidcls.timeline.result import Settings, Timeline
 from vidcls.timeline.scan import Film
 from vidcls.video.fetch import opened
@@ -297,7 +297,7 @@ class _Run:
             rows: list[Floats] = []
             for piece, scores in found:
                 rows.append(scores)
-                self._tell(source.path, film, piece, scores, total)
+                self._listener.windows(source.path, piece.stop, total, shown(self._classifier, scores))
                 if piece.stop in wanted:
                     item, part = wanted.pop(piece.stop)
                     self._journal.accepts(item.path)
@@ -308,16 +308,9 @@ class _Run:
                 store.tick()
                 if stopped.is_set() and wanted:
                     return False
-        self.summary.units = (
-            self.summary.units[0] + film.units[0],
-            self.summary.units[1] + film.units[1],
-        )
+        before = self.summary.units
+        self.summary.units = before[0] + film.units[0], before[1] + film.units[1]
         return True
-
-    def _tell(self, path: str, film: Film, part: slice, scores: Floats, total: int) -> None:
-        best = int(scores[-1].argmax())
-        label = f"{self._classifier.labels[best]} {scores[-1][best]:.2f}"
-        self._listener.windows(path, part.stop, total, label)
 
     def _timelines(self, store: RowFile) -> list[Timeline]:
         parts: dict[str, dict[int, dict[str, Any]]] = {}
@@ -359,9 +352,8 @@ class _Run:
                 with replacing(path, alone=True) as place:
                     place.write_bytes(data)
             except OSError as error:
-                raise write_error(
-                    name, error, "; the scores are kept, start the same command again"
-                ) from None
+                again = "; the scores are kept, start the same command again"
+                raise write_error(name, error, again) from None
             self.summary.written.append(path)
 
 
