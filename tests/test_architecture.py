@@ -152,6 +152,23 @@ def test_the_page_names_files_that_exist() -> None:
     assert [name for name in sorted(named) if not (PACKAGE.parent / name).exists()] == []
 
 
+def test_each_question_has_a_file_that_defines_the_name_to_look_for() -> None:
+    rows = re.findall(
+        r"^\| (.+) \| `(vidcls/[\w/]+\.py)` \| `(\w+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) >= 20
+    for question, name, symbol in rows:
+        tree = ast.parse((PACKAGE.parent / name).read_text(encoding="utf-8"))
+        assigned = {
+            t.id
+            for n in tree.body
+            for t in ast.walk(n)
+            if isinstance(t, ast.Name) and isinstance(t.ctx, ast.Store)
+        }
+        defined = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        assert symbol in defined | assigned, f"{question}: {name} has no {symbol}"
+
+
 def test_the_page_names_every_room() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}

@@ -14,7 +14,12 @@ LONGEST = 200  # characters of a name that are kept in that of its temporary fil
 
 
 def cache_dir() -> Path:
-    """Return the folder for downloaded and derived files: ``$VIDCLS_CACHE``, else the system's place for caches."""
+    """Return the folder for downloaded and derived files: ``$VIDCLS_CACHE``, else the system's place for caches.
+
+    In it: ``weights`` (downloads, `vidcls.zoo.weights`), ``models`` (facts about checkpoints and exported models,
+    `vidcls.engines.cache`), ``embeddings`` and ``tokens`` (of probes, `vidcls.training.probe`), ``frames`` (resized
+    training frames, `vidcls.training.data.frame_cache`).
+    """
     if chosen := os.environ.get("VIDCLS_CACHE"):
         return Path(chosen).expanduser()
     import platformdirs

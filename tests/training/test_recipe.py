@@ -12,8 +12,9 @@ import torch
 from vidcls.errors import ConfigError, UsageError
 from vidcls.models import build
 from vidcls.training import optim, setup
-from vidcls.training.recipe import Optimizer, Schedule
+from vidcls.training.recipe import Optimizer
 from vidcls.training.recipe_file import merge, parse_settings, plan_run, read_recipe, recipe_names
+from vidcls.training.schedule import Schedule
 
 TINY: dict[str, Any] = {
     "image_size": 16, "num_frames": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 3,

@@ -111,7 +111,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], terminal
         The columns that a terminal was too narrow for.
     """
     if terminal:
-        from vidcls.output.columns import print_columns
+        from vidcls.output.terminal_table import print_columns
 
         return print_columns(headings, rows, left=TEXTS, dispensable=DISPENSABLE)
     for row in (headings, *rows):

@@ -118,8 +118,8 @@ def _gmacs(value: float) -> str:
 
 
 def _print_table(found: list[ModelSpec], known: Registry) -> None:
-    from vidcls.output.columns import print_columns
     from vidcls.output.progress import wrapped
+    from vidcls.output.terminal_table import print_columns
 
     rows = [[_cut(cell) for cell in cells(spec)] for spec in found]
     for spec, row in zip(found, rows, strict=True):

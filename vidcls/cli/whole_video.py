@@ -1,4 +1,4 @@
-"""What ``--frames all`` and ``--features`` add to ``vidcls predict``."""
+"""What ``--frames all`` and ``--features`` add to ``vidcls predict``; `vidcls.inference.whole_video` does the work."""
 
 from __future__ import annotations
 

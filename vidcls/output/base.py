@@ -17,9 +17,6 @@ Values = Mapping[str, Any]  # of a row, by column
 class Format:
     """Turns rows into a file's bytes, from ``begin`` over ``row`` by row to ``end``; for one file only.
 
-    To add a format, write one such class and its line in `vidcls.output.formats`: `predict`, `score` and `merge` then
-    have it.
-
     Args:
         layout: Which columns there are.
 

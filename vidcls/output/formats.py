@@ -1,4 +1,8 @@
-"""All output formats, and which one a file's name asks for."""
+"""All output formats, and which one a file's name asks for.
+
+To add one: a subclass of `vidcls.output.base.Format` in a file of its own here, and one line in `FORMATS`; `predict`,
+`score` and `merge` then have it.
+"""
 
 from __future__ import annotations
 

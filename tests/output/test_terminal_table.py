@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vidcls.bench import decode, predict, report, score
-from vidcls.output.columns import print_columns
+from vidcls.output.terminal_table import print_columns
 
 HEADINGS = ("name", "a", "b", "c")
 ROWS = [("first [x]", "1" * 10, "2" * 10, "3" * 10), ("second", "4", "5", "6")]
