@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import UsageError, printable
+from vidcls.output import html
 from vidcls.output.sinks import check_absent, open_error, writing
 from vidcls.paths import write_text
 from vidcls.report.films import film_of, summarize_films
@@ -93,10 +94,10 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise open_error(target, FileNotFoundError())
 
 
-def save(target: Path, html: str) -> None:
+def save(target: Path, text: str) -> None:
     """Write the page whole or not at all."""
     with writing(target):
-        write_text(target, html)
+        write_text(target, text)
 
 
 def render(source: Source, data: dict[str, Any], pictured: int = 0) -> str:
@@ -107,21 +108,13 @@ def render(source: Source, data: dict[str, Any], pictured: int = 0) -> str:
         data: The same for its script.
         pictured: How many clips have pictures.
     """
-    import jinja2
     from markupsafe import Markup
 
     from vidcls import __version__
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PARTS),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = printable
     script, style = _joined(SCRIPTS), _joined(["style.css"])
-    return environment.get_template("report.html").render(
+    return html.render(
+        PARTS / "report.html",
         source=source,
         summary=summarize(source.items),
         films=summarize_films(source.films),

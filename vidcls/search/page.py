@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from pathlib import Path
 
 import numpy as np
 
-from vidcls.errors import InputError, printable
+from vidcls.errors import InputError
+from vidcls.output.html import render
 from vidcls.output.pictures import data_uri, jpeg_of, shrink_for
 from vidcls.search.cosine import Hit
 from vidcls.search.vectors import Place
 from vidcls.video.reader import VideoReader
 
 MOST_PICTURES = 200  # rows that have one: each costs a decoded frame and some 5 kB
-
-HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }}
-body {{ margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }}
-ol {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)); padding: 0; }}
-li {{ list-style: none; overflow-wrap: anywhere; }}
-img, .none {{ aspect-ratio: 4 / 3; background: #8883; display: block; object-fit: contain; width: 100%; }}
-small {{ opacity: .75; }}
-</style></head><body>
-<h1>{title}</h1>
-<ol>
-"""
 
 
 def page(query: str, hits: Sequence[Hit], reader: VideoReader | None = None) -> str:
@@ -41,15 +25,11 @@ def page(query: str, hits: Sequence[Hit], reader: VideoReader | None = None) -> 
         hits: What was found, best first.
         reader: Decodes a picture of each clip that is on this machine; None shows none.
     """
-    parts = [HEAD.format(title=f"Clips like {escape(printable(query))}")]
-    for rank, hit in enumerate(hits, 1):
-        picture = _picture(hit.place, reader) if reader is not None and rank <= MOST_PICTURES else None
-        name = escape(printable(hit.place.path))
-        shown = f'<img alt="{name}" src="{picture}">' if picture else '<div class="none"></div>'
-        parts.append(
-            f"<li>{shown}<b>{rank}. {hit.score:.4f}</b> <small>{escape(when(hit.place))}</small><br>{name}</li>\n"
-        )
-    return "".join(parts) + "</ol>\n</body></html>\n"
+    places = [hit.place for hit in hits]
+    pictures = [_picture(place, reader) for place in places[:MOST_PICTURES]] if reader is not None else []
+    pictures += [None] * (len(hits) - len(pictures))
+    template = Path(__file__).with_name("page.html")
+    return render(template, query=query, hits=hits, pictures=pictures, when=when)
 
 
 def when(place: Place) -> str:
