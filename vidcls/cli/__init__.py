@@ -17,6 +17,7 @@ from vidcls.output.progress import print_line
 
 if TYPE_CHECKING:
     from vidcls.cli.groups import Flags
+    from vidcls.inference.classifier import Classifier
 
 EXIT_INTERRUPTED = 130
 
@@ -67,6 +68,14 @@ def print_message(text: str) -> None:
     text = text if _flags is None else _flags.translate_text(text)
     shown = "\n".join(map(printable, text.split("\n")))
     print_line(shown)
+
+
+def print_notes(classifier: Classifier, *, hint: bool = False) -> None:
+    """Print the choices that the loader made; with ``hint``, since no model was named, what the default one is for."""
+    for note in classifier.notes:
+        print_message(f"{classifier.weights}: {note}")
+    if hint and classifier.spec.hint:
+        print_message(f"vidcls: {classifier.spec.hint}")
 
 
 def print_error(error: VidclsError) -> None:

@@ -92,6 +92,11 @@ class ModelOptions(Options):
     ] = False
     offline: OfflineOption = False
 
+    @property
+    def is_default(self) -> bool:
+        """Whether no model was named."""
+        return self.model is None and self.weights is None
+
 
 @dataclass(frozen=True)
 class SamplingOptions(Options):

@@ -10,10 +10,11 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from vidcls.cli import options as o
-from vidcls.cli import print_error, print_message
+from vidcls.cli import print_error, print_message, print_notes
 from vidcls.cli.groups import keywords
 from vidcls.cli.whole_video import engine_for_features, predictions_of
 from vidcls.errors import counted, printable
+from vidcls.output.text import sharing
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
@@ -65,8 +66,8 @@ def predict(
         ahead = list(islice(clips, ANNOUNCED))
         classifier = load(**load_keywords, clips=len(ahead), reader=reader)
         comments = Comments(classifier, several=len(ahead) > 1, quiet=quiet, verbose=verbose)
-        if classifier.spec.hint and model.model is None and model.weights is None and not quiet:
-            print_message(f"vidcls: {classifier.spec.hint}")
+        if not quiet:
+            print_notes(classifier, hint=model.is_default)
         writer = open_output(
             output.output,
             output.format,
@@ -118,9 +119,6 @@ class Comments:
         self._several, self._quiet, self._verbose = several, quiet, verbose
         self._warnings: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
-        if not quiet:
-            for note in classifier.notes:
-                print_message(f"{classifier.weights}: {note}")
 
     def add(self, prediction: Prediction, shown: bool) -> None:
         """Print what a prediction's row does not show.
@@ -160,6 +158,4 @@ def _how(classifier: Classifier, prediction: Prediction) -> str:
     text = f"{engine.name} {engine.precision} on {engine.device}, {prediction.seconds:.2f} s"
     if prediction.units is None:
         return text
-    units, encoded = prediction.units
-    saved = 100 * (1 - encoded / units)
-    return f"{text}; {encoded} of {units} frames or tubelets were encoded ({saved:.0f} % saved by sharing)"
+    return f"{text}; {sharing(prediction.units)}"

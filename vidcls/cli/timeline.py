@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from vidcls.cli import EXIT_INTERRUPTED, print_error, print_message
+from vidcls.cli import EXIT_INTERRUPTED, print_error, print_message, print_notes
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options, keywords
 from vidcls.errors import InputError, UsageError, counted, printable
+from vidcls.output.text import sharing
 
 if TYPE_CHECKING:
     from vidcls.inference.classifier import Classifier
@@ -123,7 +124,7 @@ def timeline(
     load["registry"] = None if model.registry is None else str(model.registry)
     load["clips"] = 1  # what runs at once, without an export
     listed = Inputs(sources_of(source), **inputs.keywords())
-    said = Comments(model.model is None and model.weights is None, quiet, verbose)
+    said = Comments(model.is_default, quiet, verbose)
     if output.annotate is not None:
         from vidcls.output.sinks import check_not_input
         from vidcls.timeline.annotate import check_target
@@ -155,12 +156,8 @@ class Comments:
         self.bar = ProgressBar(unit="windows", shown=not quiet)
 
     def loaded(self, classifier: Classifier) -> None:
-        if self.quiet:
-            return
-        for note in classifier.notes:
-            print_message(f"{classifier.weights}: {note}")
-        if self._default_model and classifier.spec.hint:
-            print_message(f"vidcls: {classifier.spec.hint}")
+        if not self.quiet:
+            print_notes(classifier, hint=self._default_model)
 
     def windows(self, path: str, done: int, total: int, label: str) -> None:
         self.bar.update(done, total, label, label=Path(path).name[-30:])
@@ -178,10 +175,7 @@ class Comments:
     def shared(self, units: tuple[int, int]) -> None:
         """Say what sharing saved."""
         if self.verbose and not self.quiet and units[0]:
-            saved = 100 * (1 - units[1] / units[0])
-            print_message(
-                f"vidcls: {units[1]:,} of {units[0]:,} frames or tubelets were encoded ({saved:.0f} % saved by sharing)"
-            )
+            print_message(f"vidcls: {sharing(units)}")
 
 
 def print_timelines(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidcls.cli import options as o
-from vidcls.cli import print_message
+from vidcls.cli import print_message, print_notes
 from vidcls.cli.groups import keywords
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ def watch(
     from vidcls.video.urls import is_live
 
     with load(**keywords(model, machine), num_views=1, num_crops=1) as classifier:
-        if classifier.spec.hint and model.model is None and model.weights is None and not quiet:
-            print_message(f"vidcls: {classifier.spec.hint}")
         if not quiet:
+            print_notes(classifier, hint=model.is_default)
             print_message(f"vidcls: each look sees the last {span(classifier):.1f} s; Ctrl-C ends it")
         live = is_live(source)
         moments = run(classifier, source, every=every, live=live, timeout=machine.decode_timeout)

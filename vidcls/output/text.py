@@ -21,6 +21,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def sharing(units: tuple[int, int]) -> str:
+    """Say what it saved that views share frames or tubelets: how many they have together, and how many were encoded."""
+    saved = 100 * (1 - units[1] / units[0])
+    return f"{units[1]:,} of {units[0]:,} frames or tubelets were encoded ({saved:.0f} % saved by sharing)"
+
+
 def json_text(record: Mapping[str, Any], indent: int | None = None) -> str:
     """Write JSON as UTF-8 text; numbers that are not finite become null, which JSON has no word for."""
     try:
