@@ -20,8 +20,8 @@ from pathlib import Path
 SOURCES = ("arm_wrestling.mp4", "flipping_pancake.mkv", "mpeg4.avi", "two_video_streams.mp4")
 
 
-def run(folder: Path, out: Path, cache: float, given: argparse.Namespace) -> list[dict[str, float]]:
-    """Train, and return the epochs' figures; the last one holds the run's seconds."""
+def run(folder: Path, out: Path, cache: float, given: argparse.Namespace) -> dict[str, object]:
+    """Train, and return the epochs' figures and the run's seconds."""
     command = [sys.executable, "-m", "vidcls", "train", str(folder), "-m", given.model, "--init-from", "none"]
     command += ["--val", "none", "--epochs", str(given.epochs), "--batch-size", "8", "-o", str(out), "-q"]
     environment = {**os.environ, "VIDCLS_CACHE": str(folder.parent / "cache")}
@@ -35,8 +35,8 @@ def run(folder: Path, out: Path, cache: float, given: argparse.Namespace) -> lis
         if "epoch" in row
     ]
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    run_seconds = {"seconds": round(time.perf_counter() - started, 1), "processor_seconds": round(used, 1)}
-    return [*epochs, run_seconds]
+    seconds = time.perf_counter() - started
+    return {"epochs": epochs, "seconds": round(seconds, 1), "processor_seconds": round(used, 1)}
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--model", default="vivit-fe-tiny")
     parser.add_argument("--clips", type=int, default=8, help="copies of each of the four sources")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="write the figures as JSON here too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "clips"
@@ -52,12 +53,15 @@ def main() -> None:
             (folder / Path(name).stem).mkdir(parents=True)
             for number in range(given.clips):
                 shutil.copy(given.footage / name, folder / Path(name).stem / f"{number}{Path(name).suffix}")
+        runs = {}
         for cache in (0, 10):
-            print(
-                json.dumps({f"cache of {cache} GB": run(folder, Path(temporary) / str(cache), cache, given)})
-            )
+            runs[str(cache)] = run(folder, Path(temporary) / str(cache), cache, given)
+            print(json.dumps({f"cache of {cache} GB": runs[str(cache)]}), flush=True)
         size = sum(path.stat().st_size for path in (Path(temporary) / "cache").rglob("*.npy"))
         print(json.dumps({"cache_megabytes": round(size / 1e6)}))
+    if given.output:
+        record = {"cores": os.cpu_count(), "cache_megabytes": round(size / 1e6), "runs": runs}
+        given.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

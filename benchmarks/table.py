@@ -1,10 +1,11 @@
-"""Put the measured figures into README.md and docs/performance.md, between their markers.
+"""Put the measured figures into README.md and pages of docs, between their markers.
 
 python benchmarks/table.py            # compare
 python benchmarks/table.py --write    # put the tables in
 
 Reads benchmarks/results/*.json: `forward-*.json` of `benchmarks/forward.py` or `vidcls bench -o ...`,
-`gpu.json`, `whole_process.json`, `startup.json` and `growth.json` of the scripts of these names.
+`gpu.json`, `whole_process.json`, `startup.json`, `growth.json`, `own_classes.json` and `frame_cache.json` of the
+scripts of these names.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def main() -> int:
     for path, names in (
         ("README.md", ("speed",)),
         ("docs/performance.md", ("forward", "gpu", "whole", "startup", "growth")),
+        ("docs/own-classes.md", ("own classes",)),
+        ("docs/train.md", ("frame cache",)),
     ):
         file = ROOT / path
         text = file.read_text(encoding="utf-8")
@@ -60,13 +63,15 @@ def tables() -> dict[str, str]:
         "growth": growth_table(growth),
         "startup": startup_table(load(RESULTS / "startup.json")),
         "speed": whole_table(whole),
+        "own classes": own_classes_table(load(RESULTS / "own_classes.json")),
+        "frame cache": frame_cache_table(load(RESULTS / "frame_cache.json")),
     }
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read one file of results; an absent one has nothing to show."""
     if not path.is_file():
-        return {"rows": [], "programs": [], "models": {}, "ratios": {}, "runs": {}}
+        return {"rows": [], "programs": [], "models": {}, "ratios": {}, "runs": {}, "results": {}}
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
@@ -179,6 +184,32 @@ def growth_table(record: dict[str, Any]) -> str:
         lines.append(
             [name, *(f"{found[k]['exponent']:.2f} ({found[k]['exponent_of_last_two']:.2f})" for k in kinds)]
         )
+    return markdown(lines)
+
+
+def own_classes_table(record: dict[str, Any]) -> str:
+    """Ways to a classifier of one's own, on the same clips."""
+    lines = [["trained on the same clips", "accuracy", "95 % interval", "pans and zooms", "pictures"]]
+    lines[0] += ["processor s", "s"]
+    for name, found in record["results"].items():
+        low, high = found["interval"]
+        moves = [recall for label, recall in found["recalls"].items() if label.startswith(("pan", "zoom"))]
+        others = [
+            recall for label, recall in found["recalls"].items() if not label.startswith(("pan", "zoom"))
+        ]
+        shares = (f"{100 * sum(part) / len(part):.0f} %" for part in (moves, others))
+        line = [f"`{name}`", f"{100 * found['top1']:.1f} %", f"{100 * low:.0f}–{100 * high:.0f} %", *shares]
+        lines.append([*line, f"{found['processor_seconds']:.0f}", f"{found['seconds']:.0f}"])
+    return markdown(lines)
+
+
+def frame_cache_table(record: dict[str, Any]) -> str:
+    """Epochs with and without the cache of frames."""
+    lines = [["`--cache-frames`", "epoch", "clips/s", "model waited"]]
+    for name, found in record["runs"].items():
+        for row in found["epochs"]:
+            waited = f"{100 * row['data_wait']:.0f} %"
+            lines.append([name, f"{row['epoch']:.0f}", f"{row['clips_per_s']:.1f}", waited])
     return markdown(lines)
 
 

@@ -91,7 +91,10 @@ def _probe(recipe: Recipe, output: Path, run: RunOptions, quiet: bool) -> None:
     from vidcls.training.probe.run import check_probe, train_probe
 
     if run.check:
-        print("\n".join(check_probe(recipe, device=run.device).table()))
+        found = check_probe(recipe, device=run.device)
+        for note in () if quiet else found.notes:
+            print_message(note)
+        print("\n".join(found.table()))
         return
     try:
         print(train_probe(recipe, output, device=run.device, quiet=quiet).weights)

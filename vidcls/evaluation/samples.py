@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from vidcls.errors import UsageError
 from vidcls.training.data import listing
-from vidcls.training.data.classes import class_ids, unknown_labels
+from vidcls.training.data.classes import class_ids, class_names, unknown_labels
 from vidcls.training.data.forms import is_number
-from vidcls.training.data.listing import CLASS_FILES, Listing
+from vidcls.training.data.listing import Listing
 
 SHOWN = 5  # disagreements that are shown one by one
 
@@ -53,25 +51,6 @@ def disagreements(found: Listing, labels: Sequence[str]) -> list[str]:
     ]
     more = [f"and {len(wrong) - SHOWN} more numbers"] if len(wrong) > SHOWN else []
     return wrong[:SHOWN] + more
-
-
-def class_names(source: str) -> tuple[dict[int, str], str] | None:
-    """Return the classes that a file beside a list names, and the file; None where there is none."""
-    folder = Path(source) if os.path.isdir(source) else Path(source).parent
-    file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
-    if file is None or file == Path(source):
-        return None
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            str(file), f"cannot be read ({error})", "give one class per line, as UTF-8"
-        ) from None
-    rows = [line.split(None, 1) for line in lines if line]
-    if all(len(row) == 2 and row[0].isdecimal() for row in rows):
-        first = 1 if "0" not in {row[0] for row in rows} else 0  # UCF-101 counts its classes from 1
-        return {int(number) - first: name for number, name in rows}, str(file)
-    return dict(enumerate(line for line in lines if line)), str(file)
 
 
 def _plain(name: str) -> str:

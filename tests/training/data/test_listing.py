@@ -17,6 +17,7 @@ from vidcls.training.data.classes import class_ids, describe_classes, make_class
 from vidcls.training.data.forms import FORMS, is_number
 from vidcls.training.data.listing import Listing, find_problems, read_listing
 from vidcls.training.data.sets import load_data
+from vidcls.training.recipe import Recipe
 from vidcls.training.splitting import source_numbers
 
 
@@ -303,3 +304,56 @@ def test_parts_of_longer_videos(tmp_path: Path, names: str) -> None:
         "the part ends at 2 and starts at 3",
         "'x' is not a time in seconds or h:m:s",
     ]
+
+
+def loaded(data: Path, **changes: Any) -> Any:
+    recipe = Recipe.model_validate({"model": "vivit-fe-tiny", "data": str(data), **changes})
+    return load_data(recipe, setup.find_model(recipe))
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "classes"),
+    [
+        ("jump\nrun\n", "a.mp4,0\nb.mp4,1\n", ("jump", "run")),
+        ("0 jump\n1 run\n", "a.mp4,0\nb.mp4,1\n", ("jump", "run")),
+        ("jump\nrun\nswim\n", "a.mp4,0\nb.mp4,1\n", ("jump", "run", "swim")),
+        ("jump\nrun\n", "a.mp4,1\nb.mp4,2\n", ("0", "1", "2")),  # they count from 1
+        ("jump\nrun\nswim\n", "a.mp4,1\nb.mp4,2\n", ("0", "1", "2")),  # and here they may
+        ("jump\n", "a.mp4,0\nb.mp4,1\n", ("0", "1")),
+        ("jump\nrun\n", "a.mp4,x\nb.mp4,y\n", ("x", "y")),
+    ],
+)
+def test_a_file_beside_the_list_names_its_numbers_where_that_is_sure(
+    tmp_path: Path, names: str, rows: str, classes: tuple[str, ...]
+) -> None:
+    for name in ("a.mp4", "b.mp4", "classes.txt"):
+        write(tmp_path / name, names)
+    found = loaded(write(tmp_path / "l.csv", rows), val="none")
+    assert found.classes == (classes,)
+    assert (found.train[1] == [(0,), (1,)]) == (classes[0] != "0" or "a.mp4,0" in rows)
+    assert any("called as in classes.txt" in note for note in found.notes) == ("jump" in classes)
+
+
+def test_negative_numbers_are_refused_as_ids(tmp_path: Path) -> None:
+    listing = read_listing(write(tmp_path / "l.csv", "a.mp4,-1\nb.mp4,1\nc.mp4,-1\n"))
+    assert find_problems(listing, check_files=False)[0] == [
+        "label -1 (2 clips): class ids count from 0; leave clips without a label out"
+    ]
+    listing = read_listing(write(tmp_path / "l.csv", "a.mp4,-1\nb.mp4,run\n"))
+    assert not find_problems(listing, check_files=False)[0]
+
+
+def test_sources_on_both_sides_and_repeated_rows_are_said(tmp_path: Path) -> None:
+    for name in ("v_Run_g01_c01", "v_Run_g01_c02", "v_Run_g02_c01", "v_Jump_g01_c01", "v_Jump_g02_c01"):
+        write(tmp_path / f"{name}.avi", "x")
+    train = write(
+        tmp_path / "train.csv", "v_Run_g01_c01.avi,run\nv_Run_g01_c01.avi,run\nv_Jump_g01_c01.avi,jump\n"
+    )
+    val = write(tmp_path / "val.csv", "v_Run_g01_c02.avi,run\nv_Jump_g02_c01.avi,jump\n")
+    notes = loaded(train, val=str(val)).notes
+    assert any(note.startswith("1 rows repeat a clip with the same label") for note in notes)
+    assert any(
+        note.startswith("1 of 2 validation clips are of sources that are trained on too") for note in notes
+    )
+    clean = write(tmp_path / "clean.csv", "v_Run_g02_c01.avi,run\nv_Jump_g02_c01.avi,jump\n")
+    assert not any("sources" in note for note in loaded(train, val=str(clean)).notes)

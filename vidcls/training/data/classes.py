@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from vidcls.errors import UsageError, nearest, printable
 from vidcls.training.data.forms import is_number
-from vidcls.training.data.listing import Listing, labels_of_heads
+from vidcls.training.data.listing import CLASS_FILES, Listing, labels_of_heads
 
 SPARSE = 1000
 """From this number on a label is not taken for an id where nine of ten ids have no clip: it may be a year."""
@@ -50,6 +52,46 @@ def _check_dense(listing: Listing, numbers: set[int]) -> None:
             f"its labels are numbers up to {max(numbers)}, but only {len(numbers)} of them occur",
             "if they are ids, give labels=FILE with all classes; if they are names, put a word before each",
         )
+
+
+def class_names(source: str) -> tuple[dict[int, str], str] | None:
+    """Return the classes that a file beside a list names, and the file; None where there is none.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    folder = Path(source) if os.path.isdir(source) else Path(source).parent
+    file = next((folder / name for name in CLASS_FILES if (folder / name).is_file()), None)
+    if file is None or file == Path(source):
+        return None
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            str(file), f"cannot be read ({error})", "give one class per line, as UTF-8"
+        ) from None
+    rows = [line.split(None, 1) for line in lines if line]
+    if all(len(row) == 2 and row[0].isdecimal() for row in rows):
+        first = 1 if "0" not in {row[0] for row in rows} else 0  # UCF-101 counts its classes from 1
+        return {int(number) - first: name for number, name in rows}, str(file)
+    return dict(enumerate(line for line in lines if line)), str(file)
+
+
+def names_beside(listing: Listing) -> tuple[tuple[str, ...], str] | None:
+    """The names of a set's numbers by a file beside it, and the file's name; None where it does not tell them for sure.
+
+    The numbers must count from 0, and the file must name them all.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    words = {label for sample in listing.samples for label in sample.labels}
+    if listing.named or "0" not in words or not all(map(is_number, words)):
+        return None
+    names, file = class_names(listing.source) or ({}, "")
+    if sorted(names) != list(range(len(names))) or max(map(int, words)) not in names:
+        return None
+    return tuple(names[number] for number in range(len(names))), os.path.basename(file)
 
 
 def class_ids(listing: Listing, classes: Classes) -> list[tuple[int | None, ...]]:

@@ -148,7 +148,8 @@ def read_lines(path: Path) -> list[Line]:
         raise UsageError(str(path), problem, "give a text file") from None
     except UnicodeDecodeError:
         problem = "cannot be read (it is not UTF-8 text)"
-        raise UsageError(str(path), problem, "save it as UTF-8") from None
+        remedy = "save a list as UTF-8, or give a folder with one folder a class"
+        raise UsageError(str(path), problem, remedy) from None
     if "\0" in text:
         raise UsageError(str(path), "cannot be read (it holds NUL bytes)", "give a text file")
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

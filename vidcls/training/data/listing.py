@@ -315,6 +315,7 @@ def find_problems(listing: Listing, check_files: bool = True) -> tuple[list[str]
     problems = list(listing.problems)
     for labels in labels_of_heads(listing):
         problems += _similar_labels(labels)
+        problems += [] if listing.named else _negative_labels(labels)
     seen: dict[str, Sample] = {}
     for sample in listing.samples:
         first = seen.setdefault(sample.path, sample)
@@ -342,6 +343,7 @@ def _similar_labels(labels: list[str]) -> list[str]:
     groups: dict[str, set[str]] = {}
     for label in set(labels):
         plain = "".join(label.casefold().replace("_", " ").replace("-", " ").split())
+        plain = label if _is_negative(label) else plain
         groups.setdefault(plain, set()).add(label)
     counts = Counter(labels)
     return [
@@ -350,6 +352,19 @@ def _similar_labels(labels: list[str]) -> list[str]:
         for group in groups.values()
         if len(group) > 1
     ]
+
+
+def _negative_labels(labels: list[str]) -> list[str]:
+    """Negative numbers where all labels are numbers: some tools write -1 for clips without a label."""
+    negative = sorted({label for label in labels if _is_negative(label)})
+    if not negative or not all(is_number(label.removeprefix("-")) for label in labels):
+        return []
+    count = sum(label in negative for label in labels)
+    return [f"label {negative[0]} ({count} clips): class ids count from 0; leave clips without a label out"]
+
+
+def _is_negative(label: str) -> bool:
+    return label.startswith("-") and is_number(label[1:])
 
 
 def report(source: str, problems: Sequence[str], missing: Sequence[Sample], remedy: str) -> UsageError:

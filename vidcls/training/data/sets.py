@@ -21,6 +21,7 @@ from vidcls.training.data.classes import (
     class_ids,
     describe_classes,
     make_classes,
+    names_beside,
     unknown_labels,
 )
 from vidcls.training.data.dataset import ClipDataset, ClipLoader, EpochSampler, Loader
@@ -188,10 +189,11 @@ def _classes(recipe: Recipe, spec: ModelSpec, train: listing.Listing) -> tuple[t
         )
     if recipe.labels is not None:
         return (load_labels(recipe.labels),)
-    known = None
-    if spec.labels is not None:
-        known = load_labels(spec.labels)
-    return make_classes(train, known)
+    beside = names_beside(train)
+    if beside is not None:
+        train.notes.append(f"classes are called as in {beside[1]}")
+        return (beside[0],)
+    return make_classes(train, None if spec.labels is None else load_labels(spec.labels))
 
 
 def _numbered(
@@ -213,6 +215,9 @@ def _warnings(data: Data) -> list[str]:
         empty = [name for i, name in enumerate(names) if i not in used]
         if empty:
             notes.append(f"{len(empty)} of {len(names)} classes have no training clip (first: {empty[0]!r})")
+    repeated = len(data.train[0]) - len({sample.path for sample in data.train[0]})
+    if repeated:
+        notes.append(f"{repeated} rows repeat a clip with the same label: it counts as often as it is listed")
     if data.val is not None:
         both = {os.path.realpath(s.path) for s in data.train[0]} & {
             os.path.realpath(s.path) for s in data.val[0]
@@ -221,7 +226,18 @@ def _warnings(data: Data) -> list[str]:
             notes.append(
                 f"{len(both)} clips are both trained on and validated with: accuracy will look too good"
             )
+        elif shared := _from_trained_sources(data.train[0], data.val[0]):
+            notes.append(
+                f"{shared} of {len(data.val[0])} validation clips are of sources that are trained on too: accuracy "
+                "will look too good; `vidcls split` keeps sources together"
+            )
     return notes
+
+
+def _from_trained_sources(train: Sequence[Sample], val: Sequence[Sample]) -> int:
+    """How many validation clips are of a source that training clips are of too."""
+    numbers = splitting.source_numbers([*train, *val])
+    return int(np.isin(numbers[len(train) :], numbers[: len(train)]).sum())
 
 
 def make_loaders(
