@@ -122,7 +122,9 @@ def load_embedder(wanted: EmbeddingRequest, *, reader: VideoReader | None = None
 
     where = given("model", "weights", "registry", "random_weights", "offline")
     found = find_model(**where, keywords=CheckpointKeywords(more.get("num_frames")))
-    view = view_of(found.facts, **given(*InputSpec.model_fields))
+    view = view_of(
+        found.facts, **given(*InputSpec.model_fields.keys() - {"fps"})
+    )  # of what a clip is resampled to
     if reader is None:
         reader = VideoReader(more.get("decoder", "auto"), more.get("decode_timeout", 60.0))
     runs = Classifier(
