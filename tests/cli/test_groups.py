@@ -19,6 +19,7 @@ from vidcls.cli import guard
 from vidcls.cli import options as o
 from vidcls.cli.app import COMMANDS, app, functions
 from vidcls.cli.groups import Choices, Flags, Options, arguments, expand, keywords
+from vidcls.cli.view_options import ViewOptions, WholeVideoOptions
 from vidcls.errors import InputError, UsageError, VidclsError
 
 FRUITS = {"apple": 1, "pear": 2}
@@ -101,9 +102,9 @@ def test_shared_options_are_parameters_of_load() -> None:
     from vidcls.inference.load import load
 
     accepted = set(inspect.signature(load).parameters)
-    groups = (o.ModelOptions(), o.ViewOptions(), o.MachineOptions())
+    groups = (o.ModelOptions(), ViewOptions(), o.MachineOptions())
     assert set(keywords(*groups)) <= accepted
-    assert set(keywords(o.WholeVideoOptions())) <= accepted
+    assert set(keywords(WholeVideoOptions())) <= accepted
     for name, value in keywords(*groups).items():
         assert inspect.signature(load).parameters[name].default == value, name
 
@@ -187,7 +188,7 @@ def test_one_flag_means_one_parameter_everywhere() -> None:
 def test_commands_take_groups_instead_of_many_parameters() -> None:
     for command in chain.from_iterable(map(functions, COMMANDS)):
         assert len(inspect.signature(command).parameters) <= 13, command.__name__
-    assert len(fields(o.ModelOptions)) + len(fields(o.ViewOptions)) + len(fields(o.MachineOptions)) > 12
+    assert len(fields(o.ModelOptions)) + len(fields(ViewOptions)) + len(fields(o.MachineOptions)) > 12
 
 
 @pytest.mark.parametrize("command", [["predict"], ["score"], ["evaluate"], ["train"], ["bench", "models"]])

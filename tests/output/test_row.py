@@ -18,13 +18,20 @@ from vidcls.output.parquet import schema
 from vidcls.output.row import COLUMNS, PREDICT_NAMES, Layout, RankedLabel, Row, is_reserved
 from vidcls.score.merge import merge
 
-SCORED = Layout(scored=True, wide=2, all_scores=True, carried={"group": "int"})
+SCORED = Layout(scored=True, wide=2, all_scores=True, auto_views=True, carried={"group": "int"})
 
 
 def full_row() -> dict[str, Any]:
     label = RankedLabel(rank=1, index=3, label="run", score=0.5)
     row = Row(path="a.mp4", model="m", weights="w", views=1, crops=1, frames=8, stride=2, predictions=[label])
-    return {**row.to_dict(), "error_kind": None, "seconds": 0.5, "scores": [0.5, 0.25], "group": 7}
+    return {
+        **row.to_dict(),
+        "error_kind": None,
+        "seconds": 0.5,
+        "scores": [0.5, 0.25],
+        "views_used": 1,
+        "group": 7,
+    }
 
 
 def test_every_format_has_the_columns_of_the_row() -> None:
@@ -33,7 +40,8 @@ def test_every_format_has_the_columns_of_the_row() -> None:
     assert schema(SCORED).names == [*names, "group"]
     assert schema(Layout()).names == list(PREDICT_NAMES)
     assert SCORED.names() == names
-    assert Layout(scored=True, wide=2).names() == [name for name in names if name != "scores"]
+    assert Layout(scored=True, wide=2).names() == names[:-2]
+    assert names[-2:] == ["scores", "views_used"]
     flat = Csv(SCORED).names()
     assert [name for name in flat if name in COLUMNS] == [name for name in names if name != "predictions"]
     assert flat[1:7] == ["index_1", "label_1", "score_1", "index_2", "label_2", "score_2"]

@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "Train or fine-tune a model; several GPUs with ``accelerate launch -m vidcls train …``.",
     "split": "Split a labeled set into training and validation lists, stratified by class and reproducible.",
     "evaluate": "Measure a model's accuracy on a labeled set.",
+    "calibrate": "Find out when `--views auto` may stop looking at a clip.",
     "report": "Write a report page: one HTML file that opens offline in any browser.",
     "synthesize": "Generate labeled mp4 clips whose camera motion is known exactly.",
     "export": "Write a model for another runtime, or a checkpoint of any published format as one safetensors file.",

@@ -13,6 +13,7 @@ from typer import Argument, Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options, arguments
+from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ class ModelsOptions(Options):
     registry: o.RegistryOption = None
 
 
-def models(
-    measured: ModelsOptions, views: o.ViewOptions, timing: TimingOptions, report: ReportOptions
-) -> int:
+def models(measured: ModelsOptions, views: ViewOptions, timing: TimingOptions, report: ReportOptions) -> int:
     """Measure models' forward passes, and check every answer against eager fp32.
 
     Models without weights on this machine run with random ones, which does not change the speed; the output says so.
@@ -183,7 +182,7 @@ def decode(
 def predict(
     clip: Clip,
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: ViewOptions,
     machine: o.MachineOptions,
     approximate: o.ApproximateOptions,
     report: ReportOptions,
@@ -205,7 +204,7 @@ def predict(
 def score(
     clip: Annotated[list[str], Argument(metavar="CLIP", help="Sources, as `vidcls score` takes them.")],
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: ViewOptions,
     machine: o.MachineOptions,
     approximate: o.ApproximateOptions,
     report: ReportOptions,

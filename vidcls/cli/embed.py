@@ -10,6 +10,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options
 from vidcls.cli.score import ClusterOptions, RunOptions, run, work
+from vidcls.cli.view_options import ViewOptions
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def embed(
     ],
     vectors: VectorOptions,
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: ViewOptions,
     machine: o.ManyDevices,
     running: RunOptions,
     cluster: ClusterOptions,

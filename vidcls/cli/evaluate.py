@@ -11,7 +11,8 @@ import typer
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import keywords
-from vidcls.errors import printable
+from vidcls.cli.view_options import AutoViewOptions
+from vidcls.errors import UsageError, printable
 
 
 def evaluate(
@@ -24,7 +25,7 @@ def evaluate(
         ),
     ],
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: AutoViewOptions,
     machine: o.ManyDevices,
     approximate: o.ApproximateOptions,
     pipeline: o.PipelineOptions,
@@ -61,6 +62,9 @@ def evaluate(
 
     videos = labeled.videos and str(labeled.videos)
     found = read_listing(data, **{**labeled.keywords(), "videos": videos}, part="test")
+    if found.several and views.auto:
+        problem = "does not go with clips of several labels"
+        raise UsageError("num_views=auto", problem, "give a number of views")
     load = {**keywords(model, views, machine, approximate), "clips": len(found.samples)}
     for note in () if quiet else found.notes:
         print_message(note)

@@ -12,6 +12,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options, keywords
+from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import UsageError, printable
 
 
@@ -47,7 +48,7 @@ def explain(
     ],
     how: ExplainOptions,
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: ViewOptions,
     machine: o.MachineOptions,
     overwrite: o.OverwriteOption = False,
     quiet: o.QuietOption = False,

@@ -13,6 +13,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options
+from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import UsageError
 
 checkpoint_option = partial(Option, rich_help_panel="What the checkpoint leaves open")
@@ -79,7 +80,7 @@ VIEW = ("num_views", "num_crops", "num_frames", "stride", "average")
 
 def export(
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: ViewOptions,
     checkpoint: CheckpointOptions,
     calibration: CalibrationOptions,
     format: Annotated[str, Option(help="Format to write."), Choices("vidcls.engines.artifact:FORMATS")],
@@ -149,7 +150,7 @@ _SHOWN = (
 ).split()
 
 
-def _refuse(model: o.ModelOptions, views: o.ViewOptions, calibration: CalibrationOptions) -> None:
+def _refuse(model: o.ModelOptions, views: ViewOptions, calibration: CalibrationOptions) -> None:
     """Refuse options that an exported model cannot keep."""
     if model.random_weights:
         raise UsageError(

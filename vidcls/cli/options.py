@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
 from vidcls.cli.groups import Choices, Options
-from vidcls.cli.values import MAX_FRAMES, parse_fps, parse_frames
-from vidcls.errors import UsageError
 
 DATA = "Advanced: data"
 data_option = partial(Option, rich_help_panel=DATA)
@@ -20,7 +18,6 @@ model_option, views_option, machine_option, inputs_option, scoring_option = (
     for panel in ("model", "views", "machine", "inputs", "scoring")
 )
 output_option = partial(Option, "--output", "-o")
-ALL = "all"
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -53,14 +50,13 @@ LabelsOption = Annotated[
     model_option(metavar="FILE", help="One label per line, or the name of a list that comes with vidcls."),
 ]
 OfflineOption = Annotated[bool, model_option("--offline", help="Never use the network for weights.")]
-Sources = Annotated[
-    list[str],
-    Argument(
-        metavar="SOURCE",
-        help="Files, folders, globs, URLs, lists (@list.txt), manifests (CSV, TSV or Parquet with a column of paths), "
-        "or - for one clip or a list on stdin.",
-    ),
-]
+_sources = Argument(
+    metavar="SOURCE",
+    help="Files, folders, globs, URLs, lists (@list.txt), manifests (CSV, TSV or Parquet with a column of paths), "
+    "or - for one clip or a list on stdin.",
+)
+Sources = Annotated[list[str], _sources]
+SomeSources = Annotated[list[str] | None, _sources]
 TopKOption = Annotated[int, Option("--top-k", "-k", min=1, help="Number of labels to report per clip.")]
 JsonOption = Annotated[bool, Option("--json", help="Print everything as JSON.")]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print only errors on stderr.")]
@@ -96,104 +92,6 @@ class ModelOptions(Options):
     def is_default(self) -> bool:
         """Whether no model was named."""
         return self.model is None and self.weights is None
-
-
-@dataclass(frozen=True)
-class SamplingOptions(Options):
-    """How a clip is cut into views and how these are averaged; keywords of `vidcls.load`."""
-
-    num_views: Annotated[
-        int | None,
-        views_option(
-            "--views", min=1, max=1024, help="Temporal views, averaged.  [default: the model's, usually 4]"
-        ),
-    ] = None
-    num_crops: Annotated[
-        int | None,
-        views_option(
-            "--crops", metavar="1|3", help="Spatial crops per view.  [default: the model's, usually 1]"
-        ),
-    ] = None
-    stride: Annotated[
-        int | None,
-        views_option(
-            min=1, max=4096, help="Distance between sampled frames.  [default: the model's, usually 2]"
-        ),
-    ] = None
-    fps: Annotated[
-        str,
-        views_option(
-            metavar="auto|native|N",
-            help="auto: space frames in time as in training; native: count the file's frames; "
-            "N: resample to N frames per second.",
-        ),
-    ] = "auto"
-    average: Annotated[
-        str | None,
-        views_option(help="What is averaged over views.  [default: the model's, usually logits]"),
-        Choices(("logits", "probs")),
-    ] = None
-
-    def keywords(self) -> dict[str, Any]:
-        return {**super().keywords(), "fps": parse_fps(self.fps)}
-
-
-@dataclass(frozen=True)
-class ViewOptions(SamplingOptions):
-    """`SamplingOptions` with a number of frames."""
-
-    num_frames: Annotated[
-        int | None,
-        views_option(
-            "--frames", min=1, max=MAX_FRAMES, help="Frames per view.  [default: the model's, usually 32]"
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
-class WholeVideoOptions(SamplingOptions):
-    """`SamplingOptions` for commands that may look at every frame, or keep the features of frames."""
-
-    num_frames: Annotated[
-        str | None,
-        views_option(
-            "--frames",
-            metavar="N|all",
-            help="Frames per view; all: every frame of the file, for models that encode each frame by itself.  "
-            "[default: the model's, usually 32]",
-        ),
-    ] = None
-    features: Annotated[
-        Path | None,
-        views_option(
-            metavar="FOLDER",
-            help="Store the features of frames here and reuse them, for models that encode each frame by itself.",
-        ),
-    ] = None
-
-    @property
-    def every_frame(self) -> bool:
-        """Whether every frame of the file is meant."""
-        return self.num_frames == ALL
-
-    @property
-    def by_features(self) -> bool:
-        """Whether clips are classified by the features of single frames."""
-        return self.every_frame or self.features is not None
-
-    def keywords(self) -> dict[str, Any]:
-        """Return the keywords of `vidcls.load`.
-
-        Raises:
-            UsageError: The number of frames is not one, or several views of every frame are asked for.
-        """
-        shared = super().keywords()
-        del shared["features"]
-        if not self.every_frame:
-            return {**shared, "num_frames": parse_frames(self.num_frames)}
-        if (self.num_views or 1) > 1:
-            raise UsageError(f"num_views={self.num_views}", "contradicts num_frames=all, which is one view")
-        return {**shared, "num_frames": None}
 
 
 @dataclass(frozen=True)

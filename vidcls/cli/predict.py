@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from vidcls.cli import options as o
 from vidcls.cli import print_error, print_message, print_notes
 from vidcls.cli.groups import keywords
+from vidcls.cli.view_options import WholeVideoOptions
 from vidcls.cli.whole_video import engine_for_features, predictions_of
 from vidcls.errors import counted, printable
+from vidcls.output.row import VIEWS_USED
 from vidcls.output.text import sharing
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ ANNOUNCED = 256  # clips that are counted beforehand, to choose an engine by
 def predict(
     source: o.Sources,
     model: o.ModelOptions,
-    views: o.WholeVideoOptions,
+    views: WholeVideoOptions,
     machine: o.MachineOptions,
     approximate: o.ApproximateOptions,
     inputs: o.InputOptions,
@@ -73,7 +75,11 @@ def predict(
             output.format,
             overwrite=output.overwrite,
             names=[] if verbose else [clip.path for clip in ahead],
-            layout=Layout(wide=min(top_k, len(classifier.labels)) if output.wide else None, carried=carried),
+            layout=Layout(
+                wide=min(top_k, len(classifier.labels)) if output.wide else None,
+                auto_views=classifier.stop_rule is not None,
+                carried=carried,
+            ),
         )
         # Rows that appear on the terminal show the progress themselves.
         bar = ProgressBar(
@@ -119,6 +125,7 @@ class Comments:
         self._several, self._quiet, self._verbose = several, quiet, verbose
         self._warnings: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
+        self._views: Counter[str] = Counter()
 
     def add(self, prediction: Prediction, shown: bool) -> None:
         """Print what a prediction's row does not show.
@@ -132,6 +139,7 @@ class Comments:
             if not (shown and self._several and not self._verbose and sys.stderr.isatty()):
                 print_error(prediction.error)
             return
+        self._views.update(clips=1, used=prediction.row.get(VIEWS_USED, 0))
         path = printable(prediction.row["path"])
         for warning in prediction.row["warnings"] if not self._quiet else ():
             kind = re.sub(r"\d+(\.\d+)?", "N", warning)
@@ -148,6 +156,11 @@ class Comments:
         """Print the warnings that were added up, and what was written."""
         for kind, count in self._warnings.most_common():
             print_message(self._examples[kind] + (f" ({count - 1:,} more like it)" if count > 1 else ""))
+        if self._classifier.stop_rule is not None and self._views["clips"] and not self._quiet:
+            view, used = self._classifier.spec.input, self._views["used"] / self._views["clips"]
+            print_message(
+                f"vidcls: {used:.2f} of {view.num_views * view.num_crops} views per clip were scored"
+            )
         if wrote is not None and not self._quiet:
             print_message(f"vidcls: wrote {wrote}")
 
@@ -156,6 +169,9 @@ def _how(classifier: Classifier, prediction: Prediction) -> str:
     """Describe what ran the model, for how long, and what the views shared."""
     engine = classifier.engine
     text = f"{engine.name} {engine.precision} on {engine.device}, {prediction.seconds:.2f} s"
+    if VIEWS_USED in prediction.row:
+        row = prediction.row
+        text += f"; {row[VIEWS_USED]} of {row['views'] * row['crops']} views were scored"
     if prediction.units is None:
         return text
     return f"{text}; {sharing(prediction.units)}"

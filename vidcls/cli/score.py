@@ -11,6 +11,7 @@ from typer import Option
 from vidcls.cli import EXIT_INTERRUPTED, print_message
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options, keywords
+from vidcls.cli.view_options import AutoViewOptions
 from vidcls.errors import counted
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def score(
         ),
     ],
     model: o.ModelOptions,
-    views: o.ViewOptions,
+    views: AutoViewOptions,
     machine: o.ManyDevices,
     approximate: o.ApproximateOptions,
     rows: RowsOptions,

@@ -13,6 +13,7 @@ from typer import Option
 from vidcls.cli import EXIT_INTERRUPTED, print_error, print_message, print_notes
 from vidcls.cli import options as o
 from vidcls.cli.groups import Choices, Options, keywords
+from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import InputError, UsageError, counted, printable
 from vidcls.output.text import sharing
 
@@ -98,7 +99,7 @@ def timeline(
     source: o.Sources,
     model: o.ModelOptions,
     timeline: TimelineOptions,
-    views: o.ViewOptions,
+    views: ViewOptions,
     machine: o.MachineOptions,
     inputs: o.InputOptions,
     output: TimelineOutput,

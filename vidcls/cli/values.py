@@ -26,6 +26,22 @@ def parse_fps(text: str) -> Literal["auto", "native"] | float:
     return rate
 
 
+def parse_views_option(text: str | None) -> int | str | None:
+    """Return a number of temporal views, ``auto`` or ``auto:N``, or None where nothing was given.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if text is None:
+        return None
+    from vidcls.inference.auto_views import MAX_VIEWS, parse_views
+
+    if text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_VIEWS:
+        return int(text)
+    parse_views(text)
+    return text
+
+
 def parse_frames(text: str | None) -> int | None:
     """Return the number of frames in a view, or None where nothing was given.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from vidcls.errors import UsageError
 
 if TYPE_CHECKING:
-    from vidcls.cli.options import ModelOptions, WholeVideoOptions
+    from vidcls.cli.options import ModelOptions
+    from vidcls.cli.view_options import WholeVideoOptions
     from vidcls.inference.classifier import Classifier
     from vidcls.inference.prediction import Prediction
     from vidcls.video.reader import VideoReader

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.config import ModelSpec
 from vidcls.engines import Engine, Floats
-from vidcls.errors import InputError, UsageError, VidclsError
+from vidcls.errors import InputError, UsageError, VidclsError, VideoError
+from vidcls.inference.auto_views import Rounds, StopRule, first_frames, score_rounds
 from vidcls.inference.clip import IN_MEMORY, Clip, FramesSource, clip_of_frames, source_of
 from vidcls.inference.insight import Insight
 from vidcls.inference.prediction import Prediction
 from vidcls.inference.settings import Fps
 from vidcls.inference.shared_units import VIEW_BATCH, batches, score_clip
-from vidcls.output.row import SCORES, Row
+from vidcls.output.row import SCORES, VIEWS_USED, Row
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
 from vidcls.video.sources import Source
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import torch
 
     from vidcls.engines.select import EngineRequest
-    from vidcls.timeline.result import Timeline
     from vidcls.zoo.find import Found
 
     Path = str | os.PathLike[str]
@@ -55,7 +54,12 @@ class Classifier(Insight):
         warnings: Printed with every result.
         notes: Choices that the checkpoint left open and the loader made; for people, once.
         origin: The model and what was asked of its engine, which embeddings and explanations need.
+
+    Attributes:
+        stop_rule: When the views seen of a clip are enough; None: always all.
     """
+
+    stop_rule: StopRule | None = None
 
     def __init__(
         self,
@@ -108,12 +112,19 @@ class Classifier(Insight):
             f"{spec.num_views} views x {spec.num_crops} crops of {spec.num_frames} frames, weights {self.weights})"
         )
 
-    def read(self, clip: str | os.PathLike[str] | bytes, reader: VideoReader | None = None) -> Clip:
+    def read(
+        self,
+        clip: str | os.PathLike[str] | bytes,
+        reader: VideoReader | None = None,
+        *,
+        all_views: bool = True,
+    ) -> Clip:
         """Read one video file, or one clip's bytes, ready to be cut into views.
 
         Args:
             clip: A video file, or a clip's bytes.
             reader: Reads it in place of the classifier's own: several threads may read, each with one of its own.
+            all_views: Whether the frames of all views are wanted; else those of the first, if that saves much.
 
         Raises:
             VideoError: It cannot be read.
@@ -124,9 +135,26 @@ class Classifier(Insight):
         plan = plan_clips(
             spec, num_frames=info.num_frames, fps=info.fps, timestamps=info.timestamps, target_fps=self.fps
         )
-        decoded = reader.read(plan.unique, self._transform)
+        decoded = reader.read(plan.unique if all_views else first_frames(plan), self._transform)
         warnings = (*info.warnings, *(w for w in decoded.warnings if w not in info.warnings), *plan.warnings)
         return Clip(decoded.frames, decoded.indices, plan, spec, info, decoded.decoder, warnings)
+
+    def complete(self, source: Source, clip: Clip, reader: VideoReader | None = None) -> Clip:
+        """Read the frames that a clip lacks.
+
+        Args:
+            source: Where the clip is.
+            clip: What was read of it.
+            reader: As in `read`.
+
+        Raises:
+            VideoError: It cannot be read, or is another one by now.
+        """
+        reader = reader if reader is not None else self._reader
+        with opened(source) as found:
+            if reader.open(found).num_frames != clip.info.num_frames:
+                raise VideoError(source.path, "changed while it was read", "try again", kind="changed")
+            return clip.with_frames(reader.read(clip.missing, self._transform))
 
     def logits(self, views: Any, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         """Score views as they are: (v, c, t, h, w) → (v, k).
@@ -153,16 +181,22 @@ class Classifier(Insight):
         TimeSformer average logits (a sum of logits ranks the same); VideoMAE averages the views' softmax,
         ``average="probs"``.
         """
-        activation = ACTIVATIONS[self.spec.input.activation]
-        if self.average == "probs":
-            mean: Floats = activation(logits).mean(axis=0)
-            return mean
-        scores: Floats = activation(logits.mean(axis=0))
-        return scores
+        mean: Floats = self.averaged(logits).mean(axis=0)
+        return mean if self.average == "probs" else ACTIVATIONS[self.spec.input.activation](mean)
+
+    def averaged(self, logits: Floats) -> Floats:
+        """Turn logits (v, k) into what is averaged over views: themselves, or probabilities."""
+        return ACTIVATIONS[self.spec.input.activation](logits) if self.average == "probs" else logits
 
     def clip_logits(self, clip: Clip) -> tuple[Floats, tuple[int, int] | None]:
         """Score one clip's views → logits (v, k), and how many units they share; see `shared_units.score_clip`."""
         return score_clip(self.engine, clip, clip.view_indices if self.uses_frame_indices else None)
+
+    def rounds(self, clip: Clip) -> Rounds | None:
+        """Return what scores a clip's views one after another; None where all are always scored."""
+        if self.stop_rule is None:
+            return None
+        return Rounds(clip, self.stop_rule, self.engine.unit_frames, self.averaged)
 
     def predict(self, clip: ClipLike, top_k: int = 5, *, frame_rate: float | None = None) -> Prediction:
         """Classify one clip.
@@ -181,9 +215,10 @@ class Classifier(Insight):
         """
         start = time.perf_counter()
         _check_top_k(top_k)
-        name, read = self.read_any(clip, frame_rate)
-        found = self._predict_clip(name, read, top_k, start)
-        return found if name not in IN_MEMORY else replace(found, preview=read.preview())
+        source = source_of(clip)
+        read = self._read_source(source, frame_rate, all_views=False)
+        found = self._predict_clip(source, read, top_k, start)
+        return found if source.path not in IN_MEMORY else replace(found, preview=read.preview())
 
     def read_any(self, clip: ClipLike | Source, frame_rate: float | None = None) -> tuple[str, Clip]:
         """Read a clip of any form, ready to be cut into views → its name, and the clip; see `predict`."""
@@ -224,51 +259,9 @@ class Classifier(Insight):
                     # While the first clip is decoded: this may import torch, load weights and compile.
                     self.engine.prepare(self._pixel_type, pixel_scale_shift(self.spec.input))
                 else:
-                    yield self._finish(behind.result(), top_k)
+                    yield self._finish(behind.result(), top_k, pool)
             if ahead is not None:
-                yield self._finish(ahead.result(), top_k)
-
-    def timeline(
-        self,
-        path: str | os.PathLike[str] | bytes,
-        *,
-        by: Literal["windows", "shots"] = "windows",
-        window: float | None = None,
-        step: float | None = None,
-        min_length: float | None = None,
-        threshold: float = 0.5,
-        top_k: int = 3,
-    ) -> Timeline:
-        """Find what happens when in a long video: segments with label, start, end and score.
-
-        Args:
-            path: A path, an http(s) URL, or a video file's bytes.
-            by: ``windows`` for dense overlapping windows, ``shots`` for what lies between cuts (PySceneDetect).
-            window: Length of a window in seconds; None takes the model's own clip length.
-            step: Seconds from window to window; None takes half a window.
-            min_length: Seconds that a segment has at least; None takes 1 s by windows, and every shot.
-            threshold: Score, 0 to 1, that a label must reach; see `vidcls.timeline.segments` for the whole rule.
-            top_k: Labels of a segment.
-
-        Raises:
-            UsageError: The settings make no sense.
-            VideoError: The video cannot be read.
-            DependencyError: PySceneDetect is not installed.
-            DeviceError: Memory ran out.
-        """
-        make = resolve_name("vidcls.timeline.make:timeline")  # a room above this one
-        found: Timeline = make(
-            self,
-            path,
-            reader=self._reader,
-            by=by,
-            window=window,
-            step=step,
-            min_length=min_length,
-            threshold=threshold,
-            top_k=top_k,
-        )
-        return found
+                yield self._finish(ahead.result(), top_k, pool)
 
     def failed(self, name: str, error: VidclsError) -> Prediction:
         """Return the result of a clip that could not be scored."""
@@ -278,32 +271,57 @@ class Classifier(Insight):
         start = time.perf_counter()
         source = source_of(clip)
         try:
-            return _Read(source.path, self._read_source(source, frame_rate, stop), start)
+            return _Read(source, self._read_source(source, frame_rate, stop, all_views=False), start)
         except InputError as error:
-            return _Read(source.path, error, start)
+            return _Read(source, error, start)
 
     def _read_source(
         self,
         source: Source | FramesSource,
         frame_rate: float | None,
         stop: threading.Event | None = None,
+        all_views: bool = True,
     ) -> Clip:
         if isinstance(source, FramesSource):
             return clip_of_frames(source.frames, self.spec.input, frame_rate, self.fps)
         with opened(source, stop) as clip:
-            return self.read(clip)
+            # What has to be fetched is read in one go.
+            return self.read(clip, all_views=all_views or self.stop_rule is None or source.is_remote)
 
-    def _finish(self, read: _Read, top_k: int) -> Prediction:
+    def _finish(self, read: _Read, top_k: int, pool: ThreadPoolExecutor) -> Prediction:
         if isinstance(read.clip, InputError):
-            return self.failed(read.name, read.clip)
-        return self._predict_clip(read.name, read.clip, top_k, read.start)
+            return self.failed(read.source.path, read.clip)
+        try:
+            return self._predict_clip(read.source, read.clip, top_k, read.start, pool)
+        except InputError as error:
+            return self.failed(read.source.path, error)
 
-    def _predict_clip(self, name: str, clip: Clip, top_k: int, start: float) -> Prediction:
-        logits, units = self.clip_logits(clip)
+    def _predict_clip(
+        self,
+        source: Source | FramesSource,
+        clip: Clip,
+        top_k: int,
+        start: float,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> Prediction:
+        """Score a clip; frames that it lacks are read in the pool's thread, which has the reader."""
+        rounds = self.rounds(clip)
+        if rounds is None:
+            logits, units = self.clip_logits(clip)
+        else:
+
+            def complete(clip: Clip) -> Clip:
+                assert isinstance(source, Source)
+                if pool is None:
+                    return self.complete(source, clip)
+                return pool.submit(self.complete, source, clip).result()
+
+            score_rounds(self.engine, rounds, self.uses_frame_indices, complete)
+            logits, units = rounds.logits, rounds.units
         scores = self.scores(logits)
         mean: Floats = logits.mean(axis=0)
-        prediction = self.prediction(name, clip, scores, mean, top_k, time.perf_counter() - start)
-        return replace(prediction, units=units)
+        prediction = self.prediction(source.path, clip, scores, mean, top_k, time.perf_counter() - start)
+        return replace(prediction, units=units, row=self._with_used(prediction.row, logits))
 
     def prediction(
         self, name: str, clip: Clip, scores: Floats, logits: Floats, top_k: int = 5, seconds: float = 0.0
@@ -328,11 +346,16 @@ class Classifier(Insight):
         """Return the row of what the engine gave for a clip's views, (v, k)."""
         scores = self.scores(outputs)
         row = self.prediction(name, clip, scores, outputs.mean(axis=0), top_k).row
+        row = self._with_used(row, outputs)
         return row | {SCORES: scores.tolist()} if all_scores else row
+
+    def _with_used(self, row: dict[str, Any], logits: Floats) -> dict[str, Any]:
+        """Say in a row how many views were scored, where that may differ from clip to clip."""
+        return row if self.stop_rule is None else row | {VIEWS_USED: len(logits)}
 
     def _row(self, name: str) -> dict[str, Any]:
         spec = self.spec.input
-        return Row(
+        row = Row(
             path=name,
             model=self.spec.name,
             weights=self.weights,
@@ -342,6 +365,7 @@ class Classifier(Insight):
             stride=spec.stride,
             warnings=list(self.warnings),
         ).to_dict()
+        return row if self.stop_rule is None else row | {VIEWS_USED: None}
 
 
 def _check_top_k(top_k: int) -> None:
@@ -369,6 +393,6 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"softmax": softmax, "sigmo
 class _Read:
     """A clip that was read, or why it could not be; work on it began at ``start``."""
 
-    name: str
+    source: Source | FramesSource
     clip: Clip | InputError
     start: float

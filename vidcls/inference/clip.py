@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vidcls.config import InputSpec
 from vidcls.engines import Floats
 from vidcls.errors import UsageError
-from vidcls.video.reader import VideoInfo
+from vidcls.video.reader import Frames, VideoInfo
 from vidcls.video.sources import Source
 from vidcls.video.urls import is_url
 from vidcls.views.transform import ClipPlan, apply_transform, make_views, plan_clips
@@ -59,6 +59,19 @@ class Clip:
         places = np.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().astype(int)
         step = max(1, self.frames.shape[1] // height)
         return self.frames[places, ::step, ::step].astype(np.uint8)
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Numbers of the frames of the plan that have not been read."""
+        return np.setdiff1d(self.plan.unique, self.frame_indices, assume_unique=True)
+
+    def with_frames(self, more: Frames) -> Clip:
+        """Return the clip with frames that it lacked."""
+        indices = np.concatenate([self.frame_indices, more.indices])
+        order = np.argsort(indices)
+        frames = np.concatenate([self.frames, more.frames])[order]
+        warnings = (*self.warnings, *(w for w in more.warnings if w not in self.warnings))
+        return replace(self, frames=frames, frame_indices=indices[order], warnings=warnings)
 
     @property
     def view_indices(self) -> NDArray[np.int64]:

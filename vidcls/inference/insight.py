@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal, cast
 
 from vidcls.errors import UsageError
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from vidcls.explain.explanation import Explanation
     from vidcls.inference.classifier import Classifier, ClipLike
     from vidcls.inference.embed import Embedder, Embedding
+    from vidcls.timeline.result import Timeline
+    from vidcls.video.reader import VideoReader
     from vidcls.video.sources import Source
     from vidcls.zoo.find import Found
 
@@ -26,6 +30,7 @@ class Insight:
     labels: tuple[str, ...]
     uses_frame_indices: bool
     origin: tuple[Found, EngineRequest] | None
+    _reader: VideoReader
     _embedders: dict[tuple[str, str], Embedder]
 
     def embed(
@@ -96,6 +101,48 @@ class Insight:
         warnings = (*own.warnings, *read.warnings)
         scored = Scored(name, read, self.spec, self.labels, scores, self.uses_frame_indices, warnings)
         return explain(scored, self.engine, self.model_behind, target, method, cells, progress)
+
+    def timeline(
+        self,
+        path: str | os.PathLike[str] | bytes,
+        *,
+        by: Literal["windows", "shots"] = "windows",
+        window: float | None = None,
+        step: float | None = None,
+        min_length: float | None = None,
+        threshold: float = 0.5,
+        top_k: int = 3,
+    ) -> Timeline:
+        """Say what happens when in a long video: segments with label, start, end and score.
+
+        Args:
+            path: A path, an http(s) URL, or a video file's bytes.
+            by: ``windows`` for dense overlapping windows, ``shots`` for what lies between cuts (PySceneDetect).
+            window: Length of a window in seconds; None takes the model's own clip length.
+            step: Seconds from window to window; None takes half a window.
+            min_length: Seconds that a segment has at least; None takes 1 s by windows, and every shot.
+            threshold: Score, 0 to 1, that a label must reach; see `vidcls.timeline.segments` for the whole rule.
+            top_k: Labels of a segment.
+
+        Raises:
+            UsageError: The settings make no sense.
+            VideoError: The video cannot be read.
+            DependencyError: PySceneDetect is not installed.
+            DeviceError: Memory ran out.
+        """
+        make = resolve_name("vidcls.timeline.make:timeline")  # a room above this one
+        found: Timeline = make(
+            self,
+            path,
+            reader=self._reader,
+            by=by,
+            window=window,
+            step=step,
+            min_length=min_length,
+            threshold=threshold,
+            top_k=top_k,
+        )
+        return found
 
     def model_behind(self) -> tuple[Found, EngineRequest]:
         """Return the model that the engine runs, and what was asked of the engine.

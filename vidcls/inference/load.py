@@ -13,9 +13,11 @@ from vidcls.engines import check_names
 from vidcls.engines.embedding import EmbeddingRequest, embedding_engine
 from vidcls.engines.select import EngineRequest, engine_for, export_hint
 from vidcls.errors import UsageError
+from vidcls.inference.auto_views import parse_views
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.embed import Embedder
 from vidcls.inference.settings import Settings, SettingsKeywords
+from vidcls.inference.view_calibration import Calibration, stop_rule
 from vidcls.video.reader import VideoReader
 from vidcls.zoo.facts import CheckpointFacts
 from vidcls.zoo.find import CheckpointKeywords, find_model, weights_file
@@ -44,6 +46,7 @@ def load(
     random_weights: bool = False,
     offline: bool = False,
     reader: VideoReader | None = None,
+    calibration: Calibration | str | os.PathLike[str] | None = None,
     **settings: Unpack[SettingsKeywords],
 ) -> Classifier:
     """Load a model, ready to classify clips.
@@ -58,6 +61,7 @@ def load(
         random_weights: Run an architecture untrained; every result says so.
         offline: Never use the network.
         reader: Reads the clips; by default one of its own with ``decoder`` and ``decode_timeout``.
+        calibration: What `vidcls calibrate` wrote, for ``num_views="auto"``; None: what it wrote to its usual place.
         **settings: ``device``, ``precision``, ``engine``, ``num_views``, ``num_crops``, ``num_frames``, ``stride``,
             ``fps``, ``average``, ``merge_tokens``, ``decoder`` and ``decode_timeout`` of
             `vidcls.inference.settings.Settings`.
@@ -80,13 +84,14 @@ def load(
         keywords=CheckpointKeywords(wanted.num_frames),
     )
     facts = found.facts
-    views = {name: getattr(wanted, name) for name in VIEWS}
+    num_views, auto = parse_views(wanted.num_views)
+    views = {name: getattr(wanted, name) for name in VIEWS} | {"num_views": num_views}
     view = view_of(facts, **views)
     request = EngineRequest(wanted.engine, wanted.device, wanted.precision, clips, wanted.merge_tokens)
     ready = engine_for(found, view, request)
     names, notes = model_labels(facts, labels)
     hint = export_hint(found, view, request)
-    return Classifier(
+    classifier = Classifier(
         ready,
         facts.spec.model_copy(update={"input": view_of(facts, **views, average=wanted.average)}),
         names or tuple(f"class {index}" for index in range(facts.num_classes)),
@@ -98,6 +103,11 @@ def load(
         notes=(*facts.notes, *notes, *([hint] if hint else [])),
         origin=(found, request),
     )
+    if auto:
+        classifier.stop_rule = stop_rule(classifier, calibration)
+    elif calibration is not None:
+        raise UsageError("calibration", 'is for num_views="auto"', "give both, or leave it out")
+    return classifier
 
 
 def _all_keywords() -> inspect.Signature:

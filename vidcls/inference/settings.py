@@ -18,7 +18,8 @@ class Settings:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto`` or one of `vidcls.engines.PRECISIONS`.
         engine: ``auto`` or one of `vidcls.engines.ENGINES`; see `vidcls.engines.select.choose` for ``auto``.
-        num_views: Temporal views; None leaves it, like the next three, to the model's entry.
+        num_views: Temporal views; None leaves it, like the next three, to the model's entry. ``auto`` scores these
+            views one after another until the answer is clear, ``auto:N`` up to N of them; see docs/views.md.
         num_crops: Spatial crops per view, 1 or 3.
         num_frames: Frames per view.
         stride: Distance between sampled frames.
@@ -36,7 +37,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     engine: str = "auto"
-    num_views: int | None = None
+    num_views: int | str | None = None
     num_crops: int | None = None
     num_frames: int | None = None
     stride: int | None = None
@@ -64,7 +65,7 @@ class SettingsKeywords(TypedDict, total=False):
     device: str
     precision: str
     engine: str
-    num_views: int | None
+    num_views: int | str | None
     num_crops: int | None
     num_frames: int | None
     stride: int | None

@@ -50,15 +50,14 @@ class CutClip:
     def __len__(self) -> int:
         return self.clip.spec.num_crops * len(self.places)
 
-    def __getitem__(self, part: slice) -> NDArray[Any]:
-        """Cut some of them: (n, t', h, w, 3)."""
-        start, stop, _ = part.indices(len(self))
-        cut = []
-        for crop in range(self.clip.spec.num_crops):
-            first = crop * len(self.places)
-            places = self.places[max(start - first, 0) : max(stop - first, 0)]
-            if len(places):
-                cut.append(clip_crop(self.clip.frames, self.clip.spec, crop)[places])
+    def __getitem__(self, part: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Cut some of them: (n, t', h, w, 3); numbers must be sorted."""
+        crops, numbers = np.divmod(np.arange(len(self))[part], len(self.places))
+        cut = [
+            clip_crop(self.clip.frames, self.clip.spec, crop)[self.places[numbers[crops == crop]]]
+            for crop in np.unique(crops)
+            if len(crops)
+        ] or [clip_crop(self.clip.frames, self.clip.spec, 0)[self.places[:0]]]
         return cut[0] if len(cut) == 1 else np.concatenate(cut)
 
 
@@ -69,13 +68,14 @@ def cut_clip(clip: Clip, unit_frames: int) -> CutClip:
         clip: The clip.
         unit_frames: Frames of a unit, 0 for models that see whole views; see `vidcls.engines.Engine`.
     """
-    places = np.searchsorted(clip.frame_indices, clip.plan.indices)
+    frames = clip.plan.indices
     if not unit_frames:
-        return CutClip(clip, places, None)
-    units, where = np.unique(places.reshape(-1, unit_frames), axis=0, return_inverse=True)
-    where = where.reshape(len(places), -1)
+        return CutClip(clip, np.searchsorted(clip.frame_indices, frames), None)
+    units, where = np.unique(frames.reshape(-1, unit_frames), axis=0, return_inverse=True)
+    where = where.reshape(len(frames), -1)
     crops = range(clip.spec.num_crops)
-    return CutClip(clip, units, np.concatenate([where + crop * len(units) for crop in crops]))
+    places = np.searchsorted(clip.frame_indices, units)
+    return CutClip(clip, places, np.concatenate([where + crop * len(units) for crop in crops]))
 
 
 def score_clip(
@@ -110,19 +110,37 @@ def score_pixels(
         scale_shift: What makes numbers of pixels.
         size: Views that go through the model together; batches of units grow and shrink with it.
     """
-    features = None
     if where is not None:
-        together = max(1, FRAME_BATCH // engine.unit_frames * size // VIEW_BATCH)
-        parts = batches(len(pixels), together)
-        features = np.concatenate([engine.encode(pixels[part], scale_shift) for part in parts])
-    logits = []
-    for part in batches(len(pixels if where is None else where), size):
-        numbers = None if indices is None else indices[part]
-        if features is None or where is None:
-            logits.append(engine(pixels[part], numbers, scale_shift))
-        else:
-            logits.append(engine.classify(features[where[part]], numbers))
-    return np.concatenate(logits)
+        return classify_units(engine, encode_units(engine, pixels, scale_shift, size), where, indices, size)
+    return np.concatenate(
+        [
+            engine(pixels[part], None if indices is None else indices[part], scale_shift)
+            for part in batches(len(pixels), size)
+        ]
+    )
+
+
+def encode_units(engine: Engine, pixels: Pixels, scale_shift: ScaleShift, size: int = VIEW_BATCH) -> Floats:
+    """Encode units → features (u, …), as many at a time as go with a batch of ``size`` views."""
+    together = max(1, FRAME_BATCH // engine.unit_frames * size // VIEW_BATCH)
+    parts = [engine.encode(pixels[part], scale_shift) for part in batches(len(pixels), together)]
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def classify_units(
+    engine: Engine,
+    features: Floats,
+    where: NDArray[np.int64],
+    indices: NDArray[np.int64] | None,
+    size: int = VIEW_BATCH,
+) -> Floats:
+    """Score views by the features of the units ``where`` (v, n) → logits (v, k)."""
+    return np.concatenate(
+        [
+            engine.classify(features[where[part]], None if indices is None else indices[part])
+            for part in batches(len(where), size)
+        ]
+    )
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

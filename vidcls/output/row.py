@@ -8,9 +8,9 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 
-def column(about: str, *, scored: bool = False, **default: Any) -> Any:
-    """Declare a column: what it holds, for people, and whether only `vidcls score` writes it."""
-    return field(metadata={"about": about, "scored": scored}, **default)
+def column(about: str, *, scored: bool = False, asked: bool = False, **default: Any) -> Any:
+    """Declare a column: what it holds, for people, whether only `vidcls score` writes it, and only where asked to."""
+    return field(metadata={"about": about, "scored": scored, "asked": asked}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,12 @@ class Row:
     error: str | None = column("why it could not be scored; then it has no predictions", default=None)
     error_kind: str | None = column("the error in one word, to count by", default=None, scored=True)
     seconds: float | None = column("time spent on the clip", default=None, scored=True)
-    scores: list[float] | None = column("of all classes, with `--all-scores`", default=None, scored=True)
+    scores: list[float] | None = column(
+        "of all classes, with `--all-scores`", default=None, scored=True, asked=True
+    )
+    views_used: int | None = column(
+        "views, in time × crops, that were scored, with `--views auto`", default=None, asked=True
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """The row as `vidcls predict` writes it, in plain values."""
@@ -56,8 +61,10 @@ class Row:
 
 COLUMNS: dict[str, Field[Any]] = {column.name: column for column in fields(Row)}
 RANKED: tuple[str, ...] = tuple(column.name for column in fields(RankedLabel))
-PREDICT_NAMES = tuple(name for name, column in COLUMNS.items() if not column.metadata.get("scored"))
-SCORES = "scores"  # the one column that is there only where it was asked for
+PREDICT_NAMES = tuple(
+    name for name, c in COLUMNS.items() if not (c.metadata["scored"] or c.metadata["asked"])
+)
+SCORES, VIEWS_USED = (name for name, column in COLUMNS.items() if column.metadata["asked"])
 _SIDE_BY_SIDE = re.compile(rf"({'|'.join(RANKED[1:])})_[0-9]+")
 
 
@@ -74,6 +81,7 @@ class Layout:
         scored: Whether it has the columns that only `vidcls score` writes.
         wide: Predictions of a row at most, where a flat format shall put them side by side; None: one line for each.
         all_scores: Whether rows have the scores of all classes.
+        auto_views: Whether rows say how many views were scored.
         carried: Columns that a manifest brought along, and their types: ``int``, ``float``, ``bool`` or ``str``.
         settings: What the rows depend on, for formats that can keep it.
     """
@@ -83,6 +91,7 @@ class Layout:
     scored: bool = False
     wide: int | None = None
     all_scores: bool = False
+    auto_views: bool = False
     carried: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
 
@@ -90,12 +99,14 @@ class Layout:
     def of(cls, settings: Mapping[str, Any], wide: bool = False) -> Layout:
         """Return the layout of rows that were scored under such settings."""
         top_k = int(settings["top_k"])
-        return cls(True, top_k if wide else None, settings["all_scores"], settings["columns"], settings)
+        wanted = {"all_scores": settings["all_scores"], "auto_views": "auto_views" in settings}
+        return cls(True, top_k if wide else None, carried=settings["columns"], settings=settings, **wanted)
 
     def names(self) -> list[str]:
         """Return the names of a row's own columns, in their order."""
-        names = list(COLUMNS if self.scored else PREDICT_NAMES)
-        return names if self.all_scores else [name for name in names if name != SCORES]
+        asked = {SCORES: self.all_scores, VIEWS_USED: self.auto_views}
+        names = [n for n, c in COLUMNS.items() if self.scored or not c.metadata.get("scored")]
+        return [name for name in names if asked.get(name, True)]
 
     def misfits(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return which of a row's values no output could hold, and what they are."""

@@ -146,6 +146,8 @@ class LinesWriter(TerminalWriter):
 def footer(row: Values, seconds: float | None = None) -> str:
     """One line under a table: model, views, frames used, decoder, seconds."""
     views = f"{row['views']} views" if row["views"] != 1 else "1 view"
+    if row.get("views_used"):
+        views = f"{row['views_used']} views scored of {views}"
     crops = f" x {row['crops']} crops" if row["crops"] != 1 else ""
     parts = [row["model"], f"{views}{crops} of {row['frames']} frames, stride {row['stride']}"]
     if row.get("decoder"):

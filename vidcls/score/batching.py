@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from vidcls.engines import Engine, Floats
 from vidcls.errors import DeviceError
+from vidcls.inference.auto_views import Rounds
 from vidcls.inference.clip import Clip
-from vidcls.inference.shared_units import cut_clip, score_pixels
+from vidcls.inference.shared_units import classify_units, cut_clip, encode_units, score_pixels
 from vidcls.score.scorer import TICK
 from vidcls.video.sources import Source
 from vidcls.views.transform import pixel_scale_shift
 
 MAX_GPU_BATCH = 256  # views
+WINDOW = 3.0  # seconds after which the number of decoders is looked at
 MAX_READY = 128  # clips that wait for the model: two of the largest batches of four views each
 
 
@@ -35,6 +37,8 @@ class Stats:
         blocked: The decoders' time before a full queue.
         clips: Clips scored.
         views: Views scored.
+        frames: Frames read, of clips whose views are scored one after another.
+        frames_spared: Frames of such clips that the fixed protocol would have read too.
         readers: Decoders at work together, at most.
         begun: When the forward pass began that is under way (``time.perf_counter``).
     """
@@ -45,6 +49,8 @@ class Stats:
     blocked: float = 0.0
     clips: int = 0
     views: int = 0
+    frames: int = 0
+    frames_spared: int = 0
     readers: int = 0
     begun: float | None = None
 
@@ -59,6 +65,28 @@ class Stats:
         return self.waited / max(self.waited + self.forward, 1e-9)
 
 
+class Window:
+    """Shares of the last seconds that model and decoders waited."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._restart()
+
+    def _restart(self) -> None:
+        self._begin = time.perf_counter()
+        self._waited, self._blocked = self._stats.waited, self._stats.blocked
+
+    def over(self) -> bool:
+        return time.perf_counter() - self._begin > WINDOW
+
+    def shares(self, readers: int) -> tuple[float, float]:
+        took = time.perf_counter() - self._begin
+        waited = (self._stats.waited - self._waited) / took
+        blocked = (self._stats.blocked - self._blocked) / took / max(readers, 1)
+        self._restart()
+        return waited, blocked
+
+
 @dataclass
 class Work:
     """A clip on its way through the model.
@@ -71,6 +99,7 @@ class Work:
         where: (v, n) which units make up each view; None for models that see whole views.
         indices: (v, t) numbers of the views' frames, for models that use them.
         seconds: Wall time spent on it so far.
+        rounds: What says which views come next, where not all are scored at once; the arrays are those of these.
     """
 
     item: Source
@@ -79,14 +108,27 @@ class Work:
     where: NDArray[np.int64] | None
     indices: NDArray[np.int64] | None
     seconds: float
+    rounds: Rounds | None = None
 
     @property
     def views(self) -> int:
-        """How many views the clip has."""
-        return len(self.clip.view_indices)
+        """How many views of the clip go through the model."""
+        return len(self.clip.view_indices) if self.rounds is None else len(self.rounds.due)
+
+    def following(self, uses_indices: bool, begun: float) -> Work:
+        """Return the clip with what its next views need; arguments as for `prepare`."""
+        assert self.rounds is not None
+        return prepare(self.item, self.rounds.clip, 0, uses_indices, begun, self.rounds)
 
 
-def prepare(item: Source, clip: Clip, unit_frames: int, uses_indices: bool, begun: float) -> Work:
+def prepare(
+    item: Source,
+    clip: Clip,
+    unit_frames: int,
+    uses_indices: bool,
+    begun: float,
+    rounds: Rounds | None = None,
+) -> Work:
     """Cut all that the model needs of a clip, so that the model's thread does not have to.
 
     Args:
@@ -95,12 +137,15 @@ def prepare(item: Source, clip: Clip, unit_frames: int, uses_indices: bool, begu
         unit_frames: See ``vidcls.engines.Engine``.
         uses_indices: Whether the model is told the frames' numbers.
         begun: When work on the clip began (``time.perf_counter``).
+        rounds: Says which views come next, where not all are scored at once.
     """
-    cut = cut_clip(clip, unit_frames)
-    pixels = cut[:]
-    indices = clip.view_indices if uses_indices else None
     bare = replace(clip, frames=clip.frames[:0])
-    return Work(item, bare, pixels, cut.where, indices, time.perf_counter() - begun)
+    indices = clip.view_indices if uses_indices else None
+    if rounds is None:
+        cut = cut_clip(clip, unit_frames)
+        return Work(item, bare, cut[:], cut.where, indices, time.perf_counter() - begun)
+    due = None if indices is None else indices[rounds.due]
+    return Work(item, bare, rounds.pixels(), rounds.where(), due, time.perf_counter() - begun, rounds)
 
 
 class Ready:
@@ -156,7 +201,7 @@ class Batcher:
 
     def wants(self, works: Sequence[Work]) -> bool:
         """Whether one more clip like these would still fit into the batch."""
-        return not works or (len(works) + 1) * works[-1].views <= self.size
+        return not works or sum(work.views for work in works) + works[-1].views <= self.size
 
     def run(self, engine: Engine, works: Sequence[Work]) -> list[Floats]:
         """Score clips together → logits (v, k) of each; where memory runs out, in smaller batches from then on.
@@ -200,15 +245,21 @@ class Batcher:
 
 def _score(engine: Engine, works: Sequence[Work], size: int) -> list[Floats]:
     """Score the views of all clips, ``size`` at a time, whichever clips they are of."""
-    starts = np.cumsum([0, *(len(work.pixels) for work in works[:-1])])
-    logits = score_pixels(
-        engine,
-        _joined([work.pixels for work in works]),
-        _joined([work.where + at for work, at in zip(works, starts, strict=True) if work.where is not None]),
-        _joined([work.indices for work in works if work.indices is not None]),
-        pixel_scale_shift(works[0].clip.spec),
-        size,
-    )
+    scale_shift = pixel_scale_shift(works[0].clip.spec)
+    pixels = _joined([work.pixels for work in works])
+    indices = _joined([work.indices for work in works if work.indices is not None])
+    if works[0].where is None:
+        logits = score_pixels(engine, pixels, None, indices, scale_shift, size)
+    else:
+        encoded = encode_units(engine, pixels, scale_shift, size)
+        new = np.split(encoded, np.cumsum([len(work.pixels) for work in works])[:-1])
+        tables = [
+            part if work.rounds is None else work.rounds.features(part)
+            for work, part in zip(works, new, strict=True)
+        ]
+        starts = np.cumsum([0, *(len(table) for table in tables[:-1])])
+        where = _joined([w.where + at for w, at in zip(works, starts, strict=True) if w.where is not None])
+        logits = classify_units(engine, _joined(tables), where, indices, size)
     return np.split(logits, np.cumsum([work.views for work in works])[:-1])
 
 

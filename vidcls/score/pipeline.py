@@ -7,6 +7,8 @@ model's waiting is measured, and decoders are added while it waits, up to a boun
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import queue
 import threading
 import time
@@ -20,8 +22,8 @@ from vidcls.inference.classifier import Classifier
 from vidcls.inference.embed import Embedder
 from vidcls.inference.shared_units import VIEW_BATCH
 from vidcls.models.limits import memory
-from vidcls.score.batching import Batcher, Ready, Stats, Work, prepare
-from vidcls.score.rows import Result, finish
+from vidcls.score.batching import Batcher, Ready, Stats, Window, Work, prepare
+from vidcls.score.rows import Result, finish, unforeseen
 from vidcls.score.scorer import TICK, Arrived, Scorer, arriving, left_in, put_until
 from vidcls.video.fetch import opened
 from vidcls.video.reader import VideoReader
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     from vidcls.score.setup import Setup
 
 GPU_BATCH = 16  # views; on a CPU as many as `vidcls predict` takes, so that results are the same to the bit
-WINDOW = 3.0  # seconds after which the number of decoders is looked at
 WAITED_TOO_LONG = 0.05  # share of the model's time above which a decoder is added
 IDLE = 0.9  # share of the decoders' time spent before a full queue above which one is retired
 MAX_READERS = 64
 FEEDER = "vidcls-list"
+OUTPUTS = "outputs"  # column of rows kept for the caller alone: what each view gave (v, k), as it is averaged
 
 
 class Pipeline(Scorer):
@@ -58,6 +60,7 @@ class Pipeline(Scorer):
         self._settings, self._labels = settings, classifier.labels
         self._top_k = setup.top_k
         self._all_scores = setup.all_scores
+        self._keep_outputs = setup.keep_outputs
         self._max_readers = setup.workers or max(1, min(cores() // processes, MAX_READERS))
         self._fixed_readers = setup.workers is not None
         on_cpu = classifier.engine.device.startswith("cpu")
@@ -78,6 +81,8 @@ class Pipeline(Scorer):
             "decode_seconds": round(s.decoded, 3),
             "clips": s.clips,
             "views": s.views,
+            "frames": s.frames,
+            "frames_spared": s.frames_spared,
             "batch": self._batcher.size,
             "workers": s.readers,
         }
@@ -105,6 +110,13 @@ class _Flow:
         self._items = items
         self._todo: queue.Queue[Source | None] = queue.Queue(maxsize=2 * pipeline._max_readers)
         self._ready = Ready(pipeline._max_bytes)
+        # Of clips scored in rounds: those that need frames, those whose next views are cut, how many have no row yet.
+        self._rounds = (
+            isinstance(pipeline._classifier, Classifier) and pipeline._classifier.stop_rule is not None
+        )
+        self._again: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._due: collections.deque[Work] = collections.deque()
+        self._begun = 0
         self.done: Arrived = queue.Queue(maxsize=4096)
         self._stop = threading.Event()
         self._retire = threading.Semaphore(0)
@@ -140,6 +152,9 @@ class _Flow:
             self._finish(error)
 
     def _finish(self, result: Result | BaseException | None) -> None:
+        if isinstance(result, Result):
+            with self._lock:
+                self._begun -= 1
         put_until(self._stop, self.done, result)
 
     # Listing
@@ -177,48 +192,78 @@ class _Flow:
     def _read_all(self, reader: VideoReader) -> None:
         try:
             while not self._stop.is_set() and not self._retire.acquire(blocking=False):
-                try:
-                    item = self._todo.get(timeout=TICK)
-                except queue.Empty:
-                    continue
-                if item is None:
-                    self._hand(None)
-                    break
-                self._read(reader, item)
+                with contextlib.suppress(queue.Empty):
+                    item = self._next()
+                    if item is None:
+                        break
+                    self._read(reader, item)
         finally:
             reader.close()
             with self._lock:
                 self._reading -= 1
                 self._readers.pop(threading.current_thread(), None)
 
-    def _read(self, reader: VideoReader, item: Source) -> None:
+    def _next(self) -> Source | Work | None:
+        """Return a clip to begin or to go on with, or None where there will be no more.
+
+        Raises:
+            queue.Empty: There is none now.
+        """
+        if not self._again.empty():
+            return self._again.get_nowait()
+        item = self._todo.get(timeout=TICK)
+        with self._lock:
+            self._begun += item is not None
+            over = not (self._rounds and self._begun)
+        if item is not None:
+            return item
+        self._hand(None)  # for the next reader
+        return None if over else self._again.get(timeout=TICK)
+
+    def _read(self, reader: VideoReader, item: Source | Work) -> None:
         start = time.perf_counter()
+        source = item.item if isinstance(item, Work) else item
         try:
             work = self._decode(reader, item, start)
         except InputError as error:
             if not self._stop.is_set():  # then it is the stop that broke it
-                self._fail(item, error, time.perf_counter() - start)
+                self._fail(source, error, time.perf_counter() - start)
             return
-        seconds = work.seconds
+        seconds = time.perf_counter() - start
         self._ready.put(work, self._stop)
         with self._lock:
             self._stats.decoded += seconds
             self._stats.blocked += time.perf_counter() - start - seconds
 
-    def _decode(self, reader: VideoReader, item: Source, start: float) -> Work:
-        """Read one clip; whatever happens on the way is this clip's own failure."""
+    def _decode(self, reader: VideoReader, item: Source | Work, start: float) -> Work:
+        """Read one clip, or more of it; whatever happens on the way is this clip's own failure."""
+        source = item.item if isinstance(item, Work) else item
         try:
-            with opened(item, self._stop) as found:
-                clip = self._pipe._classifier.read(found, reader)
-            model = self._pipe._classifier
-            return prepare(item, clip, model.engine.unit_frames, model.uses_frame_indices, start)
+            if isinstance(item, Work):
+                return self._read_rest(reader, item, start)
+            model, rounds = self._pipe._classifier, None
+            with opened(source, self._stop) as found:
+                if isinstance(model, Classifier) and self._rounds:
+                    # What has to be fetched is read in one go.
+                    clip = model.read(found, reader, all_views=source.is_remote)
+                    rounds = model.rounds(clip)
+                else:
+                    clip = model.read(found, reader)
+            return prepare(source, clip, model.engine.unit_frames, model.uses_frame_indices, start, rounds)
         except VidclsError:
             raise
         except MemoryError:
-            raise InputError(item.path, "there is not enough memory for its views", kind="memory") from None
+            raise InputError(source.path, "there is not enough memory for its views", kind="memory") from None
         except Exception as error:
             # A million strangers' files find every hole there is; none of them may cost the others their rows.
-            raise _unforeseen(item, error) from None
+            raise unforeseen(source, error) from None
+
+    def _read_rest(self, reader: VideoReader, work: Work, start: float) -> Work:
+        model, rounds = self._pipe._classifier, work.rounds
+        assert isinstance(model, Classifier)
+        assert rounds is not None
+        rounds.complete(model.complete(work.item, rounds.clip, reader))
+        return work.following(model.uses_frame_indices, start - work.seconds)
 
     def _fail(self, item: Source, error: InputError, seconds: float) -> None:
         row = self._pipe._classifier.failed(item.path, error).row
@@ -227,7 +272,7 @@ class _Flow:
     # The model
 
     def _score(self) -> None:
-        window = _Window(self._stats)
+        window = Window(self._stats)
         busy = False  # the time until the first clip is ready is nobody's waiting
         more = True
         while more and not self._stop.is_set():
@@ -248,7 +293,8 @@ class _Flow:
             # Read before the queue is: when it says that all decoders have ended, whatever they put there is there.
             with self._lock:
                 ended = self._reading == 0
-            work = self._ready.get(timeout=0.0 if works or ended else TICK)
+            waits = 0.0 if works or ended else TICK
+            work = self._due.popleft() if self._due else self._ready.get(timeout=waits)
             if work is None:
                 return works, not ended
             works.append(work)
@@ -268,10 +314,10 @@ class _Flow:
             self._stats.begun = None
         took = time.perf_counter() - begin
         self._stats.forward += took
-        self._stats.clips += len(works)
         for work, found in zip(works, logits, strict=True):
             self._stats.views += len(found)
-            self._report(work, found, work.seconds + took / len(works))
+            work.seconds += took / len(works)
+            self._advance(work, found)
 
     def _forward_apart(self, works: list[Work], error: Exception) -> None:
         """Find the clip that the model stumbled over; a model that never worked is not a clip's fault."""
@@ -279,21 +325,37 @@ class _Flow:
             for work in works:
                 self._forward([work])
         elif self._stats.clips:
-            self._fail(works[0].item, _unforeseen(works[0].item, error), works[0].seconds)
+            self._fail(works[0].item, unforeseen(works[0].item, error), works[0].seconds)
         else:
             raise error
 
-    def _report(self, work: Work, logits: Floats, seconds: float) -> None:
-        pipe, path = self._pipe, work.item.path
+    def _advance(self, work: Work, logits: Floats) -> None:
+        """Hand out a clip's row, or send it on to its next views."""
+        rounds = work.rounds
         try:
-            row = pipe._classifier.outputs_row(path, work.clip, logits, pipe._top_k, pipe._all_scores)
-            result = finish(work.item, row, seconds=seconds)
+            if rounds is None or rounds.add(logits):
+                self._stats.clips += 1
+                self._finish(self._result(work, logits if rounds is None else rounds.logits))
+            elif rounds.lacks_frames:
+                self._again.put(work)
+            else:
+                begun = time.perf_counter() - work.seconds
+                self._due.append(work.following(self._pipe._classifier.uses_frame_indices, begun))
         except Exception as error:
-            self._fail(work.item, _unforeseen(work.item, error), seconds)
-            return
-        self._finish(result)
+            self._fail(work.item, unforeseen(work.item, error), work.seconds)
 
-    def _adjust(self, window: _Window) -> None:
+    def _result(self, work: Work, logits: Floats) -> Result:
+        pipe, clip = self._pipe, work.clip
+        if work.rounds is not None:
+            clip = work.rounds.clip
+            self._stats.frames += len(clip.frame_indices)
+            self._stats.frames_spared += len(clip.missing)
+        row = pipe._classifier.outputs_row(work.item.path, clip, logits, pipe._top_k, pipe._all_scores)
+        if pipe._keep_outputs and isinstance(pipe._classifier, Classifier):
+            row[OUTPUTS] = pipe._classifier.averaged(logits)
+        return finish(work.item, row, seconds=work.seconds)
+
+    def _adjust(self, window: Window) -> None:
         """Add a decoder where the model waits, retire one where they do."""
         if self._pipe._fixed_readers or not window.over():
             return
@@ -306,30 +368,3 @@ class _Flow:
             self._add_reader()
         elif blocked > IDLE and self._reading > 1:
             self._retire.release()
-
-
-def _unforeseen(item: Source, error: Exception) -> InputError:
-    problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
-    return InputError(item.path, problem, "please report it", kind="internal")
-
-
-class _Window:
-    """Shares of the last seconds that model and decoders waited."""
-
-    def __init__(self, stats: Stats) -> None:
-        self._stats = stats
-        self._restart()
-
-    def _restart(self) -> None:
-        self._begin = time.perf_counter()
-        self._waited, self._blocked = self._stats.waited, self._stats.blocked
-
-    def over(self) -> bool:
-        return time.perf_counter() - self._begin > WINDOW
-
-    def shares(self, readers: int) -> tuple[float, float]:
-        took = time.perf_counter() - self._begin
-        waited = (self._stats.waited - self._waited) / took
-        blocked = (self._stats.blocked - self._blocked) / took / max(readers, 1)
-        self._restart()
-        return waited, blocked

@@ -42,6 +42,12 @@ def finish(
     return Result(item, full, full["error_kind"], duration if math.isfinite(duration) else 0.0)
 
 
+def unforeseen(item: Source, error: Exception) -> InputError:
+    """Return the failure of a clip on which something broke that nobody thought of."""
+    problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
+    return InputError(item.path, problem, "please report it", kind="internal")
+
+
 def unwritable(result: Result, misfits: Mapping[str, str]) -> Result:
     """Return the result of a clip whose row no output could hold: an error, without what does not fit.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vidcls.video.reader import VideoReader
@@ -27,6 +27,7 @@ class Setup:
         batch: Views that go through the model together; None: by the machine.
         max_bytes: Of decoded views that wait; None: by the machine.
         embedding: Vectors that rows get in place of labels; None for labels.
+        keep_outputs: Whether rows get `vidcls.score.pipeline.OUTPUTS`, what each view gave.
     """
 
     load: Mapping[str, Any] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class Setup:
     batch: int | None = None
     max_bytes: int | None = None
     embedding: EmbeddingRequest | None = None
+    keep_outputs: bool = False
 
     def reader(self) -> VideoReader:
         """Make one decoder; as there are several, each decodes in one thread."""
@@ -89,4 +91,5 @@ class Setup:
             "top_k": min(self.top_k, len(classifier.labels)),
             "all_scores": self.all_scores,
             **({"merge_tokens": classifier.merge_tokens} if classifier.merge_tokens else {}),
+            **({} if classifier.stop_rule is None else {"auto_views": asdict(classifier.stop_rule)}),
         }

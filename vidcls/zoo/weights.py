@@ -31,7 +31,7 @@ MAX_SECONDS = 24 * 3600.0  # of one download, all attempts together
 HUB_FILES = ["*.json", "*.safetensors"]
 HUB_OLD_FILES = ["*.json", "pytorch_model*.bin"]  # repositories from before safetensors
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_BUNDLED = Path(__file__).with_name("bundled")
+BUNDLED = Path(__file__).with_name("bundled")
 
 
 def is_offline() -> bool:
@@ -121,7 +121,7 @@ def _source(wanted: str | WeightsSpec) -> tuple[str, str | None]:
     if wanted.hub is not None:
         return f"hub:{wanted.hub}", wanted.sha256
     if wanted.bundled is not None:
-        return str(_BUNDLED / wanted.bundled), wanted.sha256
+        return str(BUNDLED / wanted.bundled), wanted.sha256
     assert wanted.path is not None, "the record has exactly one source"
     return wanted.path, wanted.sha256
 
