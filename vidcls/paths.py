@@ -12,6 +12,8 @@ from pathlib import Path
 
 LONGEST = 200  # characters of a name that are kept in that of its temporary file; most file systems take 255
 
+ENGINE_CACHE_LIMIT = 8.0  # GiB, where $VIDCLS_ENGINE_CACHE says nothing else
+
 
 def cache_dir() -> Path:
     """Return the folder for downloaded and derived files: ``$VIDCLS_CACHE``, else the system's place for caches.
@@ -25,6 +27,15 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("vidcls", appauthor=False))
+
+
+def engine_cache_limit() -> int:
+    """Return the bytes that exported models may take together in the cache; 0 keeps nothing."""
+    try:
+        gib = float(os.environ.get("VIDCLS_ENGINE_CACHE", ""))
+    except ValueError:
+        gib = ENGINE_CACHE_LIMIT
+    return int(max(gib, 0.0) * 2**30)
 
 
 def user_config_dir() -> Path:

@@ -22,12 +22,10 @@ from pydantic import ValidationError
 
 from vidcls.engines.artifact import RECORD, Artifact, ArtifactRecord, Measure, read_artifact, write_files
 from vidcls.errors import CheckpointError, WeightsError
-from vidcls.paths import cache_dir, write_text
+from vidcls.paths import cache_dir, engine_cache_limit, write_text
 from vidcls.zoo.facts import CheckpointFacts
 from vidcls.zoo.weights import checksum
 
-DEFAULT_LIMIT = 8.0  # GiB
-LIMIT_VARIABLE = "VIDCLS_ENGINE_CACHE"  # GiB; 0 keeps nothing
 STALE = 24 * 3600.0  # seconds after which a folder that was never finished is removed
 MAX_FACTS = 256
 MAX_BYTES = 8 << 20  # of one file of facts
@@ -39,15 +37,6 @@ _TEMPORARY = ".making-"
 def root() -> Path:
     """Return the cache's folder."""
     return cache_dir() / "models"
-
-
-def limit() -> int:
-    """Return the bytes that exported models may take together."""
-    try:
-        gib = float(os.environ.get(LIMIT_VARIABLE, ""))
-    except ValueError:
-        gib = DEFAULT_LIMIT
-    return int(max(gib, 0.0) * 2**30)
 
 
 def model_key(path: Path, said: Mapping[str, Any]) -> str | None:
@@ -166,7 +155,7 @@ def store(
     try:
         root().mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=root()))
-        if write_files(made, write, record, measure) > limit():
+        if write_files(made, write, record, measure) > engine_cache_limit():
             return None
         if folder.exists() and find(name) is None:
             _remove(folder)
@@ -206,7 +195,7 @@ def _make_room(keep: Path) -> None:
                 _remove(folder)
     total = sum(artifact.size for artifact in known)
     for artifact in known:
-        if total <= limit():
+        if total <= engine_cache_limit():
             return
         if artifact.folder != keep:
             _remove(artifact.folder)

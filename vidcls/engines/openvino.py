@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines.base import Floats, ScaleShift, check_logits
+from vidcls.engines.compiled import WITHOUT_WEIGHTS, KeptGraph, can_keep
 from vidcls.errors import DependencyError, DeviceError
 
 # Parts of a converted model. A model whose spatial encoder sees few frames at a time is kept as two.
 WHOLE, UNITS, HEAD = "model", "units", "head"
+PIXELS_VERSION = 1  # of what `take_pixels` builds
 # Units that go through the encoder together; more gain nothing on a CPU.
 UNIT_BATCH = 64
 
@@ -105,17 +109,35 @@ class OpenVINOEngine:
     def _request(self, part: str, dtype: np.dtype[Any] | None) -> Any:
         key = (part, "numbers" if dtype is None else str(dtype))
         if key not in self._requests:
-            model = self._parts[part]
             try:
-                model = self._core.read_model(model) if isinstance(model, Path) else model.clone()
-                if dtype is not None:
-                    assert self._scale_shift is not None
-                    model = take_pixels(model, dtype, self._scale_shift)
-                compiled = self._core.compile_model(model, "CPU", self._settings)
-            except RuntimeError as error:
+                self._requests[key] = self._compiled(part, dtype).create_infer_request()
+            except (RuntimeError, OSError) as error:
                 raise self._broken(part, error) from error
-            self._requests[key] = compiled.create_infer_request()
         return self._requests[key]
+
+    def _compiled(self, part: str, dtype: np.dtype[Any] | None) -> Any:
+        """A part's graph as it was compiled in an earlier process, or else compiled now and kept for the next."""
+        source, settings = self._parts[part], self._settings
+        kept: KeptGraph | None = None
+        if isinstance(source, Path) and can_keep(self._core):
+            settings = settings | WITHOUT_WEIGHTS
+            kept = KeptGraph(self._core, source, settings, self._variant(dtype))
+            if (found := kept.load()) is not None:
+                return found
+        model = self._core.read_model(source) if isinstance(source, Path) else source.clone()
+        if dtype is not None:
+            assert self._scale_shift is not None
+            model = take_pixels(model, dtype, self._scale_shift)
+        compiled = self._core.compile_model(model, "CPU", settings)
+        if kept is not None:
+            kept.save(compiled)
+        return compiled
+
+    def _variant(self, dtype: np.dtype[Any] | None) -> list[Any]:
+        """What `take_pixels` makes of a graph, in numbers."""
+        if dtype is None or self._scale_shift is None:
+            return []
+        return [PIXELS_VERSION, str(dtype), *(part.astype(np.float32).tolist() for part in self._scale_shift)]
 
     def _broken(self, part: str, error: Exception) -> DeviceError:
         path = self._parts[part]
@@ -132,10 +154,29 @@ def core() -> Any:
         DependencyError: It is not installed.
     """
     try:
-        import openvino
+        return _openvino().Core()
     except ImportError:
         raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'") from None
-    return openvino.Core()
+
+
+def _openvino() -> Any:
+    """Import OpenVINO; its converter, which imports an HTTP client and reports its own use, when it is asked for."""
+    converter = "openvino.tools.ovc"
+    if "openvino" in sys.modules:
+        return import_module("openvino")
+    sys.modules[converter] = None  # type: ignore[assignment] # OpenVINO goes on without one that cannot be imported
+    try:
+        openvino = import_module("openvino")
+    finally:
+        del sys.modules[converter]
+
+    def attribute(name: str) -> Any:
+        if name != "convert_model":
+            raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+        return import_module(converter).convert_model
+
+    openvino.__getattr__ = attribute  # type: ignore[method-assign]
+    return openvino
 
 
 def settings(core: Any, precision: str) -> dict[str, Any]:
