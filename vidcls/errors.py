@@ -9,7 +9,8 @@ name, and any text may hold one with a value as Python writes it, such as ``engi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 MAX_WORD = 100  # characters that are compared with known names
@@ -27,6 +28,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """Return ``1 clip``, ``2 clips`` or ``1,000 clips``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(error: object) -> str:
+    """Return the first line of what an error says, at most 300 characters of it; its class where it says nothing."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return line[:300] or type(error).__name__
 
 
 def printable(text: str) -> str:
@@ -89,6 +96,19 @@ class DependencyError(VidclsError):
     """An optional package is missing; the remedy names the extra that brings it."""
 
     kind = "dependency"
+
+
+@contextlib.contextmanager
+def needing(subject: str, problem: str, remedy: str) -> Iterator[None]:
+    """Import optional packages within this context.
+
+    Raises:
+        DependencyError: One is not installed.
+    """
+    try:
+        yield
+    except ImportError:
+        raise DependencyError(subject, problem, remedy) from None
 
 
 class DeviceError(VidclsError):

@@ -99,7 +99,6 @@ def load_reference(folder: str, device: str) -> Callable[[Tensor], Tensor]:
     model = _transformers().AutoModelForVideoClassification.from_pretrained(folder).float().to(device).eval()
 
     def forward(views: Tensor) -> Tensor:
-        logits: Tensor = model(views.transpose(1, 2)).logits
-        return logits
+        return model(views.transpose(1, 2)).logits
 
     return forward

@@ -39,8 +39,7 @@ def run(task: dict[str, Any], timeout: float = 3600.0, env: dict[str, str] | Non
     except subprocess.TimeoutExpired:
         return {"failed": f"took longer than {timeout:.0f} s"}
     try:
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return answer
+        return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return {"failed": f"ended with {done.returncode}: {last[:300]}"}

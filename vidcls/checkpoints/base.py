@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from vidcls.errors import CheckpointError, VidclsError
+from vidcls.errors import CheckpointError, VidclsError, first_line
 
 HEADLESS = "the file has no classifier (head)"
 """The note on a checkpoint that can start a training, but classifies nothing."""
@@ -106,18 +106,10 @@ def decoding(path: Path, what: str) -> Iterator[None]:
     except (VidclsError, MemoryError):
         raise
     except Exception as error:
-        raise CheckpointError(str(path), f"damaged {what} ({first_line(error)})", "fetch it again") from error
-
-
-def first_line(error: object) -> str:
-    """The first line of an error's text, cut to a length that can be read; its class where the text is no use.
-
-    torch answers what its safe mode refuses with advice to switch that off, which is never passed on.
-    """
-    text = str(error)
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    advice = "weights_only" in text or "weights only" in text.lower()
-    return type(error).__name__ if advice or not line else line[:200]
+        # torch answers what its safe mode refuses with advice to switch that off, which is never passed on.
+        advice = any(word in str(error).lower() for word in ("weights_only", "weights only"))
+        reason = type(error).__name__ if advice else first_line(error)
+        raise CheckpointError(str(path), f"damaged {what} ({reason})", "fetch it again") from error
 
 
 class Format(Protocol):

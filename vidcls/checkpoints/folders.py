@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vidcls.checkpoints.base import Raw, first_line
-from vidcls.errors import CheckpointError
+from vidcls.checkpoints.base import Raw
+from vidcls.errors import CheckpointError, first_line
 
 MAX_JSON_BYTES = 16 << 20
 MAX_SHARDS = 1000

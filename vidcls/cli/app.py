@@ -96,8 +96,7 @@ class Built(Mapping[str, Any]):
 def functions(name: str) -> tuple[Callable[..., Any], ...]:
     """Import the function of a command, or those of a group."""
     module = import_module(f"vidcls.cli.{name}")
-    found: tuple[Callable[..., Any], ...] = getattr(module, "COMMANDS", ()) or (getattr(module, name),)
-    return found
+    return getattr(module, "COMMANDS", ()) or (getattr(module, name),)
 
 
 def build(name: str) -> Any:

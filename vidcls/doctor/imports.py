@@ -122,7 +122,6 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
         return {"error": f"its import does not end within {PROBE_TIMEOUT:.0f} s"}
     answers = [line.removeprefix(MARK) for line in out.splitlines() if line.startswith(MARK)]
     if answers:
-        answer: dict[str, Any] = json.loads(answers[-1])
-        return answer
+        return json.loads(answers[-1])
     last = err.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
     return {"error": f"its import ends the process ({last[0]})"}

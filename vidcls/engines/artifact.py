@@ -10,11 +10,12 @@ fields only, no file outside the folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -33,7 +34,6 @@ from vidcls.zoo.facts import CheckpointFacts
 
 RECORD, CARD = "vidcls.json", "README.md"
 MAX_RECORD = 16 << 20  # bytes
-_UNFINISHED = ".exporting-"
 
 
 @dataclass(frozen=True)
@@ -247,6 +247,20 @@ def write_files(
     return sum(sizes.values())
 
 
+@contextlib.contextmanager
+def unfinished(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder in ``parent`` to be filled and renamed; what is still there at the end is deleted.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse to write over what is there, unless that was asked for.
 
@@ -283,24 +297,19 @@ def save(
         OutputError: The folder cannot be written.
     """
     check_free(folder, overwrite)
-    made: str | None = None
     try:
-        made = tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent)
-        write_files(Path(made), write, record, measure)
-        os.chmod(made, 0o755)
-        if folder.exists():
-            old = tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent)
-            os.rename(folder, Path(old) / folder.name)
-            os.rename(made, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
+        with (
+            unfinished(folder.parent, ".exporting-") as made,
+            unfinished(folder.parent, ".exporting-") as old,
+        ):
+            write_files(made, write, record, measure)
+            os.chmod(made, 0o755)
+            if folder.exists():
+                os.rename(folder, old / folder.name)
             os.rename(made, folder)
     except (OSError, RuntimeError) as error:  # RuntimeError is how OpenVINO and ONNX report a full disk
         reason = getattr(error, "strerror", None) or str(error)[:300]
         raise OutputError(str(folder), f"cannot be written ({reason})", "choose another place") from error
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
     return read_artifact(folder)
 
 

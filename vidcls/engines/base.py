@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -83,7 +84,27 @@ def check_logits(logits: Floats, views: int, num_classes: int, subject: object) 
     return logits
 
 
-class LazyEngine:
+def asked_threads() -> int:
+    """Return how many threads ``OMP_NUM_THREADS`` asks for; 0 where it says nothing."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdecimal() else 0
+
+
+class Wrapped:
+    """An engine around another one, which does what is not said otherwise."""
+
+    engine: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "engine":  # only after an AttributeError in making it
+            raise AttributeError(name)
+        return getattr(self.engine, name)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Floats:
+        return self.engine(*arguments, **keywords)
+
+
+class LazyEngine(Wrapped):
     """An engine that is made when it is first needed, so that clips can be read meanwhile; see `lazy`."""
 
     def __init__(self, make: Callable[[], Engine], unit_frames: int) -> None:
@@ -94,14 +115,6 @@ class LazyEngine:
     def engine(self) -> Engine:
         """The engine itself."""
         return self._make()
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "engine":  # only after an AttributeError in making it
-            raise AttributeError(name)
-        return getattr(self.engine, name)
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Floats:
-        return self.engine(*arguments, **keywords)
 
 
 def lazy(make: Callable[[], Engine], unit_frames: int) -> Engine:

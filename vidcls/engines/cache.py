@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vidcls.engines.artifact import RECORD, Artifact, ArtifactRecord, Measure, read_artifact, write_files
+from vidcls.engines.artifact import (
+    RECORD,
+    Artifact,
+    ArtifactRecord,
+    Measure,
+    read_artifact,
+    unfinished,
+    write_files,
+)
 from vidcls.errors import CheckpointError, WeightsError
 from vidcls.paths import cache_dir, engine_cache_limit, write_text
 from vidcls.zoo.facts import CheckpointFacts
@@ -151,23 +158,19 @@ def store(
         Where it is; None where the disk does not allow it, or the limit is too small for it.
     """
     folder = root() / name
-    made: Path | None = None
     try:
         root().mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=root()))
-        if write_files(made, write, record, measure) > engine_cache_limit():
-            return None
-        if folder.exists() and find(name) is None:
-            _remove(folder)
-        with contextlib.suppress(OSError):  # another process may have been first: its work is as good
-            os.rename(made, folder)
+        with unfinished(root(), _TEMPORARY) as made:
+            if write_files(made, write, record, measure) > engine_cache_limit():
+                return None
+            if folder.exists() and find(name) is None:
+                _remove(folder)
+            with contextlib.suppress(OSError):  # another process may have been first: its work is as good
+                os.rename(made, folder)
         _make_room(folder)
         return find(name)
     except (OSError, RuntimeError):  # RuntimeError is how OpenVINO reports a full disk
         return None
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
 
 
 def entries() -> list[tuple[Artifact, float]]:

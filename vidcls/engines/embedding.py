@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines import lazy, make_engine, surely_cpu
-from vidcls.engines.base import Engine, Floats, ScaleShift
+from vidcls.engines.base import Engine, Floats, ScaleShift, Wrapped
 from vidcls.engines.numpy_vivit import NumpyViViTEngine
 from vidcls.engines.select import EngineRequest, choice, numpy_engine
 from vidcls.errors import UsageError
@@ -60,19 +60,6 @@ class EmbeddingRequest:
                 raise UsageError(name, f"{value!r} is not known", f"choose from {', '.join(known)}")
 
 
-class Wrapped:
-    """An engine around another one, which does what is not said otherwise."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Floats:
-        return self._engine(*arguments, **keywords)
-
-
 class VectorEngine(Wrapped):
     """An engine whose outputs are vectors.
 
@@ -82,7 +69,7 @@ class VectorEngine(Wrapped):
     """
 
     def __init__(self, engine: Engine, dimension: int) -> None:
-        super().__init__(engine)
+        self.engine = engine
         self.dimension = dimension
 
 
@@ -154,6 +141,9 @@ class NumpyFrames(NumpyViViTEngine):
 class MirroredEngine(Wrapped):
     """An engine whose outputs are those of the pictures and, behind them, of the same mirrored left to right."""
 
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
     def __call__(
         self,
         views: NDArray[Any],
@@ -162,17 +152,17 @@ class MirroredEngine(Wrapped):
     ) -> Floats:
         other = _mirrored(views, scale_shift)
         return self._beside(
-            self._engine(views, frame_indices, scale_shift), self._engine(other, frame_indices, scale_shift)
+            self.engine(views, frame_indices, scale_shift), self.engine(other, frame_indices, scale_shift)
         )
 
     def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
         other = _mirrored(units, scale_shift)
-        return self._beside(self._engine.encode(units, scale_shift), self._engine.encode(other, scale_shift))
+        return self._beside(self.engine.encode(units, scale_shift), self.engine.encode(other, scale_shift))
 
     def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
         own, other = np.split(features, 2, axis=-1)
         return self._beside(
-            self._engine.classify(own, frame_indices), self._engine.classify(other, frame_indices)
+            self.engine.classify(own, frame_indices), self.engine.classify(other, frame_indices)
         )
 
     @staticmethod

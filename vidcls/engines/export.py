@@ -27,8 +27,8 @@ from vidcls.config import InputSpec
 from vidcls.engines import cache, is_installed, make_engine
 from vidcls.engines.artifact import ArtifactRecord
 from vidcls.engines.base import Engine, Floats, ScaleShift, unit_frames
-from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
-from vidcls.errors import DependencyError, DeviceError, printable
+from vidcls.engines.openvino import HEAD, NEEDS_OPENVINO, UNITS, WHOLE, OpenVINOEngine
+from vidcls.errors import DependencyError, DeviceError, first_line, printable
 from vidcls.views.transform import pixel_scale_shift
 
 if TYPE_CHECKING:
@@ -97,11 +97,9 @@ def _indices(model: nn.Module, num_frames: int) -> list[Tensor]:
 
 
 def _to_openvino(module: nn.Module, examples: list[Tensor]) -> Any:
-    try:
+    with NEEDS_OPENVINO():
         import openvino
         from openvino import frontend
-    except ImportError:
-        raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'") from None
     failures = (
         *(frontend.GeneralFailure, frontend.InitializationFailure, frontend.NotImplementedFailure),
         *(frontend.OpConversionFailure, frontend.OpValidationFailure),
@@ -140,8 +138,7 @@ def export_program(module: nn.Module, examples: list[Tensor]) -> ExportedProgram
 
 
 def _not_exported(what: str, error: Exception) -> DeviceError:
-    first = str(error).strip().partition("\n")[0][:300]
-    return DeviceError(what, f"cannot convert this model ({first})", "use engine=eager")
+    return DeviceError(what, f"cannot convert this model ({first_line(error)})", "use engine=eager")
 
 
 class _Graph(nn.Module):

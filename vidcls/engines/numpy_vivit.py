@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Engine, Floats, ScaleShift
+from vidcls.engines.base import Engine, Floats, ScaleShift, Wrapped
 from vidcls.errors import CheckpointError
 
 UNIT_BATCH = 64
@@ -146,7 +146,7 @@ def _gelu_tanh(x: Floats) -> Floats:
     return y
 
 
-class StartingEngine:
+class StartingEngine(Wrapped):
     """NumPy for the first clips, until importing torch has paid for itself; then another engine.
 
     Where nobody says how many clips will come, this costs at most twice what the better choice would have.
@@ -157,13 +157,10 @@ class StartingEngine:
     """
 
     def __init__(self, first: NumpyViViTEngine, then: Callable[[], Engine]) -> None:
-        self._engine: Engine = first
+        self.engine: Engine = first
         self._config = first.config
         self._then: Callable[[], Engine] | None = then
         self._done = 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
 
     def __call__(self, views: NDArray[Any], *arguments: Any, **keywords: Any) -> Floats:
         units = self._config["num_frames"] // self._config["tubelet_size"][0]
@@ -179,8 +176,8 @@ class StartingEngine:
         """Return the engine for so much more work."""
         self._done += macs(self._config, units, views)
         if self._then is not None and self._done > MAX_MACS:
-            self._engine, self._then = self._then(), None
-        return self._engine
+            self.engine, self._then = self._then(), None
+        return self.engine
 
 
 def macs(config: Mapping[str, Any], units: int, views: int) -> float:

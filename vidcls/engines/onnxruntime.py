@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Floats
+from vidcls.engines.base import Floats, asked_threads
 from vidcls.engines.whole_graph import GraphFacts, WholeGraphEngine
-from vidcls.errors import DependencyError, DeviceError
+from vidcls.errors import DeviceError, first_line, needing
 
 
 class OnnxRuntimeEngine(WholeGraphEngine):
@@ -31,15 +30,12 @@ class OnnxRuntimeEngine(WholeGraphEngine):
 
     def __init__(self, path: Path, precision: str, facts: GraphFacts) -> None:
         super().__init__(path, precision, facts)
-        try:
+        with needing("ONNX Runtime", "is not installed", "pip install 'vidcls[onnx]'"):
             import onnxruntime
-        except ImportError:
-            raise DependencyError("ONNX Runtime", "is not installed", "pip install 'vidcls[onnx]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        threads = os.environ.get("OMP_NUM_THREADS", "")
-        if threads.isdecimal() and int(threads) > 0:
-            options.intra_op_num_threads = int(threads)
+        if threads := asked_threads():
+            options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -56,5 +52,4 @@ class OnnxRuntimeEngine(WholeGraphEngine):
         return np.asarray(logits, dtype=np.float32)
 
     def _broken(self, error: Exception) -> DeviceError:
-        first = str(error).strip().partition("\n")[0][:300]
-        return DeviceError("ONNX Runtime", first, f"export {self._path.parent} again")
+        return DeviceError("ONNX Runtime", first_line(error), f"export {self._path.parent} again")

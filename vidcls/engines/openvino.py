@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Floats, ScaleShift, check_logits
+from vidcls.engines.base import Floats, ScaleShift, asked_threads, check_logits
 from vidcls.engines.compiled import WITHOUT_WEIGHTS, KeptGraph, can_keep
-from vidcls.errors import DependencyError, DeviceError
+from vidcls.errors import DeviceError, first_line, needing
 
 # Parts of a converted model. A model whose spatial encoder sees few frames at a time is kept as two.
 WHOLE, UNITS, HEAD = "model", "units", "head"
 PIXELS_VERSION = 1  # of what `take_pixels` builds
 # Units that go through the encoder together; more gain nothing on a CPU.
 UNIT_BATCH = 64
+NEEDS_OPENVINO = partial(needing, "OpenVINO", "is not installed", "pip install 'vidcls[openvino]'")
 
 
 class OpenVINOEngine:
@@ -142,9 +143,7 @@ class OpenVINOEngine:
     def _broken(self, part: str, error: Exception) -> DeviceError:
         path = self._parts[part]
         place = f"export {path.parent} again" if isinstance(path, Path) else "free some memory"
-        return DeviceError(
-            "OpenVINO", str(error).strip().partition("\n")[0][:300], f"{place}, or use engine=eager"
-        )
+        return DeviceError("OpenVINO", first_line(error), f"{place}, or use engine=eager")
 
 
 def core() -> Any:
@@ -153,10 +152,8 @@ def core() -> Any:
     Raises:
         DependencyError: It is not installed.
     """
-    try:
+    with NEEDS_OPENVINO():
         return _openvino().Core()
-    except ImportError:
-        raise DependencyError("OpenVINO", "is not installed", "pip install 'vidcls[openvino]'") from None
 
 
 def _openvino() -> Any:
@@ -190,9 +187,8 @@ def settings(core: Any, precision: str) -> dict[str, Any]:
     if precision in ("bf16", "fp16") and precision.upper() not in able:
         raise DeviceError(precision, "OpenVINO cannot compute in it on this CPU", "use precision=fp32")
     chosen: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hints[precision], "PERFORMANCE_HINT": "LATENCY"}
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdecimal() and int(threads) > 0:
-        chosen["INFERENCE_NUM_THREADS"] = int(threads)
+    if threads := asked_threads():
+        chosen["INFERENCE_NUM_THREADS"] = threads
     return chosen
 
 

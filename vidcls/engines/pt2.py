@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vidcls.engines.base import Floats
 from vidcls.engines.whole_graph import GraphFacts, WholeGraphEngine
-from vidcls.errors import CheckpointError, DeviceError
+from vidcls.errors import CheckpointError, DeviceError, first_line
 from vidcls.paths import cache_dir, write_text
 from vidcls.zoo.weights import sha256_of
 
@@ -47,8 +47,7 @@ class ProgramEngine(WholeGraphEngine):
                 warnings.simplefilter("ignore")  # of torch's own deprecations
                 self._module = torch.export.load(str(path)).module()
         except Exception as error:  # anything may come of a file of another version
-            first = str(error).strip().partition("\n")[0][:300]
-            raise DeviceError("torch.export", first, f"export {path.parent} again") from error
+            raise DeviceError("torch.export", first_line(error), f"export {path.parent} again") from error
 
     def _run(self, inputs: list[NDArray[Any]]) -> Floats:
         with torch.no_grad():

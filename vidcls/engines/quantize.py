@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE
-from vidcls.errors import DependencyError
+from vidcls.errors import needing
 
 
 def quantize(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
@@ -42,10 +42,8 @@ def quantize(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> di
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # of NNCF's own deprecations
-        try:
+        with needing("int8", "NNCF is not installed", "pip install 'vidcls[openvino]'"):
             import nncf
-        except ImportError:
-            raise DependencyError("int8", "NNCF is not installed", "pip install 'vidcls[openvino]'") from None
         name = UNITS if UNITS in parts else WHOLE
         smaller = nncf.quantize(
             parts[name].clone(),

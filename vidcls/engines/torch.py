@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidcls.engines.base import Floats, ScaleShift, unit_frames
-from vidcls.errors import DeviceError
+from vidcls.errors import DeviceError, first_line
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -141,7 +141,7 @@ def _device_errors(device: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).strip().partition("\n")[0][:300]
+        first = first_line(error)
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first:
             remedy = "use fewer views, a smaller batch or a smaller model"
             raise DeviceError(device, "out of memory", remedy) from error

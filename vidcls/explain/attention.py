@@ -96,8 +96,7 @@ def explain_view(
         with torch.enable_grad():
             through = _flow(model, ways, source, run, (run.calls, {}), (view, more))
         heat = _by_place(through.mean(-1), source, grid)
-    found: Floats = heat.float().cpu().numpy()
-    return found
+    return heat.float().cpu().numpy()
 
 
 def _shares(heat: Tensor) -> Tensor:

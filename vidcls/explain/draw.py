@@ -40,8 +40,7 @@ def colors(values: Floats) -> Pixels:
     place = np.clip(np.nan_to_num(values), 0, 1) * (len(COLORS) - 1)
     low = np.minimum(place.astype(int), len(COLORS) - 2)
     part = (place - low)[..., None]
-    mixed: Pixels = (COLORS[low] * (1 - part) + COLORS[low + 1] * part).round().astype(np.uint8)
-    return mixed
+    return (COLORS[low] * (1 - part) + COLORS[low + 1] * part).round().astype(np.uint8)
 
 
 def overlay(frame: Pixels, heat: Floats) -> Pixels:
@@ -53,8 +52,7 @@ def overlay(frame: Pixels, heat: Floats) -> Pixels:
     strength = np.clip(np.asarray(smooth), 0, 1)[..., None]
     gray = frame.mean(-1, keepdims=True).repeat(3, -1) * 0.75
     mixed: NDArray[Any] = gray * (1 - 0.75 * strength) + colors(strength[..., 0]) * 0.75 * strength
-    laid: Pixels = np.clip(mixed, 0, 255).astype(np.uint8)
-    return laid
+    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 def top_of(explanation: Explanation) -> float:

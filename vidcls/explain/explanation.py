@@ -54,8 +54,7 @@ class Explanation:
     def frame_weights(self) -> Floats:
         """(v, t) how much of the heat is in each step of time; sums to one over each view."""
         total = self.heat.clip(min=0).sum((2, 3))
-        weights: Floats = total / np.maximum(total.sum(1, keepdims=True), 1e-30)
-        return weights
+        return total / np.maximum(total.sum(1, keepdims=True), 1e-30)
 
     @property
     def hottest(self) -> tuple[int, int, int, int]:

@@ -59,8 +59,7 @@ def occlude(
     way = (_by_units if engine.unit_frames else _whole)(engine, view, scale_shift, fill)
     base, covered = _logits(way, frame_indices, boxes, progress)
     lost = log_odds(base, target) - log_odds(covered, target)
-    heat: Floats = lost.reshape([len(span) for span in spans]).astype(np.float32)
-    return heat
+    return lost.reshape([len(span) for span in spans]).astype(np.float32)
 
 
 def _edges(length: int, parts: int, unit: int = 1) -> list[int]:
@@ -136,5 +135,4 @@ def log_odds(logits: Floats, target: Target) -> NDArray[np.float64]:
         return values[:, index]
     others = np.delete(values, index, axis=1)
     top = others.max(1)
-    odds: NDArray[np.float64] = values[:, index] - top - np.log(np.exp(others - top[:, None]).sum(1))
-    return odds
+    return values[:, index] - top - np.log(np.exp(others - top[:, None]).sum(1))

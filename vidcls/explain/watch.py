@@ -86,8 +86,7 @@ class _Softmaxes(TorchFunctionMode):
         scale = more.get("scale")
         weights = (q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)).softmax(-1)
         self._seen(weights)
-        attended: Tensor = weights @ v
-        return attended
+        return weights @ v
 
 
 @contextlib.contextmanager

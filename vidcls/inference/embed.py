@@ -163,8 +163,7 @@ class Embedding:
     @property
     def vector(self) -> Floats:
         """(d,) the mean of the vectors, which is the clip's own where there is one."""
-        mean: Floats = self.vectors.mean(0)
-        return mean
+        return self.vectors.mean(0)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.vectors, dtype=dtype)

@@ -117,7 +117,6 @@ class DividedBlock(StepBlock):
     early_steps: ClassVar[tuple[str, ...]] = ("temporal",)
 
     def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
-        """See `StepBlock.forward`."""
         cls, patches = x[:, :1], torch.unflatten(x[:, 1:], 1, (-1, grid[0]))  # (b, n, t, d)
         over_time = self.attention("temporal", patches.flatten(0, 1))
         patches = patches + over_time.view(patches.shape)
@@ -146,7 +145,6 @@ class LocalGlobalBlock(StepBlock):
     early_steps: ClassVar[tuple[str, ...]] = ("local",)
 
     def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
-        """See `StepBlock.forward`."""
         x = self.set_step("local", x, quadrants(grid, x.device))
         x = self.set_step("last", x, phases(grid, x.device))
         return self.feed_forward(x[:, :1], x[:, 1:], cls_only)
@@ -179,7 +177,6 @@ class AxialBlock(StepBlock):
     early_steps: ClassVar[tuple[str, ...]] = ("temporal", "width")
 
     def forward(self, x: Tensor, grid: Grid, cls_only: bool = False) -> Tensor:
-        """See `StepBlock.forward`."""
         t, h, w = grid
         cls, patches = x[:, :1], torch.unflatten(x[:, 1:], 1, (h, w, t))
         cls, patches = self.line_step("temporal", cls, patches, along=3)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from vidcls.errors import ConfigError, DependencyError, nearest
+from vidcls.errors import ConfigError, nearest, needing
 from vidcls.models.frames import FrameClassifier
 from vidcls.models.sizes import pair
 from vidcls.models.timm_frames_config import TimmFramesConfig
@@ -22,12 +22,8 @@ def import_timm(subject: str) -> Any:
     Raises:
         DependencyError: It is not installed.
     """
-    try:
+    with needing(subject, "needs the package timm, which is not installed", "pip install 'vidcls[timm]'"):
         import timm
-    except ImportError:
-        raise DependencyError(
-            subject, "needs the package timm, which is not installed", "pip install 'vidcls[timm]'"
-        ) from None
     return timm
 
 
@@ -110,7 +106,6 @@ class TimmFrames(FrameClassifier):
         setattr(model.get_submodule(parent), own, nn.Identity())
 
     def features(self, frames: Tensor) -> Tensor:
-        """See `FrameClassifier.features`."""
         features: Tensor = self.backbone(frames)
         return features.flatten(1)
 

@@ -52,7 +52,6 @@ class CappedAttention(Attention):
         self.softcap = config.softcap
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `Attention.attend`."""
         if self.softcap is None:
             return super().attend(q, k, v, mask)
         logits = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5

@@ -97,5 +97,4 @@ class ViTFrames(FrameClassifier):
             init_truncated_normal(self.pre_logits)
 
     def features(self, frames: Tensor) -> Tensor:
-        """See `FrameClassifier.features`."""
         return self.pre_logits(self.backbone(frames))

@@ -269,13 +269,11 @@ class OneEncoderViViT(ViViT):
         self.initialize()
 
     def features(self, views: Tensor) -> Tensor:
-        """See `ViViT.features`."""
         tokens = self.embed(views)
         return self.encoder(tokens if self.factorized else tokens.flatten(1, 2))
 
     @classmethod
     def position_grids(cls, old: ViViTConfig, new: ViViTConfig) -> PositionGrids:
-        """See `ViViT.position_grids`."""
         return {"encoder.pos_embed": (old.grid_size, new.grid_size)}
 
 
@@ -329,12 +327,10 @@ class FactorizedEncoderViViT(ViViT):
         return self.classify_features(self.pool_time(features))
 
     def features(self, views: Tensor) -> Tensor:
-        """See `ViViT.features`."""
         return self.pool_time(self.encode_frames(views))
 
     @classmethod
     def position_grids(cls, old: ViViTConfig, new: ViViTConfig) -> PositionGrids:
-        """See `ViViT.position_grids`."""
         return {
             "spatial.pos_embed": (old.grid_size[1:], new.grid_size[1:]),
             "temporal.pos_embed": (old.grid_size[:1], new.grid_size[:1]),

@@ -78,8 +78,7 @@ def unpack(packed: Mapping[str, Any] | None) -> Floats:
         return np.empty((0, 0), np.float32)
     try:
         found = np.frombuffer(base64.b64decode(packed["data"], validate=True), "<f4")
-        vectors: Floats = found.astype(np.float32, copy=False).reshape(packed["shape"])
-        return vectors
+        return found.astype(np.float32, copy=False).reshape(packed["shape"])
     except (KeyError, ValueError, TypeError) as error:
         raise UsageError("vectors", f"are damaged ({error})", "embed the clips again") from None
 

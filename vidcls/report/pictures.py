@@ -215,5 +215,4 @@ class _Views:
 
 def _spread(length: int, most: int) -> NDArray[np.int64]:
     """Return at most ``most`` numbers below ``length``, evenly spread from the first to the last."""
-    places: NDArray[np.int64] = np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)
-    return places
+    return np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)

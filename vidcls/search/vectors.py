@@ -200,8 +200,7 @@ def unit(vectors: Floats) -> Floats:
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     sound = np.isfinite(norms) & (norms > 0)
-    scaled: Floats = np.where(sound, vectors / np.where(sound, norms, 1), 0).astype(np.float32, copy=False)
-    return scaled
+    return np.where(sound, vectors / np.where(sound, norms, 1), 0).astype(np.float32, copy=False)
 
 
 def open_vectors(paths: Sequence[str]) -> list[VectorFile]:

@@ -106,8 +106,7 @@ class Smoother:
         held = [one for one in self._windows if one[0] <= middle < one[1]] or self._windows[-1:]
         weights = [1 - abs(2 * middle - start - end) / max(end - start, 1e-9) for start, end, _ in held]
         weights = [max(weight, 1e-3) for weight in weights]  # a cell on the very edge of the only window
-        mean: Floats = np.average([scores for *_, scores in held], axis=0, weights=weights).astype(np.float32)
-        return mean
+        return np.average([scores for *_, scores in held], axis=0, weights=weights).astype(np.float32)
 
 
 def cell_edges(step: float, duration: float) -> list[float]:

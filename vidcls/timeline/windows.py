@@ -155,8 +155,7 @@ class _Sampling:
         """What the model's rule takes of a clip of so many moments; ``speed`` is 1 where moments are its own."""
         published = PUBLISHED_RATE.get(self._spec.sampling, 1.0)
         plan = plan_clips(self._spec, num_frames=length, fps=published * speed, target_fps=published)
-        alone: Indices = plan.indices[0]
-        return alone
+        return plan.indices[0]
 
     def _places(self, length: int) -> Indices:
         room = length - self.span
@@ -175,6 +174,5 @@ class _Sampling:
         """When moments are: of a file whose frames count as they are, by its timestamps."""
         if fps == "native":
             times = np.append(self._info.timestamps, self._info.duration)
-            seconds: Seconds = np.interp(moments, np.arange(len(times)), times)
-            return seconds
+            return np.interp(moments, np.arange(len(times)), times)
         return moments / self.rate

@@ -140,8 +140,7 @@ class Prepared:
     @property
     def plain(self) -> nn.Module:
         """The model without accelerate's wrapper."""
-        model: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return model
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     @property
     def finished(self) -> nn.Module:

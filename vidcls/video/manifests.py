@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from vidcls.errors import InputError, UsageError, nearest
+from vidcls.errors import InputError, UsageError, first_line, nearest
 from vidcls.output.parquet import need_pyarrow
 from vidcls.output.row import is_reserved
 from vidcls.video import object_store
@@ -214,7 +214,7 @@ class ParquetManifest(Manifest):
             try:
                 file = pq.ParquetFile(stream)
             except (pa.ArrowException, OSError) as error:
-                problem = f"is not a valid Parquet file ({_first_line(error)})"
+                problem = f"is not a valid Parquet file ({first_line(error)})"
                 raise UsageError(self.source, problem, "check how it was written") from None
             yield file
 
@@ -235,7 +235,7 @@ class ParquetManifest(Manifest):
                             yield self._entry(f"row {number}", row)
                 except (pa.ArrowException, OSError) as error:
                     rows = f"rows {number + 1} to {end}"
-                    yield self._error(rows, f"cannot be read ({_first_line(error)})", "write it again")
+                    yield self._error(rows, f"cannot be read ({first_line(error)})", "write it again")
                 number = end
 
 
@@ -290,7 +290,3 @@ def _plain(value: Any, as_text: bool) -> Any:
     if isinstance(value, (int, float)) and not as_text:
         return value
     return os.fsdecode(value) if isinstance(value, bytes) else str(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

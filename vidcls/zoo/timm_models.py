@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vidcls.config import InputSpec, ModelSpec, WeightsSpec
-from vidcls.errors import DependencyError, UsageError, nearest
+from vidcls.errors import UsageError, nearest
+from vidcls.zoo.entry import name_of
 
 PREFIX = "timm:"
 ARCHITECTURE = "timm-frames"
@@ -23,9 +24,8 @@ def timm_entry(text: str, view: InputSpec) -> ModelSpec:
     name, _, tag = text.removeprefix(PREFIX).removeprefix("timm/").partition(".")
     if not tag:
         tag = _default_tag(name)
-    clean = "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in name.lower())
     return ModelSpec(
-        name=f"timm-{clean}"[:80],
+        name=f"timm-{name_of(name)}"[:80],
         architecture=ARCHITECTURE,
         config={"model": name},
         input=view,
@@ -36,12 +36,9 @@ def timm_entry(text: str, view: InputSpec) -> ModelSpec:
 
 def _default_tag(name: str) -> str:
     """The tag of the weights that timm takes where none is named; empty where it has none."""
-    try:
-        import timm
-    except ImportError:
-        raise DependencyError(
-            f"{PREFIX}{name}", "needs the package timm, which is not installed", "pip install 'vidcls[timm]'"
-        ) from None
+    from vidcls.models.timm_frames import import_timm
+
+    timm = import_timm(f"{PREFIX}{name}")
     if not timm.is_model(name):
         raise UsageError(
             f"{PREFIX}{name}",

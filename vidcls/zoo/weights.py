@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from vidcls.errors import WeightsError
+from vidcls.errors import WeightsError, first_line
 from vidcls.paths import cache_dir, hugging_face_cache, locked, write_text
 from vidcls.video.urls import direct_url, is_url, shown_url
 
@@ -380,9 +380,5 @@ def _fetch_from_hub(repository: str, revision: str | None, subject: str, progres
         problem, remedy = f"has no revision {revision!r}", "check its page"
     except Exception as error:
         # The library has changed its HTTP client twice; the clients' errors have no base in common but this.
-        first_line = str(error).strip().split("\n")[0][:300]
-        problem, remedy = (
-            f"cannot be fetched ({first_line or type(error).__name__})",
-            "check the network and the disk",
-        )
+        problem, remedy = f"cannot be fetched ({first_line(error)})", "check the network and the disk"
     raise WeightsError(subject, problem, remedy)

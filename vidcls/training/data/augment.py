@@ -130,8 +130,7 @@ def apply_operation(frames: Tensor, name: str, magnitude: float, rng: Generator)
         "brightness": lambda: f.adjust_brightness(tall, factor),
     }
     if name == "sharpness":
-        sharp: Tensor = f.adjust_sharpness(frames, factor)  # frame by frame: rows of two frames do not mix
-        return sharp
+        return f.adjust_sharpness(frames, factor)  # frame by frame: rows of two frames do not mix
     return simple[name]().reshape(3, frames.shape[0], *frames.shape[2:]).transpose(0, 1)
 
 
@@ -192,8 +191,7 @@ def scale_sides(
     """
     height = max(least[0], int(frames.shape[-2] * rng.uniform(*limits)))
     width = max(least[1], int(frames.shape[-1] * rng.uniform(*limits)))
-    stretched: Tensor = transforms().resize(frames, [height, width], antialias=False)
-    return stretched
+    return transforms().resize(frames, [height, width], antialias=False)
 
 
 def crop(frames: Tensor, size: tuple[int, int], rng: Generator | None) -> Tensor:

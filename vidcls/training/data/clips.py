@@ -113,5 +113,4 @@ def random_clip(
         **dict.fromkeys(("videomae", "vjepa2"), window),
     }
     plan = plan_clips(spec, num_frames=num_frames, fps=fps, timestamps=timestamps, rules=rules)
-    indices: Indices = plan.indices[0]
-    return indices
+    return plan.indices[0]

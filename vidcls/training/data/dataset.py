@@ -280,8 +280,7 @@ class EpochSampler(Sampler[list[Key]]):
             for clips in self.members
         ]
         # One clip of each label after the other, so that the labels are balanced within every batch too.
-        order: np.ndarray = rng.permuted(np.stack(drawn), axis=0).T.ravel()[: self.total]
-        return order
+        return rng.permuted(np.stack(drawn), axis=0).T.ravel()[: self.total]
 
 
 def _members(labels: Sequence[object]) -> list[np.ndarray]:

@@ -102,8 +102,7 @@ class AttentiveLearner:
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip_grad)
 
     def _logits(self, tokens: Half) -> Tensor:
-        found: Tensor = self.model.classify_tokens(torch.from_numpy(tokens).to(self.device).float())
-        return found
+        return self.model.classify_tokens(torch.from_numpy(tokens).to(self.device).float())
 
     @torch.no_grad()
     def logits(self, state: State, clips: TokenSet) -> Floats:

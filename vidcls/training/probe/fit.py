@@ -85,8 +85,7 @@ class LinearProbe:
     def logits(self, rows: NDArray[np.float32]) -> Floats:
         """Logits (n, k) of clips (n, v, d), averaged over their views."""
         mean: Floats = rows.astype(np.float64).mean(axis=1)
-        logits: Floats = mean @ self.weight.T + self.bias
-        return logits
+        return mean @ self.weight.T + self.bias
 
 
 def logistic_regression(**settings: Any) -> Any:

@@ -21,8 +21,7 @@ Half = NDArray[np.float16]
 def half(values: NDArray[Any]) -> Half:
     """Numbers as 16-bit floats; none becomes infinite."""
     largest = float(np.finfo(np.float16).max)
-    bounded: Half = np.clip(values, -largest, largest).astype(np.float16)
-    return bounded
+    return np.clip(values, -largest, largest).astype(np.float16)
 
 
 class TokenCache(EmbeddingCache):
