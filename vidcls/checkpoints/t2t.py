@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidcls.checkpoints.base import Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.timm_config import TRANSFORM
-from vidcls.checkpoints.vit_tensors import head_count, resize_positions, settle
+from vidcls.checkpoints.vit_tensors import head_count, resize_positions, settle, square_grid
 from vidcls.models.sizes import pair
 from vidcls.models.t2t_config import T2TConfig
 
@@ -84,16 +84,8 @@ def _fit(raw: Raw, tensors: dict[str, Tensor], found: dict[str, Any], wanted: An
     """Find the image size behind the position table, and resize it to the size that is asked for."""
     table = require_tensor(tensors, "pos_embed", raw.path, 3)
     places = table.shape[1] - 1
-    side = math.isqrt(max(places, 0))
     new = None if wanted is None else T2TConfig(image_size=pair(wanted)).grid_size
-    if new is not None and new[0] * new[1] == places:
-        old = new
-    elif side * side == places and side > 0:
-        old = (side, side)
-    else:
-        raise raw.error(
-            f"its {places} position embeddings make no square", "give image_size= as it was trained"
-        )
+    old = square_grid(raw, places, first=new)
     found["image_size"] = (old[0] * SIDE, old[1] * SIDE) if wanted is None else pair(wanted)
     if new is not None:
         tensors["pos_embed"] = resize_positions(table, 1, old, new, "hf")

@@ -24,7 +24,7 @@ from torch import Tensor
 from vidcls.checkpoints.base import HEADLESS, Checkpoint, Raw, count_layers, require_tensor
 from vidcls.checkpoints.families import Family
 from vidcls.checkpoints.timesformer_input import read_settings, stored_input
-from vidcls.checkpoints.vit_tensors import ViTTensors, head_count, settle, vit_checkpoint
+from vidcls.checkpoints.vit_tensors import ViTTensors, settle, square_grid, vit_checkpoint, vit_sizes
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models.sizes import pair
 from vidcls.models.timesformer import TimeSformer, resize_nearest_1d, resize_places
@@ -112,8 +112,8 @@ def fit(
     Raises:
         CheckpointError: A tensor is missing or of a shape that no TimeSformer has.
     """
-    dim, in_channels, *patch = require_tensor(state, "patch_embed.proj.weight", raw.path, 4).shape
-    patch_size = (int(patch[0]), int(patch[1]))
+    found, more = vit_sizes(raw, state, config.get("num_heads"))
+    patch_size = found["patch_size"]
     positions = require_tensor(state, "pos_embed", raw.path, 3)
     places = positions.shape[1] - 1
     image_size = _image_size(raw, places, patch_size, config.get("image_size"), settings)
@@ -131,18 +131,7 @@ def fit(
         if frames > 0 and frames != times.shape[1]:
             state = {**state, "time_embed": resize_nearest_1d(times.float(), frames)}
             notes.append(f"its {times.shape[1]} time embeddings were resized to {frames}, nearest")
-    heads, more = head_count(raw, dim, config.get("num_heads"))
-    found = {
-        "image_size": image_size,
-        "num_frames": frames,
-        "patch_size": patch_size,
-        "in_channels": in_channels,
-        "embed_dim": dim,
-        "depth": count_layers(state, r"blocks\.(\d+)\.", raw.path),
-        "num_heads": heads,
-        "mlp_ratio": require_tensor(state, "blocks.0.mlp.fc1.weight", raw.path, 2).shape[0] / dim,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in state,
-    }
+    found |= {"image_size": image_size, "num_frames": frames}
     if "head.weight" in state:
         found["num_classes"] = require_tensor(state, "head.weight", raw.path, 2).shape[0]
     else:
@@ -236,12 +225,8 @@ def _image_size(
     crop = _data(settings, "TRAIN_CROP_SIZE", 0)
     if crop > 0 and (crop // patch[0]) * (crop // patch[1]) == places:
         return crop, crop
-    side = math.isqrt(max(places, 0))
-    if side * side != places or side == 0:
-        raise raw.error(
-            f"its {places} position embeddings make no square", "give image_size=(h, w) in pixels"
-        )
-    return side * patch[0], side * patch[1]
+    rows, columns = square_grid(raw, places)
+    return rows * patch[0], columns * patch[1]
 
 
 def _data(settings: Mapping[str, Any], key: str, default: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidcls.checkpoints.base import Checkpoint, Raw, raise_misfit
+from vidcls.checkpoints.base import Checkpoint, Raw, check_state
 from vidcls.checkpoints.class_names import class_names
 from vidcls.checkpoints.timm_config import input_fields, model_args, pretrained_cfg
 from vidcls.checkpoints.unwrap import views
@@ -139,7 +139,7 @@ def _fitted(
         return tensors, classifier
     described = sum(tensor.numel() for tensor in own.values())
     if described > MAX_GROWTH * sum(tensor.numel() for tensor in tensors.values()):
-        _misfit(raw, name, own, tensors)
+        check_state(model, tensors, raw.path)
     overlay = {
         "state_dict": dict(tensors),
         "num_classes": classes,
@@ -159,18 +159,8 @@ def _fitted(
             **{**arguments, **({"img_size": size} if "img_size" in arguments else {})},
         )
     except (RuntimeError, KeyError, ValueError, TypeError, AssertionError, IndexError, AttributeError):
-        _misfit(raw, name, own, tensors)
+        check_state(model, tensors, raw.path)
     return loaded.state_dict(), classifier
-
-
-def _misfit(raw: Raw, name: str, own: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    misshapen = [
-        f"{key}: file {tuple(t.shape)}, model {tuple(own[key].shape)}"
-        for key, t in tensors.items()
-        if key in own and own[key].shape != t.shape
-    ]
-    missing = [key for key in own if key not in tensors]
-    raise_misfit(str(raw.path), f"timm's {name}", missing, [k for k in tensors if k not in own], misshapen)
 
 
 def _scaled(resize: Any, old: tuple[int, int], new: tuple[int, int]) -> Any:

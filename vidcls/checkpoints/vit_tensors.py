@@ -60,26 +60,12 @@ class ViTTensors:
         Raises:
             CheckpointError: A tensor is missing or of a shape that no ViT has, or the number of heads is unknown.
         """
-        patch_weight = require_tensor(self.tensors, "patch_embed.proj.weight", self.raw.path, 4)
         pos_embed = require_tensor(self.tensors, "pos_embed", self.raw.path, 3)
-        dim, in_channels, *patch = patch_weight.shape
-        patch_size = (int(patch[0]), int(patch[1]))
+        found, notes = vit_sizes(self.raw, self.tensors, config.get("num_heads"))
         prefix = int("cls_token" in self.tensors)
         places = pos_embed.shape[1]
-        image_size, pos_embed = self._fit(pos_embed, prefix, patch_size, config.get("image_size"))
-        heads, notes = head_count(self.raw, dim, config.get("num_heads"))
-        found = {
-            "image_size": image_size,
-            "patch_size": patch_size,
-            "in_channels": in_channels,
-            "embed_dim": dim,
-            "depth": count_layers(self.tensors, r"blocks\.(\d+)\.", self.raw.path),
-            "num_heads": heads,
-            "mlp_ratio": require_tensor(self.tensors, "blocks.0.mlp.fc1.weight", self.raw.path, 2).shape[0]
-            / dim,
-            "qkv_bias": "blocks.0.attn.qkv.bias" in self.tensors,
-            "pool": "token" if prefix else "gap",
-        }
+        image_size, pos_embed = self._fit(pos_embed, prefix, found["patch_size"], config.get("image_size"))
+        found |= {"image_size": image_size, "pool": "token" if prefix else "gap"}
         if len(pos_embed[0]) != places:
             notes += (resized_note(places - prefix, image_size),)
         return found, {**self.tensors, "pos_embed": pos_embed}, notes
@@ -100,14 +86,51 @@ class ViTTensors:
     def _trained_grid(
         self, places: int, patch: tuple[int, int], wanted: tuple[int, int] | None
     ) -> tuple[int, int]:
-        side = math.isqrt(max(places, 0))
         trained = None if self.trained_size is None else _grid(self.trained_size, patch)
-        for grid in (trained, (side, side), wanted):
-            if grid is not None and grid[0] * grid[1] == places:
-                return grid
-        raise self.raw.error(
-            f"its {places} position embeddings make no square", "give image_size=(h, w) as it was trained"
-        )
+        return square_grid(self.raw, places, first=trained, last=wanted)
+
+
+def vit_sizes(
+    raw: Raw, tensors: Mapping[str, Tensor], num_heads: Any
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the tensors of a ViT determine of its configuration, and notes; ``num_heads`` is the caller's, or None.
+
+    Raises:
+        CheckpointError: A tensor is missing or of a shape that no ViT has, or the number of heads is unknown.
+    """
+    dim, in_channels, *patch = require_tensor(tensors, "patch_embed.proj.weight", raw.path, 4).shape
+    heads, notes = head_count(raw, dim, num_heads)
+    found = {
+        "patch_size": (int(patch[0]), int(patch[1])),
+        "in_channels": in_channels,
+        "embed_dim": dim,
+        "depth": count_layers(tensors, r"blocks\.(\d+)\.", raw.path),
+        "num_heads": heads,
+        "mlp_ratio": require_tensor(tensors, "blocks.0.mlp.fc1.weight", raw.path, 2).shape[0] / dim,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
+    }
+    return found, notes
+
+
+def square_grid(
+    raw: Raw,
+    places: int,
+    *,
+    first: tuple[int, int] | None = None,
+    last: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """The grid (h, w) behind a table of positions: ``first``, a square, or ``last``, whichever has as many places.
+
+    Raises:
+        CheckpointError: None has.
+    """
+    side = math.isqrt(max(places, 0))
+    for grid in (first, (side, side), last):
+        if grid is not None and grid[0] * grid[1] == places > 0:
+            return grid
+    raise raw.error(
+        f"its {places} position embeddings make no square", "give image_size=(h, w) as it was trained"
+    )
 
 
 def _grid(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Floats: TypeAlias = "NDArray[np.float32]"
+Array: TypeAlias = "NDArray[Any]"
+# Numbers of each view's frames (v, t), for models that use them.
+Indices: TypeAlias = "NDArray[np.int64]"
 # A pixel x becomes x * scale + shift, each (3,), one number for a channel.
 ScaleShift: TypeAlias = "tuple[Floats, Floats]"
 
@@ -45,10 +48,7 @@ class Engine(Protocol):
         """Do now what the first call on pixels of this type (uint8 or float32) would have to do."""
 
     def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
+        self, views: Array, frame_indices: Indices | None = None, scale_shift: ScaleShift | None = None
     ) -> Floats:
         """Score views → logits (v, k).
 
@@ -63,11 +63,11 @@ class Engine(Protocol):
         """
         ...
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         """Encode units (u, c, unit_frames, h, w), or pixels as above, → features (u, d)."""
         ...
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         """Score the features of the views' units (v, t', d) → logits (v, k)."""
         ...
 

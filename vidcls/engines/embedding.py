@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines import lazy, make_engine, surely_cpu
-from vidcls.engines.base import Engine, Floats, ScaleShift, Wrapped
+from vidcls.engines.base import Array, Engine, Floats, Indices, ScaleShift, Wrapped
 from vidcls.engines.numpy_vivit import NumpyViViTEngine
 from vidcls.engines.select import EngineRequest, choice, numpy_engine
 from vidcls.errors import UsageError
@@ -127,14 +127,14 @@ def _by_numpy(engine: Engine, per: str) -> Any:
 class NumpyPooled(NumpyViViTEngine):
     """`NumpyViViTEngine` without its classifier."""
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         return self.pool(features)
 
 
 class NumpyFrames(NumpyViViTEngine):
     """The spatial encoder of `NumpyViViTEngine` alone."""
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         return features.reshape(len(features), -1)
 
 
@@ -145,21 +145,18 @@ class MirroredEngine(Wrapped):
         self.engine = engine
 
     def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
+        self, views: Array, frame_indices: Indices | None = None, scale_shift: ScaleShift | None = None
     ) -> Floats:
         other = _mirrored(views, scale_shift)
         return self._beside(
             self.engine(views, frame_indices, scale_shift), self.engine(other, frame_indices, scale_shift)
         )
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         other = _mirrored(units, scale_shift)
         return self._beside(self.engine.encode(units, scale_shift), self.engine.encode(other, scale_shift))
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         own, other = np.split(features, 2, axis=-1)
         return self._beside(
             self.engine.classify(own, frame_indices), self.engine.classify(other, frame_indices)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Engine, Floats, ScaleShift, Wrapped
+from vidcls.engines.base import Array, Engine, Floats, Indices, ScaleShift, Wrapped
 from vidcls.errors import CheckpointError
 
 UNIT_BATCH = 64
@@ -48,10 +48,7 @@ class NumpyViViTEngine:
         """There is nothing to prepare."""
 
     def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
+        self, views: Array, frame_indices: Indices | None = None, scale_shift: ScaleShift | None = None
     ) -> Floats:
         steps = views.shape[1 if scale_shift is not None else 2] // self.unit_frames
         if scale_shift is None:
@@ -60,15 +57,15 @@ class NumpyViViTEngine:
         features = self._encode(whole, scale_shift)
         return self.classify(features.reshape(len(views), steps, -1))
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         return self._encode(units if scale_shift is not None else units.transpose(0, 2, 3, 4, 1), scale_shift)
 
-    def _encode(self, units: NDArray[Any], scale_shift: ScaleShift | None) -> Floats:
+    def _encode(self, units: Array, scale_shift: ScaleShift | None) -> Floats:
         """Units (u, t, h, w, c) → features (u, d)."""
         starts = range(0, len(units), UNIT_BATCH)
         return np.concatenate([self._encode_some(units[s : s + UNIT_BATCH], scale_shift) for s in starts])
 
-    def _encode_some(self, units: NDArray[Any], scale_shift: ScaleShift | None) -> Floats:
+    def _encode_some(self, units: Array, scale_shift: ScaleShift | None) -> Floats:
         numbers = units.astype(np.float32)
         if scale_shift is not None:
             numbers = numbers * scale_shift[0] + scale_shift[1]
@@ -82,7 +79,7 @@ class NumpyViViTEngine:
         tokens += self.tensors["patch_embed.proj.bias"]
         return self._encoder("spatial", tokens, self.config["num_heads"])
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         return self._linear("head", self.pool(features))
 
     def pool(self, features: Floats) -> Floats:
@@ -166,10 +163,10 @@ class StartingEngine(Wrapped):
         units = self._config["num_frames"] // self._config["tubelet_size"][0]
         return self._after(len(views) * units, len(views))(views, *arguments, **keywords)
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         return self._after(len(units), 0).encode(units, scale_shift)
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         return self._after(0, len(features)).classify(features, frame_indices)
 
     def _after(self, units: int, views: int) -> Engine:

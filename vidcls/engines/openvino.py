@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Floats, ScaleShift, asked_threads, check_logits
+from vidcls.engines.base import Array, Floats, Indices, ScaleShift, asked_threads, check_logits
 from vidcls.engines.compiled import WITHOUT_WEIGHTS, KeptGraph, can_keep
 from vidcls.errors import DeviceError, first_line, needing
 
@@ -67,21 +67,18 @@ class OpenVINOEngine:
             self._request(HEAD, None)
 
     def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
+        self, views: Array, frame_indices: Indices | None = None, scale_shift: ScaleShift | None = None
     ) -> Floats:
         if not self.unit_frames:
             return self._checked(WHOLE, self._run(WHOLE, [views], scale_shift), len(views))
         features = self.encode(split_units(views, self.unit_frames, scale_shift is not None), scale_shift)
         return self.classify(features.reshape(len(views), -1, features.shape[-1]), frame_indices)
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         starts = range(0, len(units), UNIT_BATCH)
         return np.concatenate([self._run(UNITS, [units[s : s + UNIT_BATCH]], scale_shift) for s in starts])
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         inputs: list[NDArray[Any]] = [features]
         inputs += [] if frame_indices is None else [frame_indices]
         return self._checked(HEAD, self._run(HEAD, inputs, None), len(features))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidcls.engines.base import Floats, ScaleShift, unit_frames
+from vidcls.engines.base import Array, Floats, Indices, ScaleShift, unit_frames
 from vidcls.errors import DeviceError, first_line
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -59,24 +59,21 @@ class EagerEngine:
         """There is nothing to prepare."""
 
     def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
+        self, views: Array, frame_indices: Indices | None = None, scale_shift: ScaleShift | None = None
     ) -> Floats:
         with _device_errors(self.device), torch.inference_mode():
             return self._back(self._forward(self._batch(views, scale_shift), **self._indices(frame_indices)))
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         with _device_errors(self.device), torch.inference_mode():
             return self._back(self._encode(self._batch(units, scale_shift))[:, 0])
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         with _device_errors(self.device), torch.inference_mode():
             sent = self._send(features).to(self._dtype)
             return self._back(self._classify(sent, **self._indices(frame_indices)))
 
-    def _indices(self, frame_indices: NDArray[np.int64] | None) -> dict[str, Tensor]:
+    def _indices(self, frame_indices: Indices | None) -> dict[str, Tensor]:
         return {} if frame_indices is None else {"frame_indices": self._send(frame_indices)}
 
     def _batch(self, views: NDArray[Any], scale_shift: ScaleShift | None) -> Tensor:

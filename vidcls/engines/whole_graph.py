@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.engines.base import Floats, ScaleShift, check_logits
+from vidcls.engines.base import Array, Floats, Indices, ScaleShift, check_logits
 from vidcls.errors import DeviceError
 
 
@@ -49,10 +49,7 @@ class WholeGraphEngine:
         """There is nothing to prepare."""
 
     def __call__(
-        self,
-        views: NDArray[Any],
-        frame_indices: NDArray[np.int64] | None = None,
-        scale_shift: ScaleShift | None = None,
+        self, views: Array, frame_indices: Indices | None = None, scale_shift: ScaleShift | None = None
     ) -> Floats:
         pixels = self._facts.pixels
         if pixels and scale_shift is None:
@@ -71,8 +68,8 @@ class WholeGraphEngine:
         """Run the graph on views, and the numbers of their frames where the model uses them → logits (v, k)."""
         raise NotImplementedError
 
-    def encode(self, units: NDArray[Any], scale_shift: ScaleShift | None = None) -> Floats:
+    def encode(self, units: Array, scale_shift: ScaleShift | None = None) -> Floats:
         raise NotImplementedError("a whole graph encodes no units")
 
-    def classify(self, features: Floats, frame_indices: NDArray[np.int64] | None = None) -> Floats:
+    def classify(self, features: Floats, frame_indices: Indices | None = None) -> Floats:
         raise NotImplementedError("a whole graph encodes no units")

@@ -9,12 +9,9 @@ The papers count stages from 1, the stem; the code counts layers after it: stage
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor, nn
 
-from vidcls.errors import CheckpointError, ConfigError
+from vidcls.errors import ConfigError
 from vidcls.models.visual_transformer_config import RESNETS
 
 
@@ -126,66 +123,3 @@ class ResNet(nn.Module):
             x = getattr(self, name)(x)
             maps.append(x)
         return maps
-
-    def load_weights(self, tensors: Mapping[str, Tensor], source: str = "weights") -> tuple[str, ...]:
-        """Copy torchvision's or timm's weights into this network.
-
-        Args:
-            tensors: Their names → tensors; a prefix before all names, such as ``module.``, is taken off.
-            source: What the tensors came from, for messages.
-
-        Returns:
-            The names that this network has no place for, such as ``fc.weight`` and a ``layer4`` that it lacks.
-
-        Raises:
-            CheckpointError: A tensor is missing or has another shape. Nothing was copied then.
-        """
-        prefix = _common_prefix(tensors)
-        given = {
-            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-        }
-        wanted = self.state_dict()
-        # Files older than PyTorch 0.4 have no batch counters, and nothing here reads them.
-        missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
-        if missing:
-            raise CheckpointError(
-                source,
-                f"is no {self._describe()} of torchvision or timm: {len(missing)} tensors are missing, "
-                f"first {missing[0]!r}",
-                "give weights of the ResNet that the model's name says",
-            )
-        misshapen = [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
-        if misshapen:
-            key = misshapen[0]
-            raise CheckpointError(
-                source,
-                f"{len(misshapen)} tensors have another shape than {self._describe()}, first {key!r}: "
-                f"{tuple(given[key].shape)}, not {tuple(wanted[key].shape)}",
-                "give weights of the ResNet that the model's name says",
-            )
-        left_out = tuple(key for key in given if key not in wanted)
-        # ResNet-18's names and shapes are all in a file of ResNet-34, whose every second block would be lost.
-        if deeper := [key for key in left_out if key.split(".")[0] in self.layer_names]:
-            raise CheckpointError(
-                source,
-                f"has more blocks than {self._describe()}, first {deeper[0]!r}",
-                "give weights of the ResNet that the model's name says",
-            )
-        with torch.no_grad():
-            for key, target in wanted.items():
-                if key in given:
-                    target.copy_(given[key])
-        return left_out
-
-    def _describe(self) -> str:
-        depths = [len(list(self.get_submodule(name).children())) for name in self.layer_names]
-        return f"ResNet with layers of {', '.join(map(str, depths))} blocks"
-
-
-def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
-    # The stem's batch norm stands once in every ResNet, and no block's name ends in the same two parts.
-    stems = [name for name in tensors if name == "bn1.running_mean" or name.endswith(".bn1.running_mean")]
-    outer = [
-        name for name in stems if f"{name.removesuffix('bn1.running_mean')}layer1.0.conv1.weight" in tensors
-    ]
-    return min(outer, key=len).removesuffix("bn1.running_mean") if outer else ""

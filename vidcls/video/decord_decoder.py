@@ -61,9 +61,7 @@ class DecordDecoder:
         return "it sees the file's own times" if index.repaired else _refusal(index)
 
     def read(self, wanted: Sequence[int], scaling: Scaling | None = None) -> Iterator[tuple[int, Picture]]:
-        """Yields (number, picture (h, w, 3) uint8 RGB, turned as it is shown) for sorted frame numbers.
-
-        Pictures come in the size of the file: the scaler of decord's FFmpeg 4.1 is not that of PyAV's.
+        """See `Decoder.read`; pictures come in the file's size, as the scaler of FFmpeg 4.1 is not that of PyAV's.
 
         Raises:
             DecodeError: decord cannot read the file, or reads it differently.

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidcls.errors import VideoError
+from vidcls.errors import VideoError, counted
 from vidcls.video.container import check_size, open_container
 from vidcls.video.decoders import Picture, Scaling
 from vidcls.video.index import Index
@@ -91,11 +91,7 @@ class PyAVDecoder:
         return ""
 
     def read(self, wanted: Sequence[int], scaling: Scaling | None = None) -> Iterator[tuple[int, Picture]]:
-        """Yields (number, picture (h, w, 3) uint8 RGB, turned as it is shown) for sorted frame numbers.
-
-        Args:
-            wanted: Frame numbers.
-            scaling: The size of the pictures; that of the file by default.
+        """See `Decoder.read`.
 
         Raises:
             VideoError: More than half of them cannot be decoded.
@@ -115,11 +111,8 @@ class PyAVDecoder:
             self._damaged = self._replaced = 0
             yield from self._run(Run(0, tuple(wanted)))
         if self._damaged:
-            self._warn(
-                "1 damaged packet was skipped"
-                if self._damaged == 1
-                else f"{self._damaged} damaged packets were skipped"
-            )
+            were = "was" if self._damaged == 1 else "were"
+            self._warn(f"{counted(self._damaged, 'damaged packet')} {were} skipped")
         if 2 * self._replaced > len(wanted):
             problem = f"only {len(wanted) - self._replaced} of the {len(wanted)} frames needed can be decoded"
             raise VideoError(self.index.path, problem, "the file is damaged: copy it again")

@@ -133,7 +133,7 @@ def find_model(
     keywords = keywords or CheckpointKeywords()
     if random_weights:
         return _find_random(entry, given, keywords.num_frames)
-    wanted: str | WeightsSpec | None = given if given is not None else entry.weights if entry else None
+    wanted = _wanted(entry, given)
     if wanted is None:
         assert entry is not None
         alike = ", ".join(known.with_weights(entry.architecture)[:3]) or "`vidcls models` lists them"
@@ -170,9 +170,13 @@ def weights_file(
     if random_weights:
         return None
     known = registry if isinstance(registry, Registry) else load_registry(registry)
-    entry, given = _entry_and_weights(model, weights, known)
-    wanted: str | WeightsSpec | None = given if given is not None else entry.weights if entry else None
+    wanted = _wanted(*_entry_and_weights(model, weights, known))
     return None if wanted is None else resolve(wanted, offline=offline)
+
+
+def _wanted(entry: ModelSpec | None, given: str | None) -> str | WeightsSpec | None:
+    """Weights that are given win over the entry's own."""
+    return given if given is not None else entry.weights if entry else None
 
 
 def _entry_and_weights(

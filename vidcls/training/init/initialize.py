@@ -24,21 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidcls.checkpoints import Checkpoint, open_raw, read_checkpoint
+from vidcls.checkpoints import Checkpoint, read_checkpoint
 from vidcls.checkpoints.base import HEAD_PARTS
-from vidcls.checkpoints.metadata import KEY
 from vidcls.checkpoints.resizing import resize_state
 from vidcls.checkpoints.timesformer_fb import inflate_image_vit
-from vidcls.checkpoints.unwrap import views
 from vidcls.errors import CheckpointError, ConfigError
 from vidcls.models import config_keys
-from vidcls.models.resnet import ResNet
 from vidcls.training.init.inflate import fit_positions, inflate_filters
+from vidcls.training.init.resnet import fill_resnet
 
 TEMPORAL = ("identity", "zero", "copy")
 """How Model 3's temporal attention starts, see `initialize`."""
-
-RESNET_SIGN = "layer1.0.conv1.weight"
 
 FRAME_BACKBONES = ("t2t-frames", "timm-frames")
 """Architectures whose image model can stand below VTN as it is."""
@@ -167,8 +163,10 @@ def initialize(
     """
     if temporal not in TEMPORAL:
         raise ConfigError(f"temporal {temporal!r}", "is not known", f"choose one of {', '.join(TEMPORAL)}")
-    if (report := _from_resnet(model, source)) is not None:
-        return report
+    if not isinstance(source, Checkpoint) and (filled := fill_resnet(model, source)) is not None:
+        copied, unused = filled  # an image classifier: what stands on the ResNet stays fresh
+        fresh = tuple(name for name in model.state_dict() if name not in copied)
+        return InitReport(os.fspath(source), copied, (), fresh, unused)
     architecture = str(getattr(model, "architecture", ""))
     checkpoint, subject = _read(model, source, architecture)
     if checkpoint.architecture == architecture and architecture != "vit-frames":
@@ -193,25 +191,6 @@ def initialize(
     else:
         raise ConfigError(architecture or "model", "has no place for an image ViT", "train it from scratch")
     return fill.finish(model)
-
-
-def _from_resnet(model: nn.Module, source: str | os.PathLike[str] | Checkpoint) -> InitReport | None:
-    """Start the ResNet inside a Visual Transformer or a VTN from torchvision's or timm's; None where neither is one.
-
-    Such a file holds an image classifier and none of our models: what stands on the ResNet stays fresh.
-    """
-    inside = [(name, module) for name, module in model.named_modules() if isinstance(module, ResNet)]
-    if len(inside) != 1 or isinstance(source, Checkpoint):
-        return None
-    raw = open_raw(source)
-    found = None if KEY in raw.meta else next((v for v in views(raw) if RESNET_SIGN in v.tensors), None)
-    if found is None:
-        return None
-    name, resnet = inside[0]
-    unused = resnet.load_weights(found.tensors, os.fspath(source))
-    copied = {f"{name}.{key}" if name else key for key in resnet.state_dict()}
-    fresh = tuple(key for key in model.state_dict() if key not in copied)
-    return InitReport(os.fspath(source), tuple(copied), (), fresh, unused)
 
 
 def _read(
