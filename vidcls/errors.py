@@ -117,6 +117,19 @@ class DeviceError(VidclsError):
     kind = "device"
 
 
+@contextlib.contextmanager
+def system_errors(kind: type[VidclsError], subject: object, problem: str, remedy: str) -> Iterator[None]:
+    """Turn what the operating system refuses within this context into an error about ``subject``.
+
+    Raises:
+        VidclsError: Of this kind, its problem followed by what the system says.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(str(subject), f"{problem} ({error.strerror or error})", remedy) from error
+
+
 class OutputError(VidclsError):
     """Results cannot be written."""
 

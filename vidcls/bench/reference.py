@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vidcls.errors import DependencyError, UsageError
+from vidcls.errors import UsageError, needing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,12 +14,8 @@ COMPARABLE = ("vivit-st", "timesformer-divided", "timesformer-joint", "videomae"
 
 
 def _transformers() -> Any:
-    try:
+    with needing("compare=transformers", "transformers is not installed", "pip install transformers"):
         import transformers
-    except ImportError:
-        raise DependencyError(
-            "compare=transformers", "transformers is not installed", "pip install transformers"
-        ) from None
     return transformers
 
 

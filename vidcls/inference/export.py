@@ -18,7 +18,7 @@ from vidcls.config import InputSpec
 from vidcls.engines import Floats, cache, make_engine
 from vidcls.engines.artifact import PIXELS, Artifact, check_format, check_free, model_card, save
 from vidcls.engines.openvino import OpenVINOEngine, split_units
-from vidcls.errors import InputError, OutputError, UsageError
+from vidcls.errors import InputError, OutputError, UsageError, system_errors
 from vidcls.inference.classifier import Classifier
 from vidcls.inference.clip import Clip
 from vidcls.inference.load import model_labels, view_of
@@ -175,14 +175,9 @@ class _Job:
         }
         view = self.view.model_dump(mode="json")
         save_checkpoint(module, path, labels=self.labels, input=view, extra=extra, dtype=dtype)
-        try:
+        with system_errors(OutputError, card_beside(path), "cannot be written", "free some disk"):
             record = record_of(self.found, self.view, "safetensors", precision, self.labels, error)
             write_text(card_beside(path), model_card(record, path.name))
-        except OSError as failure:
-            reason = failure.strerror or str(failure)
-            raise OutputError(
-                str(card_beside(path)), f"cannot be written ({reason})", "free some disk"
-            ) from failure
         return self._report(path, path.stat().st_size, error)
 
     def converted(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcls.errors import DependencyError, DeviceError, UsageError, VidclsError
+from vidcls.errors import DeviceError, UsageError, VidclsError, needing
 from vidcls.score.rows import Result
 from vidcls.score.scorer import Arrived, Scorer, arriving, left_in
 from vidcls.score.setup import Setup
@@ -269,9 +269,7 @@ def _describe(setup: Setup) -> bytes:
 
 
 def _import_ray() -> Any:
-    try:
+    with needing("runner=ray", "Ray is not installed", "pip install 'vidcls[ray]'"):
         import ray
         import ray.data
-    except ImportError:
-        raise DependencyError("runner=ray", "Ray is not installed", "pip install 'vidcls[ray]'") from None
     return ray

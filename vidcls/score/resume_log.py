@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import OutputError, UsageError, printable
+from vidcls.errors import OutputError, UsageError, printable, system_errors
 from vidcls.score.database import DamagedJournalError, Database
 from vidcls.video import object_store
 from vidcls.video.sources import Source
@@ -271,11 +271,8 @@ def open_journal(path: Path, output: str, *, overwrite: bool) -> Journal:
         if not overwrite:
             raise
     for suffix in ("", "-wal", "-shm"):
-        try:
+        with system_errors(OutputError, printable(str(path)), "cannot be replaced", "remove it yourself"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        except OSError as error:
-            problem = f"cannot be replaced ({error.strerror or error})"
-            raise OutputError(printable(str(path)), problem, "remove it yourself") from None
     return Journal(path, output)
 
 

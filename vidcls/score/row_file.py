@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vidcls.errors import OutputError, UsageError, printable
+from vidcls.errors import OutputError, UsageError, printable, system_errors
 from vidcls.output.base import Format
 from vidcls.output.sinks import write_all, write_error
 from vidcls.paths import replacing, sync_folder
@@ -220,11 +220,8 @@ def foreign(path: Path) -> UsageError:
 def remove_output(paths: list[Path]) -> None:
     """Delete what an earlier run wrote."""
     for path in paths:
-        try:
+        with system_errors(OutputError, printable(str(path)), "cannot be replaced", "remove it yourself"):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            problem = f"cannot be replaced ({error.strerror})"
-            raise OutputError(printable(str(path)), problem, "remove it yourself") from None
 
 
 def write_whole(target: Path, format: Format, rows: Iterable[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from vidcls.checkpoints.native import save_checkpoint
 from vidcls.config import InputSpec
-from vidcls.errors import CheckpointError, OutputError, UsageError
+from vidcls.errors import CheckpointError, OutputError, UsageError, system_errors
 from vidcls.paths import replacing
 from vidcls.training.recipe_file import RECIPE
 
@@ -137,12 +137,8 @@ def make_folder(out: Path) -> None:
     Raises:
         OutputError: It cannot be made.
     """
-    try:
+    with system_errors(OutputError, out, "cannot be made", "name another output=FOLDER"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            str(out), f"cannot be made ({error.strerror})", "name another output=FOLDER"
-        ) from None
 
 
 def save_weights(

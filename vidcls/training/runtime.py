@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidcls.errors import DependencyError, DeviceError, VidclsError
+from vidcls.errors import DeviceError, VidclsError, first_line, needing
 from vidcls.training import checkpointing
 
 
@@ -31,13 +31,9 @@ def make_accelerator(precision: str, device: str = "auto") -> Any:
         DependencyError: accelerate is not installed.
         DeviceError: The precision does not exist on the device.
     """
-    try:
+    with needing("vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"):
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, PartialState
-    except ImportError:
-        raise DependencyError(
-            "vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"
-        ) from None
     # Its state is one for the process; a second run in it (a test, a notebook) may want another precision.
     AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
     name = {"fp32": "no"}.get(precision, precision)
@@ -86,20 +82,15 @@ def readable_errors(out: Path) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DeviceError(
-            "memory", f"ran out ({_first_line(error)}){kept}", "set a smaller micro_batch=N"
+            "memory", f"ran out ({first_line(error)}){kept}", "set a smaller micro_batch=N"
         ) from error
     except RuntimeError as error:
         text = str(error)
         if "DataLoader worker" in text:
-            raise DeviceError("memory", f"a process that reads clips died ({_first_line(error)}){kept}",
+            raise DeviceError("memory", f"a process that reads clips died ({first_line(error)}){kept}",
                               "set a smaller workers=N or micro_batch=N") from error  # fmt: skip
         if "not enough memory" in text or "out of memory" in text or "allocate memory" in text:
             raise DeviceError(
-                "memory", f"ran out ({_first_line(error)}){kept}", "set a smaller micro_batch=N"
+                "memory", f"ran out ({first_line(error)}){kept}", "set a smaller micro_batch=N"
             ) from error
         raise
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

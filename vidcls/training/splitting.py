@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidcls.errors import OutputError, UsageError
+from vidcls.errors import OutputError, UsageError, system_errors
 from vidcls.paths import replacing
 from vidcls.training.data import listing
 from vidcls.training.data.forms import SEPARATOR, SEVERAL
@@ -103,14 +103,10 @@ def write_lists(
     Raises:
         OutputError: They cannot be written.
     """
-    try:
+    with system_errors(OutputError, folder, "cannot be written", "name another output=FOLDER"):
         folder.mkdir(parents=True, exist_ok=True)
         for path, samples in ((folder / TRAIN, train), (folder / VAL, val)):
             _write(path, samples, columns)
-    except OSError as error:
-        raise OutputError(
-            str(folder), f"cannot be written ({error.strerror})", "name another output=FOLDER"
-        ) from error
     return folder / TRAIN, folder / VAL
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidcls.errors import DependencyError, UsageError
+from vidcls.errors import UsageError, needing
 from vidcls.training.data.dataset import Loader
 from vidcls.training.losses import class_loss, multi_label_loss
 from vidcls.training.recipe import FIGURES
@@ -53,13 +53,9 @@ def make_metrics(num_classes: int) -> Any:
     Raises:
         DependencyError: torchmetrics is not installed.
     """
-    try:
+    with needing("vidcls train", "torchmetrics is not installed", "pip install 'vidcls[train]'"):
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MulticlassAccuracy
-    except ImportError:
-        raise DependencyError(
-            "vidcls train", "torchmetrics is not installed", "pip install 'vidcls[train]'"
-        ) from None
     return MetricCollection(
         {
             "top1": MulticlassAccuracy(num_classes, average="micro"),

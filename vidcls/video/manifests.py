@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from vidcls.errors import InputError, UsageError, first_line, nearest
+from vidcls.errors import InputError, UsageError, first_line, nearest, system_errors
 from vidcls.output.parquet import need_pyarrow
 from vidcls.output.row import is_reserved
 from vidcls.video import object_store
@@ -120,11 +120,6 @@ def _check_names(source: str, names: list[str]) -> None:
             raise UsageError(source, f"its column name {name!r} is not plain text", "save it as UTF-8")
 
 
-def _unreadable(source: str, error: OSError) -> UsageError:
-    problem = f"the manifest cannot be read ({error.strerror or error})"
-    return UsageError(source, problem, "check the path")
-
-
 class CsvManifest(Manifest):
     """A table of text; the delimiter is whichever of ``DELIMITERS`` gives its first line a column of paths."""
 
@@ -157,10 +152,8 @@ class CsvManifest(Manifest):
 
     @contextmanager
     def _open(self) -> Iterator[IO[str]]:
-        try:
+        with system_errors(UsageError, self.source, "the manifest cannot be read", "check the path"):
             raw = object_store.open_binary(self.source)
-        except OSError as error:
-            raise _unreadable(self.source, error) from None
         with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             yield text
 
@@ -206,10 +199,8 @@ class ParquetManifest(Manifest):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with system_errors(UsageError, self.source, "the manifest cannot be read", "check the path"):
             stream = object_store.open_binary(self.source)
-        except OSError as error:
-            raise _unreadable(self.source, error) from None
         with stream:
             try:
                 file = pq.ParquetFile(stream)

@@ -23,7 +23,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from vidcls.errors import InputError, UsageError
+from vidcls.errors import InputError, UsageError, system_errors
 from vidcls.video import object_store
 from vidcls.video.manifests import Entry, manifest_kind, open_manifest
 from vidcls.video.urls import is_url
@@ -180,11 +180,8 @@ class _Lister:
     # Lists
 
     def _list(self, source: str) -> Iterator[Source]:
-        try:
+        with system_errors(UsageError, source, "the list cannot be read", "check the path"):
             stream = object_store.open_binary(source)
-        except OSError as error:
-            problem = f"the list cannot be read ({error.strerror or error})"
-            raise UsageError(source, problem, "check the path") from None
         with stream:
             yield from self._lines(iter(partial(stream.read, BLOCK), b""))
 

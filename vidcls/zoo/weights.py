@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from vidcls.errors import WeightsError, first_line
+from vidcls.errors import WeightsError, first_line, system_errors
 from vidcls.paths import cache_dir, hugging_face_cache, locked, write_text
 from vidcls.video.urls import direct_url, is_url, shown_url
 
@@ -82,7 +82,7 @@ def checksum(path: str | os.PathLike[str]) -> str:
         WeightsError: They cannot be read.
     """
     path = Path(path)
-    try:
+    with system_errors(WeightsError, path, "cannot be read", "check the path"):
         if not path.is_dir():
             record = _read_record(path)
             return str(record["sha256"]) if _unchanged(path, record) else sha256_of(path)
@@ -94,10 +94,6 @@ def checksum(path: str | os.PathLike[str]) -> str:
         )
         listing = "".join(f"{sha256_of(file)} {file.name}\n" for file in files)
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
-    except OSError as error:
-        raise WeightsError(
-            str(path), f"cannot be read ({error.strerror or error})", "check the path"
-        ) from None
 
 
 def sha256_of(path: Path) -> str:
@@ -200,16 +196,11 @@ def _from_url(url: str, sha256: str | None, offline: bool, progress: bool | None
             "is not on this machine and the network is switched off",
             f"get {shown_url(url)} and put it at {path}",
         )
-    try:
+    remedy = "let VIDCLS_CACHE name a folder that can be written"
+    with system_errors(WeightsError, path.parent, "cannot be used as a cache", remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
             return _under_lock(path, url, sha256, progress)
-    except OSError as error:
-        raise WeightsError(
-            str(path.parent),
-            f"cannot be used as a cache ({error.strerror or error})",
-            "let VIDCLS_CACHE name a folder that can be written",
-        ) from None
 
 
 def _under_lock(path: Path, url: str, sha256: str | None, progress: bool | None) -> Path:

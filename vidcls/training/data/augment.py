@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vidcls.config import InputSpec
-from vidcls.errors import DependencyError
+from vidcls.errors import needing
 from vidcls.training.recipe import Augment, Color
 
 Generator = np.random.Generator
@@ -75,12 +75,10 @@ def transforms() -> Any:
     Raises:
         DependencyError: torchvision is not installed.
     """
-    try:
+    with needing(
+        "torchvision", "augmentation needs it, and it is not installed", "pip install 'vidcls[train]'"
+    ):
         from torchvision.transforms.v2 import functional
-    except ImportError:
-        raise DependencyError(
-            "torchvision", "augmentation needs it, and it is not installed", "pip install 'vidcls[train]'"
-        ) from None
     return functional
 
 

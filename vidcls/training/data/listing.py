@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidcls.errors import UsageError
+from vidcls.errors import UsageError, system_errors
 from vidcls.training.data.forms import (
     Table,
     Wanted,
@@ -164,11 +164,8 @@ def _is_table(path: Path, wanted: Wanted) -> bool:
 
 def _read_folder(root: Path, heads: int) -> Listing:
     listing = Listing(str(root), named=True)
-    try:
+    with system_errors(UsageError, root, "cannot be listed", "check its permissions"):
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        problem = f"cannot be listed ({error.strerror or error})"
-        raise UsageError(str(root), problem, "check its permissions") from None
     if heads > 1:
         raise UsageError(
             str(root), "a folder names one label a clip", "give a CSV with a column for each head"

@@ -12,7 +12,7 @@ import numpy as np
 
 from vidcls.config import ModelSpec
 from vidcls.doctor.machine import cores
-from vidcls.errors import OutputError, UsageError
+from vidcls.errors import OutputError, UsageError, system_errors
 from vidcls.paths import cache_dir
 from vidcls.training import splitting, synthetic
 from vidcls.training.data import listing
@@ -299,12 +299,11 @@ def _frame_cache(recipe: Recipe, rank: int) -> FrameCache | None:
         )
     folder = cache_dir() / "frames"
     cache = FrameCache(folder, int(recipe.frame_cache * 1e9))
-    try:
+    with system_errors(
+        OutputError, folder, "cannot be made", "set VIDCLS_CACHE to a folder that can be written"
+    ):
         if rank == 0:
             cache.prepare()
-    except OSError as error:
-        problem = f"cannot be made ({error.strerror or error})"
-        raise OutputError(str(folder), problem, "set VIDCLS_CACHE to a folder that can be written") from error
     return cache
 
 

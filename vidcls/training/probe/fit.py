@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidcls.errors import DependencyError
+from vidcls.errors import needing
 from vidcls.evaluation.multi_label import mean_average_precision
 
 Floats = NDArray[np.float64]
@@ -94,12 +94,8 @@ def logistic_regression(**settings: Any) -> Any:
     Raises:
         DependencyError: scikit-learn is not installed.
     """
-    try:
+    with needing("probe", "scikit-learn is not installed", "pip install 'vidcls[train]'"):
         from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        raise DependencyError(
-            "probe", "scikit-learn is not installed", "pip install 'vidcls[train]'"
-        ) from None
     return LogisticRegression(max_iter=1000, **settings)
 
 
