@@ -118,16 +118,27 @@ class DeviceError(VidclsError):
 
 
 @contextlib.contextmanager
-def system_errors(kind: type[VidclsError], subject: object, problem: str, remedy: str) -> Iterator[None]:
+def system_errors(
+    kind: type[VidclsError], subject: object, problem: str, remedy: str, *more: type[Exception]
+) -> Iterator[None]:
     """Turn what the operating system refuses within this context into an error about ``subject``.
 
+    Args:
+        kind: Class of the error.
+        subject: See `VidclsError`.
+        problem: What failed; what the system says follows in parentheses.
+        remedy: See `VidclsError`.
+        *more: Errors of libraries that mean the same.
+
     Raises:
-        VidclsError: Of this kind, its problem followed by what the system says.
+        VidclsError: Of this kind.
     """
+    refusals: tuple[type[Exception], ...] = (OSError, *more)
     try:
         yield
-    except OSError as error:
-        raise kind(str(subject), f"{problem} ({error.strerror or error})", remedy) from error
+    except refusals as error:
+        said = getattr(error, "strerror", None) or first_line(error)
+        raise kind(str(subject), f"{problem} ({said})", remedy) from error
 
 
 class OutputError(VidclsError):

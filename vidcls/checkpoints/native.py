@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vidcls.checkpoints.base import Checkpoint, Raw
 from vidcls.checkpoints.metadata import KEY, VERSION, parse_record
 from vidcls.checkpoints.resizing import finish, split_keywords
-from vidcls.errors import CheckpointError, OutputError
+from vidcls.errors import CheckpointError, OutputError, system_errors
 from vidcls.models import ARCHITECTURES
 from vidcls.paths import replacing
 
@@ -109,9 +109,6 @@ def _write_atomically(tensors: dict[str, Tensor], metadata: dict[str, str], path
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(str(path), f"cannot be written ({reason})", "choose another place") from error
+    refused = system_errors(OutputError, path, "cannot be written", "choose another place", SafetensorError)
+    with refused, replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from vidcls.errors import ConfigError
+from vidcls.errors import ConfigError, system_errors
 
 MAX_YAML_BYTES = 1 << 20  # without libyaml, a MiB takes six seconds
 MAX_YAML_DEPTH = 64
@@ -85,13 +85,10 @@ def read_yaml(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[st
         ConfigError: The file is missing, too large, not YAML, or not a mapping.
     """
     path = Path(path)
-    try:
+    with system_errors(ConfigError, path, "cannot be read", "check the path", UnicodeDecodeError):
         if path.stat().st_size > MAX_YAML_BYTES:
             raise ConfigError(str(path), f"larger than {MAX_YAML_BYTES >> 20} MiB", "is it the right file?")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(str(path), f"cannot be read ({reason})", "check the path") from None
     try:
         data = parse_yaml(text, trusted=trusted)
     except ValueError as error:

@@ -28,12 +28,13 @@ from vidcls.config.specs import Spec
 from vidcls.engines.base import Engine, lazy
 from vidcls.engines.openvino import HEAD, UNITS, WHOLE, OpenVINOEngine
 from vidcls.engines.whole_graph import GraphFacts
-from vidcls.errors import CheckpointError, DeviceError, OutputError, UsageError, printable
+from vidcls.errors import CheckpointError, DeviceError, OutputError, UsageError, printable, system_errors
 from vidcls.paths import write_text
 from vidcls.zoo.facts import CheckpointFacts
 
 RECORD, CARD = "vidcls.json", "README.md"
 MAX_RECORD = 16 << 20  # bytes
+_UNFINISHED = ".exporting-"
 
 
 @dataclass(frozen=True)
@@ -297,19 +298,18 @@ def save(
         OutputError: The folder cannot be written.
     """
     check_free(folder, overwrite)
-    try:
-        with (
-            unfinished(folder.parent, ".exporting-") as made,
-            unfinished(folder.parent, ".exporting-") as old,
-        ):
-            write_files(made, write, record, measure)
-            os.chmod(made, 0o755)
-            if folder.exists():
-                os.rename(folder, old / folder.name)
-            os.rename(made, folder)
-    except (OSError, RuntimeError) as error:  # RuntimeError is how OpenVINO and ONNX report a full disk
-        reason = getattr(error, "strerror", None) or str(error)[:300]
-        raise OutputError(str(folder), f"cannot be written ({reason})", "choose another place") from error
+    # RuntimeError is how OpenVINO and ONNX report a full disk.
+    refused = system_errors(OutputError, folder, "cannot be written", "choose another place", RuntimeError)
+    with (
+        refused,
+        unfinished(folder.parent, _UNFINISHED) as made,
+        unfinished(folder.parent, _UNFINISHED) as old,
+    ):
+        write_files(made, write, record, measure)
+        os.chmod(made, 0o755)
+        if folder.exists():
+            os.rename(folder, old / folder.name)
+        os.rename(made, folder)
     return read_artifact(folder)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from vidcls.errors import DependencyError, UsageError, printable
+from vidcls.errors import UsageError, needing, printable
 from vidcls.output.base import Format, Values
 from vidcls.output.row import Layout, RankedLabel
 from vidcls.output.text import valid_unicode
@@ -113,11 +113,9 @@ def schema(layout: Layout, more: Mapping[str, Any] | None = None) -> Any:
 
 def need_pyarrow(subject: str) -> None:
     """Refuse Parquet on a machine without pyarrow."""
-    try:
+    remedy = "pip install 'vidcls[parquet]', or use CSV or JSON lines"
+    with needing(subject, "Parquet needs pyarrow", remedy):
         import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        remedy = "pip install 'vidcls[parquet]', or use CSV or JSON lines"
-        raise DependencyError(subject, "Parquet needs pyarrow", remedy) from None
 
 
 def _damaged(path: str, error: Exception) -> UsageError:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from vidcls.errors import DependencyError, OutputError, printable
+from vidcls.errors import OutputError, needing, printable
 
 
 def new_figure(subject: str, width: float, height: float) -> Any:
@@ -17,11 +17,9 @@ def new_figure(subject: str, width: float, height: float) -> Any:
         width: Inches.
         height: Inches.
     """
-    try:
+    remedy = "pip install 'vidcls[train]'"
+    with needing(subject, "matplotlib is not installed", remedy):
         from matplotlib.figure import Figure
-    except ImportError:
-        remedy = "pip install 'vidcls[train]'"
-        raise DependencyError(subject, "matplotlib is not installed", remedy) from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

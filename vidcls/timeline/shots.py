@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidcls.engines import Floats
-from vidcls.errors import DependencyError
+from vidcls.errors import needing
 from vidcls.inference.clip import Clip
 from vidcls.timeline.ahead import ahead
 from vidcls.timeline.scan import Film
@@ -76,12 +76,10 @@ def find_shots(
 
 def _detector(fps: float) -> Any:
     """Return a function (number, frame) → numbers of the frames at which it found cuts."""
-    try:
+    remedy = "pip install 'vidcls[shots]'"
+    with needing("by", "shots needs PySceneDetect, which is not installed", remedy):
         from scenedetect.common import FrameTimecode
         from scenedetect.detectors import AdaptiveDetector
-    except ImportError:
-        remedy = "pip install 'vidcls[shots]'"
-        raise DependencyError("by", "shots needs PySceneDetect, which is not installed", remedy) from None
     detector = AdaptiveDetector(min_scene_len=1)
     rate = fps if math.isfinite(fps) and fps > 0 else 25.0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vidcls.errors import DependencyError, UsageError, nearest, printable
+from vidcls.errors import DependencyError, UsageError, nearest, needing, printable
 from vidcls.output.plots import new_figure
 from vidcls.output.progress import ProgressBar, print_line
 from vidcls.training.checkpointing import output_error, replaced, write_text
@@ -145,12 +145,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
+        with needing("tensorboard=True", "tensorboard is not installed", "pip install tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise DependencyError(
-                "tensorboard=True", "tensorboard is not installed", "pip install tensorboard"
-            ) from None
         # Events of steps that are made again after a resume are hidden by TensorBoard itself.
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
@@ -173,12 +169,8 @@ def check_tracker(name: str) -> None:
         UsageError: accelerate knows none of that name.
         DependencyError: Its package, or accelerate, is not installed.
     """
-    try:
+    with needing("vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"):
         from accelerate import tracking
-    except ImportError:
-        raise DependencyError(
-            "vidcls train", "accelerate is not installed", "pip install 'vidcls[train]'"
-        ) from None
     known = sorted(tracking.LOGGER_TYPE_TO_CLASS)
     if name not in known:
         problem = f"{name!r} is not known{nearest(name, known)}"
