@@ -322,13 +322,14 @@ def _ranges(numbers: list[int]) -> str:
     return "{" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) + "}"
 
 
-def check_state(model: nn.Module, state: Mapping[str, Tensor], subject: object) -> None:
+def check_state(model: nn.Module, state: Mapping[str, Tensor], subject: object, name: str = "") -> None:
     """Hold a state against a model, which may be on the meta device.
 
     Args:
         model: The model.
         state: Our names → tensors of any floating dtype.
         subject: The file's name, for the error.
+        name: What the model is called there; by default its architecture.
 
     Raises:
         CheckpointError: One message naming every missing, unexpected and misshapen key, or a tensor that is
@@ -347,7 +348,7 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], subject: object) 
         for key in own
         if key in state and own[key].is_floating_point() != state[key].is_floating_point()
     ]
-    name = str(getattr(model, "architecture", type(model).__name__))
+    name = name or str(getattr(model, "architecture", type(model).__name__))
     raise_misfit(subject, name, missing, unexpected, misshapen)
 
 

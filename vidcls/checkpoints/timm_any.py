@@ -139,7 +139,7 @@ def _fitted(
         return tensors, classifier
     described = sum(tensor.numel() for tensor in own.values())
     if described > MAX_GROWTH * sum(tensor.numel() for tensor in tensors.values()):
-        check_state(model, tensors, raw.path)
+        check_state(model, tensors, raw.path, f"timm's {name}")
     overlay = {
         "state_dict": dict(tensors),
         "num_classes": classes,
@@ -159,7 +159,7 @@ def _fitted(
             **{**arguments, **({"img_size": size} if "img_size" in arguments else {})},
         )
     except (RuntimeError, KeyError, ValueError, TypeError, AssertionError, IndexError, AttributeError):
-        check_state(model, tensors, raw.path)
+        check_state(model, tensors, raw.path, f"timm's {name}")
     return loaded.state_dict(), classifier
 
 

@@ -114,11 +114,11 @@ def models(measured: ModelsOptions, views: ViewOptions, timing: TimingOptions, r
     from vidcls.bench.models import Plan, measure
     from vidcls.bench.report import HEADINGS, cells, notes, plot
     from vidcls.config import load_registry
-    from vidcls.engines import has_openvino
+    from vidcls.engines import is_installed
 
     report.check(measured.plot)
     known = load_registry(measured.registry)
-    others = ["openvino"] if has_openvino() and not measured.merge_tokens else []
+    others = ["openvino"] if is_installed("openvino") and not measured.merge_tokens else []
     engines = measured.engine or ["eager", *others]
     precisions = measured.precision or ["fp32", "bf16"]
     if "auto" in engines or "auto" in precisions:

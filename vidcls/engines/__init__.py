@@ -32,7 +32,7 @@ __all__ = [
     "check_names",
     "choose_device",
     "choose_precision",
-    "has_openvino",
+    "is_installed",
     "lazy",
     "make_engine",
     "surely_cpu",
@@ -96,11 +96,6 @@ def check_names(engine: str, precision: str) -> None:
 def is_installed(package: str) -> bool:
     """Whether a package is there; it is not imported."""
     return find_spec(package) is not None
-
-
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed; it is not imported."""
-    return is_installed("openvino")
 
 
 def choose_device(device: str = "auto") -> str:

@@ -14,7 +14,7 @@ from vidcls.engines import (
     Engine,
     choose_device,
     choose_precision,
-    has_openvino,
+    is_installed,
     lazy,
     make_engine,
     numpy_vivit,
@@ -145,7 +145,7 @@ def _make_anywhere(found: Found, view: InputSpec, request: EngineRequest) -> Eng
 
 def choice(found: Found, view: InputSpec, request: EngineRequest, device: str) -> str:
     """Return what `choose` decides for a model."""
-    exported = has_openvino() and found.exported() is not None
+    exported = is_installed("openvino") and found.exported() is not None
     return choose(request, device, numpy_macs=_numpy_macs(found, view, request), exported=exported)
 
 
@@ -264,7 +264,7 @@ def export_hint(found: Found, view: InputSpec, request: EngineRequest) -> str | 
     """
     if request.clips is None or request.clips < 2 or request.merge_tokens:
         return None
-    if request.engine != "auto" or request.precision not in ("auto", "fp32") or not has_openvino():
+    if request.engine != "auto" or request.precision not in ("auto", "fp32") or not is_installed("openvino"):
         return None
     if found.key is None or found.artifact is not None or not surely_cpu(request.device) or not has_avx512():
         return None
