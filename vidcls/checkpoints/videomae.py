@@ -86,11 +86,7 @@ def read(raw: Raw, architecture: str | None, config: dict[str, Any]) -> Checkpoi
 
 
 def refuse_unfit(raw: Raw, state: dict[str, Tensor]) -> None:
-    """Refuse what is a VideoMAE, but not of the published form.
-
-    Raises:
-        CheckpointError: See above.
-    """
+    """Refuse what is a VideoMAE, but not of the published form; raises CheckpointError."""
     if "blocks.0.attn.scale" in state:
         raise raw.error(
             "uses VideoMAE V2's optional cosine attention (blocks.0.attn.scale), which no released classifier has "

@@ -190,22 +190,14 @@ def head_count(raw: Raw, dim: int, given: Any, keyword: str = "num_heads") -> tu
 
 
 def settle(raw: Raw, found: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Join what the file determines with the caller's keywords.
-
-    Raises:
-        CheckpointError: A keyword contradicts the file.
-    """
+    """Join what the file determines with the caller's keywords; a CheckpointError where they contradict."""
     for key in sorted(found.keys() & given.keys()):
         contradicts(raw, key, found[key], given[key])
     return {**given, **found}
 
 
 def contradicts(raw: Raw, key: str, found: Any, given: Any) -> None:
-    """Refuse a keyword of the caller's that says otherwise than the file.
-
-    Raises:
-        CheckpointError: It does.
-    """
+    """Refuse a keyword of the caller's that says otherwise than the file; raises CheckpointError."""
     if not _agree(found, given):
         wants_head = key == "num_classes"
         remedy = "load it as it is, then call reset_head()" if wants_head else "leave the keyword out"

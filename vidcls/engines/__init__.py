@@ -99,11 +99,7 @@ def is_installed(package: str) -> bool:
 
 
 def choose_device(device: str = "auto") -> str:
-    """Return the device that ``auto`` stands for here, or check the one that was asked for.
-
-    Raises:
-        DeviceError: It does not exist on this machine.
-    """
+    """Return the device that ``auto`` stands for, or the one asked for; a DeviceError where there is none."""
     import torch
 
     if device == "auto":

@@ -71,11 +71,7 @@ PIXELS = ("onnx", "pt2")  # formats whose graph may take pixels and normalize th
 
 
 def check_format(format: str, precision: str) -> None:
-    """Refuse formats, and precisions in them, that do not exist.
-
-    Raises:
-        UsageError: There is no such thing.
-    """
+    """Refuse formats, and precisions in them, that do not exist; raises UsageError."""
     if format not in FORMATS:
         raise UsageError(format, "is not an export format", f"use one of {', '.join(FORMATS)}")
     kind = FORMATS[format]
@@ -263,11 +259,7 @@ def unfinished(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse to write over what is there, unless that was asked for.
-
-    Raises:
-        UsageError: Something is there.
-    """
+    """Refuse to write over what is there, unless that was asked for; raises UsageError."""
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:

@@ -144,11 +144,7 @@ class OpenVINOEngine:
 
 
 def core() -> Any:
-    """Return OpenVINO's core.
-
-    Raises:
-        DependencyError: It is not installed.
-    """
+    """Return OpenVINO's core; a DependencyError where it is not installed."""
     with NEEDS_OPENVINO():
         return _openvino().Core()
 

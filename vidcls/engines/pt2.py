@@ -57,11 +57,7 @@ class ProgramEngine(WholeGraphEngine):
 
 
 def check_trust(path: Path) -> None:
-    """Refuse a program that was not exported on this machine, unless the person trusts it.
-
-    Raises:
-        CheckpointError: It is not trusted.
-    """
+    """Refuse a program that was not exported on this machine, unless the person trusts it; raises CheckpointError."""
     if os.environ.get(TRUST_VARIABLE) == "1" or sha256_of(path) in _trusted():
         return
     raise CheckpointError(
@@ -72,11 +68,7 @@ def check_trust(path: Path) -> None:
 
 
 def trust(path: Path) -> None:
-    """Take note that a program was exported on this machine.
-
-    Raises:
-        OSError: The note cannot be written.
-    """
+    """Take note that a program was exported on this machine; an OSError where that cannot be noted."""
     noted = [digest for digest in _trusted() if digest != sha256_of(path)]
     _list().parent.mkdir(parents=True, exist_ok=True)
     write_text(_list(), "\n".join([*noted[1 - _MAX_TRUSTED :], sha256_of(path)]) + "\n")

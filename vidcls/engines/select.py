@@ -206,11 +206,7 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
 
 
 def numpy_engine(found: Found) -> numpy_vivit.NumpyViViTEngine:
-    """Return NumPy's engine for a model, of its file alone where that is enough.
-
-    Raises:
-        DeviceError: It cannot run this model.
-    """
+    """Return NumPy's engine for a model, of its file alone where that is enough; a DeviceError where it cannot run it."""
     tensors = None if found.path is None else numpy_vivit.read_tensors(found.path, found.facts.config)
     if tensors is not None and numpy_vivit.can_run(found.facts.spec.architecture, found.facts.config):
         return numpy_vivit.NumpyViViTEngine(tensors, found.facts.config)
@@ -218,11 +214,7 @@ def numpy_engine(found: Found) -> numpy_vivit.NumpyViViTEngine:
 
 
 def numpy_engine_of(module: nn.Module) -> numpy_vivit.NumpyViViTEngine:
-    """Return NumPy's engine for a module that is in memory.
-
-    Raises:
-        DeviceError: It cannot run this model.
-    """
+    """Return NumPy's engine for a module that is in memory; a DeviceError where it cannot run it."""
     config = plain_config(module)
     if not numpy_vivit.can_run(str(module.architecture), config):
         raise DeviceError("numpy", "runs factorized encoders with the tanh GELU only", "use engine=eager")

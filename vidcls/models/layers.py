@@ -353,11 +353,7 @@ class Classifier(nn.Module):
 
 
 def check_pixels(name: str, pictures: Tensor, size: int | tuple[int, int]) -> None:
-    """Refuse pictures (..., h, w) of another size than the model of this name was built for.
-
-    Raises:
-        ConfigError: They are.
-    """
+    """Refuse pictures (..., h, w) of another size than the model of this name was built for; raises ConfigError."""
     if tuple(pictures.shape[-2:]) != pair(size):
         kind = "views" if pictures.ndim == 5 else "frames"
         problem = f"got {kind} of {tuple(pictures.shape[-2:])} pixels (h, w), but was built for {size}"

@@ -47,11 +47,7 @@ def _limit(key: str) -> float:
 
 
 def check_numbers(architecture: str, values: Mapping[str, Any]) -> None:
-    """Refuse entries beyond every model, before a config dataclass is made of them.
-
-    Raises:
-        ConfigError: There is one.
-    """
+    """Refuse entries beyond every model, before a config dataclass is made of them; raises ConfigError."""
     found = excess(values)
     if found is not None:
         raise ConfigError(architecture, f"{found[0]} = {show(found[1])} is beyond every model", "correct it")

@@ -128,11 +128,7 @@ class T2TViT(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Compute the feature of each frame.
-
-        Raises:
-            ConfigError: The frames' size is not ``config.image_size``.
-        """
+        """Compute the feature of each frame; a ConfigError where their size is not ``config.image_size``."""
         check_pixels("T2T-ViT", frames, self.config.image_size)
         tokens = self.tokens_to_token(frames)
         x = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)

@@ -17,11 +17,7 @@ from vidcls.models.timm_frames_config import TimmFramesConfig
 
 
 def import_timm(subject: str) -> Any:
-    """The package timm.
-
-    Raises:
-        DependencyError: It is not installed.
-    """
+    """The package timm; a DependencyError where it is not installed."""
     with needing(subject, "needs the package timm, which is not installed", "pip install 'vidcls[timm]'"):
         import timm
     return timm

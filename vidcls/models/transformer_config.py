@@ -105,11 +105,7 @@ class TubeletConfig(TransformerConfig):
 
 
 def check_known(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a word that is none of those known.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Refuse a word that is none of those known; raises ConfigError."""
     if value not in known:
         raise ConfigError(name, f"{value!r} is unknown", f"choose one of {', '.join(known)}")
 

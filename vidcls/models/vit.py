@@ -67,11 +67,7 @@ class VisionTransformer(nn.Module):
             nn.init.normal_(self.cls_token, std=1e-6)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Compute the pooled feature of each frame.
-
-        Raises:
-            ConfigError: The frames' size is not ``config.image_size``.
-        """
+        """Compute the pooled feature of each frame; a ConfigError where the size is not ``image_size``."""
         check_pixels("ViT", frames, self.config.image_size)
         x = self.patch_embed(frames)
         if self.cls_token is not None:

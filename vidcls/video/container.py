@@ -56,11 +56,7 @@ _HEAD = 1 << 16  # bytes looked at; FFmpeg probes 2048 first, and more only wher
 
 
 def read_head(path: str) -> bytes:
-    """The file's first 64 KiB.
-
-    Raises:
-        VideoError: It cannot be read.
-    """
+    """The file's first 64 KiB; a VideoError where it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return file.read(_HEAD)

@@ -46,11 +46,7 @@ def filesystem(path: str) -> tuple[Any, str]:
 
 
 def open_binary(path: str) -> IO[bytes]:
-    """Open a file of this machine or an address to read bytes.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Open a file of this machine or an address to read bytes; an OSError where it cannot be read."""
     if not is_remote(path):
         return open(path, "rb")
     system, name = filesystem(path)
@@ -124,11 +120,7 @@ def copy(address: str, path: Path, max_bytes: int, seconds: float, stop: threadi
 
 
 def upload(path: Path, address: str) -> None:
-    """Copy a finished file to an address; object stores make it visible as a whole.
-
-    Raises:
-        OSError: It cannot be written there.
-    """
+    """Copy a finished file to an address; object stores make it visible as a whole; an OSError where they refuse."""
     system, name = filesystem(address)
     parent = name.rsplit("/", 1)[0]
     if parent and parent != name:

@@ -56,11 +56,7 @@ def _seconds(text: str) -> float:
 
 
 def cut(info: VideoInfo, span: Span) -> tuple[VideoInfo, int]:
-    """What is known of a part of a file, and how many frames come before it.
-
-    Raises:
-        VideoError: No frame is in it.
-    """
+    """What is known of a part of a file, and how many frames come before it; a VideoError where it is empty."""
     times = info.timestamps
     first = int(times.searchsorted(span.start - 1e-6))
     end = len(times) if span.end is None else int(times.searchsorted(span.end - 1e-6))
