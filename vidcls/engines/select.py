@@ -206,7 +206,7 @@ def _make(name: str, found: Found, view: InputSpec, request: EngineRequest, devi
 
 
 def numpy_engine(found: Found) -> numpy_vivit.NumpyViViTEngine:
-    """Return NumPy's engine for a model, of its file alone where that is enough; a DeviceError where it cannot run it."""
+    """Return NumPy's engine for a model, of its file alone where that is enough; a DeviceError where it cannot run."""
     tensors = None if found.path is None else numpy_vivit.read_tensors(found.path, found.facts.config)
     if tensors is not None and numpy_vivit.can_run(found.facts.spec.architecture, found.facts.config):
         return numpy_vivit.NumpyViViTEngine(tensors, found.facts.config)

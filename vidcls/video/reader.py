@@ -271,19 +271,11 @@ class VideoReader:
     def _answers(self, request: dict[str, Any]) -> Iterator[Answer]:
         """Answers to one request as they are taken; where not all are, the worker is replaced."""
         assert self._info is not None
-        self.start()
-        worker = self._worker
-        assert worker is not None
-        try:
+        with self._asked_worker() as worker:
             for answer in worker.stream(self._info.path, request, self._timeout, self._max_memory):
                 yield answer
                 if answer[0]["type"] == "done":
                     return
-        except AnsweredError as answered:
-            raise answered.error from None  # the worker is well: it said no
-        except BaseException:
-            self._kill()
-            raise
 
     def _wanted(self, info: VideoInfo, indices: Sequence[int] | np.ndarray) -> npt.NDArray[np.int64]:
         wanted = np.unique(np.asarray(indices, np.int64))
@@ -319,12 +311,18 @@ class VideoReader:
     def _ask(
         self, name: str, request: dict[str, Any], take: Callable[[dict[str, Any], bytearray], T | None]
     ) -> T:
+        full = {**request, "path": self._path, "decoder": self._decoder}
+        with self._asked_worker() as worker:
+            return worker.ask(name, full, take, self._timeout, self._max_memory)
+
+    @contextlib.contextmanager
+    def _asked_worker(self) -> Iterator[Worker]:
+        """The worker, to be asked one thing; it is replaced where that ends in anything but its own answers."""
         self.start()
         worker = self._worker
         assert worker is not None
-        full = {**request, "path": self._path, "decoder": self._decoder}
         try:
-            return worker.ask(name, full, take, self._timeout, self._max_memory)
+            yield worker
         except AnsweredError as answered:
             raise answered.error from None  # the worker is well: it said no
         except BaseException:
