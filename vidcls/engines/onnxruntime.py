@@ -14,12 +14,7 @@ from vidcls.errors import DeviceError, first_line, needing
 
 
 class OnnxRuntimeEngine(WholeGraphEngine):
-    """An ONNX model on the CPU.
-
-    Args:
-        path: The ``.onnx`` file.
-        precision: See `WholeGraphEngine`, like the next.
-        facts: See `WholeGraphEngine`.
+    """An ONNX model on the CPU; see `WholeGraphEngine` for the arguments.
 
     Raises:
         DependencyError: ONNX Runtime is not installed.

@@ -25,12 +25,7 @@ _MAX_TRUSTED = 1000
 
 
 class ProgramEngine(WholeGraphEngine):
-    """An exported program on the CPU.
-
-    Args:
-        path: The ``.pt2`` file.
-        precision: See `WholeGraphEngine`, like the next.
-        facts: See `WholeGraphEngine`.
+    """An exported program on the CPU; see `WholeGraphEngine` for the arguments.
 
     Raises:
         CheckpointError: The file is not trusted.
