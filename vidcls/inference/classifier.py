@@ -376,14 +376,12 @@ def _check_top_k(top_k: int) -> None:
 def softmax(logits: Floats) -> Floats:
     """Return the softmax of (..., k) over its last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
+    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: Floats) -> Floats:
     """Return the logistic function of each logit."""
-    result: Floats = 0.5 * (1.0 + np.tanh(0.5 * logits))
-    return result
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"softmax": softmax, "sigmoid": sigmoid}
