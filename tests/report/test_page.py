@@ -329,6 +329,7 @@ def test_an_evaluation_of_several_labels_a_clip(tmp_path: Path) -> None:
     figures = {"map": 0.75, "macro_f1": 0.5, "f1": 0.6, "top1": 1.0}
     classes = [
         {"label": label, "clips": 2, "average_precision": 0.9, "precision": None, "recall": 0.5, "f1": 0.4}
+        | {"best_threshold": 0.3, "best_f1": 0.8}
         for label in LABELS
     ]
     about = {"labels": LABELS, "data": "a set", **figures, "classes": classes}
@@ -340,6 +341,7 @@ def test_an_evaluation_of_several_labels_a_clip(tmp_path: Path) -> None:
     assert [clip["y"] for clip in data["clips"]] == [[0, 2], [3, 1], [2], []]
     assert data["evaluation"]["several"]
     assert data["evaluation"]["classes"][0] == [2, 0.5, None, 0.4, 0.9]
+    assert data["evaluation"]["thresholds"] == [[0.3, 0.8]] * len(LABELS)
     for name, value in (("mAP", "75.0%"), ("Macro F1", "50.0%"), ("Micro F1", "60.0%")):
         assert re.search(rf"<dt>{name}</dt><dd>{value}</dd>", html)
     assert [item.wrong for item in read_source(folder).items] == [False, False, False, True]

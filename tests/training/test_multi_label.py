@@ -16,7 +16,7 @@ import vidcls
 from vidcls.checkpoints import read_checkpoint
 from vidcls.cli.app import app
 from vidcls.errors import UsageError
-from vidcls.evaluation.multi_label import average_precision, make_report
+from vidcls.evaluation.multi_label import average_precision, best_threshold, make_report
 from vidcls.training.data.forms import several_labels
 from vidcls.training.data.listing import read_listing
 from vidcls.training.data.sets import load_data
@@ -189,3 +189,17 @@ def test_what_several_labels_exclude_is_refused(listed: Path, recipe: Any, tmp_p
     assert load_data(plan, find_model(plan)).several
     with pytest.raises(UsageError, match="balanced needs clips of one label each"):
         train(plan, tmp_path / "run", device="cpu", quiet=True)
+
+
+def test_the_best_threshold_is_that_of_the_highest_f1() -> None:
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        truth = rng.random(30) < 0.4
+        scores = np.round(np.clip(0.4 * truth + rng.random(30) * 0.6, 0, 1), 1)  # with ties
+        threshold, best = best_threshold(scores, truth)
+        assert threshold is not None
+        assert best == pytest.approx(f1_score(truth, scores > threshold))
+        assert best == pytest.approx(max(f1_score(truth, scores > one) for one in np.arange(-0.05, 1, 0.1)))
+    assert best_threshold(scores, np.zeros(30, bool)) == (None, None)

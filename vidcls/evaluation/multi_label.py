@@ -23,7 +23,18 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: the clips that show it, and figures where they are defined."""
+    """One class: the clips that show it, and figures where they are defined.
+
+    Attributes:
+        label: Its name.
+        clips: How many clips show it.
+        average_precision: See `average_precision`.
+        precision: At the threshold.
+        recall: At the threshold.
+        f1: At the threshold.
+        best_threshold: Score above which the class's F1 is highest on these clips.
+        best_f1: F1 there; other clips do not reach it.
+    """
 
     label: str
     clips: int
@@ -31,6 +42,8 @@ class ClassFigures:
     precision: float | None
     recall: float | None
     f1: float | None
+    best_threshold: float | None = None
+    best_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,7 @@ def make_report(
             _share(both[k], guessed[k]),
             _share(both[k], shown[k]),
             _share(2 * both[k], guessed[k] + shown[k]),
+            *best_threshold(scores[:, k], truth[:, k]),
         )
         for k, label in enumerate(labels)
     ]
@@ -188,11 +202,31 @@ def average_precision(scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_
     """
     if not truth.any():
         return None
+    hits, last, _ = _ranked(scores, truth)
+    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
+
+
+def _ranked(
+    scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating[Any]]]:
+    """True clips down to each different score, the place of its last clip, and all scores, highest first."""
     order = np.argsort(-scores, kind="stable")
-    hits, ranked = np.cumsum(truth[order]), scores[order]
+    ranked = scores[order]
     last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
-    precision = hits[last] / (last + 1)
-    return float((np.diff(hits[last], prepend=0) * precision).sum() / hits[-1])
+    return np.cumsum(truth[order])[last], last, ranked
+
+
+def best_threshold(
+    scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_]
+) -> tuple[float | None, float | None]:
+    """Score above which F1 is highest, half-way between two of (n,), and F1 there; None without a true clip."""
+    if not truth.any():
+        return None, None
+    hits, last, ranked = _ranked(scores, truth)
+    f1 = 2 * hits / (last + 1 + truth.sum())
+    best = int(f1.argmax())
+    below = ranked[last[best] + 1] if last[best] + 1 < len(ranked) else 0.0
+    return float(ranked[last[best]] + below) / 2, float(f1[best])
 
 
 def mean_average_precision(scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> float:

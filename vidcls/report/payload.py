@@ -111,7 +111,9 @@ def _evaluation(source: Source) -> dict[str, Any] | None:
     if report is None:
         return None
     if isinstance(report, Several):
-        return {"several": True, "classes": report.classes, "means": {}}
+        return {
+            "several": True, "classes": report.classes, "means": {}, "thresholds": report.thresholds,
+        }  # fmt: skip
     return {
         "confusion": report.confusion.tolist(),
         "classes": [[c.clips, c.recall, c.precision, c.f1] for c in report.classes],

@@ -30,10 +30,12 @@ class Several:
     Attributes:
         figures: Names and values of those of the whole set.
         classes: Support, recall, precision, F1 and average precision of each class.
+        thresholds: Score above which each class's F1 is highest, and F1 there.
     """
 
     figures: list[tuple[str, float]]
     classes: list[tuple[int, float | None, float | None, float | None, float | None]]
+    thresholds: list[tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True)
@@ -236,4 +238,5 @@ def _several(about: Mapping[str, Any]) -> Several:
             )
             for one in get(about, "classes", list, [])
         ],
+        [(number(one, "best_threshold"), number(one, "best_f1")) for one in get(about, "classes", list, [])],
     )

@@ -120,6 +120,18 @@ def test_several_labels_are_cross_validated_by_source() -> None:
     assert len(points) == 3
 
 
+def test_the_strength_of_several_labels_makes_scores_of_use() -> None:
+    """Where every strength orders the clips right, one is chosen that also tells how likely each class is."""
+    rng = np.random.default_rng(0)
+    shown = np.tile([[1, 0], [0, 1], [1, 1], [0, 0]], (6, 1)).astype(bool)
+    rows = np.column_stack([shown * 4.0, rng.normal(size=(24, 3))])[:, None].astype(np.float32)
+    clips = Embedded(rows, rows[:, :0], shown, np.arange(24))
+    found = cross_validated(clips, 2, seed=0)
+    assert found is not None
+    measured = figures.measure_several("a test", found[0], shown, clips.groups, "ab")
+    assert (measured.map, measured.macro_f1) == (1.0, 1.0)
+
+
 def test_figures_of_several_labels() -> None:
     from sklearn.metrics import average_precision_score, f1_score
 
@@ -136,7 +148,10 @@ def test_figures_of_several_labels() -> None:
     # The interval of resampled clips, by the slow way.
     draws = rng.integers(200, size=(300, 200))
     means = [mean_average_precision(logits[one], shown[one]) for one in draws]
-    assert alone.interval == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.015)
+    low, high = np.quantile(means, [0.025, 0.975])
+    least, most = figures.wilson(alone.map * 200, 200)
+    assert alone.interval == pytest.approx((min(low, least), max(high, most)), abs=0.015)
+    assert together.interval[1] - together.interval[0] > 1.2 * (alone.interval[1] - alone.interval[0])
     text = "\n".join(figures.lines(alone, "abcd"))
     assert f"mean average precision {alone.map:.1%}" in text
     assert "lowest average precision (clips): " in text

@@ -93,11 +93,14 @@ const CLASS_COLUMNS = [
   ["Recall", (row) => row.recall ?? undefined],
   ["Precision", (row) => row.precision ?? undefined],
   ["F1", (row) => row.f1 ?? undefined],
-  ...(several ? [["Average precision", (row) => row.ap ?? undefined]] : []),
+  ...(several ? [["Average precision", (row) => row.ap ?? undefined], ["Best threshold", (row) => row.threshold ?? undefined], ["F1 there", (row) => row.best ?? undefined]] : []),
 ];
 
 function buildClasses(panel) {
-  const rows = DATA.evaluation.classes.map(([support, recall, precision, f1, ap], number) => ({ number, support, recall, precision, f1, ap }));
+  const rows = DATA.evaluation.classes.map(([support, recall, precision, f1, ap], number) => {
+    const [threshold, best] = DATA.evaluation.thresholds?.[number] ?? [];
+    return { number, support, recall, precision, f1, ap, threshold, best };
+  });
   let by = 4;
   let down = false;
   const body = h("tbody");
@@ -119,7 +122,7 @@ function buildClasses(panel) {
           figure(row.recall),
           figure(row.precision),
           figure(row.f1),
-          several && figure(row.ap),
+          ...(several ? [figure(row.ap), figure(row.threshold), figure(row.best)] : []),
         ),
       ),
     );
@@ -128,6 +131,7 @@ function buildClasses(panel) {
   const means = Object.entries(DATA.evaluation.means).map(([kind, mean]) =>
     h("tr", {}, h("td", {}, `${kind === "macro" ? "Macro" : "Weighted"} mean`), h("td"), figure(mean.recall), figure(mean.precision), figure(mean.f1)),
   );
+  if (several) panel.append(h("p", {}, "Recall, precision and F1 are at a score of 50%. The best threshold is the score above which F1 is highest on these clips; other clips do not reach the F1 there."));
   panel.append(
     h("div", { class: "matrix-box" }, h("table", { class: "table figures-table" }, h("caption", { class: "hidden" }, "Figures of each class"), h("thead", {}, h("tr", {}, heads)), body, h("tfoot", {}, means))),
   );

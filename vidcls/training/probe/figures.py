@@ -63,7 +63,7 @@ class SeveralFigures:
         clips: How many clips.
         groups: How many sources they come from.
         map: Mean average precision over the classes that a clip shows.
-        interval: 95 % interval of it, by resampling sources.
+        interval: 95 % interval of it, by resampling sources, or Wilson's of as many.
         chance: The mean average precision of scores that tell nothing.
         macro_f1: Mean F1 at a score of one half.
         classes: Figures of each class.
@@ -96,16 +96,15 @@ def measure_several(
     curve: Sequence[tuple[float, float]] = (),
 ) -> SeveralFigures:
     """Figures from logits (n, k), the classes that unseen clips show (n, k), and groups (n,)."""
-    # At a logit of 0 the score is the threshold, and the order of scores is that of logits.
-    report = make_report(logits + THRESHOLD, shown, labels)
+    with np.errstate(over="ignore"):
+        report = make_report(1 / (1 + np.exp(-logits)), shown, labels)
     share = shown.mean(axis=0)
-    low, high = _resampled_map(logits, shown, groups)
     return SeveralFigures(
         method=method,
         clips=len(shown),
         groups=len(np.unique(groups)),
         map=report.map,
-        interval=(min(low, report.map), max(high, report.map)),
+        interval=_map_interval(report.map, logits, shown, groups),
         chance=float(share[share > 0].mean()) if share.any() else 0.0,
         macro_f1=report.macro_f1,
         classes=tuple(report.classes),
@@ -114,10 +113,13 @@ def measure_several(
     )
 
 
-def _resampled_map(
-    logits: NDArray[np.float64], shown: NDArray[np.bool_], groups: NDArray[np.int64]
+def _map_interval(
+    mean: float, logits: NDArray[np.float64], shown: NDArray[np.bool_], groups: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """95 % interval of a mean average precision: sources, with all their clips, are drawn with repetition."""
+    """95 % interval of a mean average precision: sources, with all their clips, are drawn with repetition.
+
+    It is at least as wide as Wilson's of such a share of the sources: of few clips all may be right by chance.
+    """
     sources, numbers = np.unique(groups, return_inverse=True)
     shares = np.full(len(sources), 1 / len(sources))
     draws = np.random.default_rng(0).multinomial(len(sources), shares, size=RESAMPLES_SEVERAL)
@@ -130,8 +132,9 @@ def _resampled_map(
         positives = hits.sum(axis=1)
         total += (hits * precision).sum(axis=1) / np.maximum(positives, 1)
         count += positives > 0
-    low, high = np.quantile(total / np.maximum(count, 1), [0.025, 0.975])
-    return float(low), float(high)
+    lower, upper = np.quantile(total / np.maximum(count, 1), [0.025, 0.975])
+    low, high = wilson(mean * len(sources), len(sources))
+    return min(low, float(lower)), max(high, float(upper))
 
 
 def measure(
@@ -177,7 +180,7 @@ def interval(right: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float
     return min(low, float(lower)), max(high, float(upper))
 
 
-def wilson(hits: int, total: int) -> tuple[float, float]:
+def wilson(hits: float, total: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share."""
     share, spread = hits / total, Z95**2 / total
     center = (share + spread / 2) / (1 + spread)

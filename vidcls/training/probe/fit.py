@@ -22,6 +22,8 @@ STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
 FOLDS = 5
 NEVER = 20.0
 """How far the logit of a class lies from the others', or from zero, where no clip tells it apart."""
+AS_GOOD = 0.005
+"""Difference of two mean average precisions that tells nothing."""
 
 Regression = Callable[[NDArray[Any]], tuple[Floats, Floats]]
 """Targets of all rows → coefficients and intercepts."""
@@ -175,23 +177,25 @@ def folds(clips: Labeled, seed: int, most: int = FOLDS) -> list[tuple[NDArray[An
 
 
 def choose_strength(clips: Embedded, num_classes: int, seed: int, balanced: bool = False) -> float:
-    """The strength of the least log loss in cross-validation, or of the highest mAP of clips with several labels.
+    """The strength of the least log loss in cross-validation; 0.01 where there can be no folds.
 
-    It is 0.01 where there can be no folds.
+    Of clips with several labels, it is the one of least log loss among those whose mAP is as good as the best: a mAP
+    tells nothing of how far scores lie from one half.
     """
     parts = folds(clips, seed, 4)
     if not parts:
         return 0.01
-    losses: list[float] = []
+    found: list[NDArray[Any]] = []
     for strength in STRENGTHS:
-        found = [
-            _loss(fit(clips.take(train), num_classes, strength, balanced), clips.take(test))
+        each = [
+            _losses(fit(clips.take(train), num_classes, strength, balanced), clips.take(test))
             for train, test in parts
         ]
-        losses.append(float(np.mean(found)))
-        if not clips.several and losses[-1] > 1.5 * min(losses):
+        found.append(np.mean(each, axis=0))
+        if not clips.several and found[-1][1] > 1.5 * min(losses[1] for losses in found):
             break  # the loss is convex in the strength, but for noise
-    return STRENGTHS[int(np.argmin(losses))]
+    misses, losses = np.array(found).T
+    return STRENGTHS[int(np.where(misses <= misses.min() + AS_GOOD, losses, np.inf).argmin())]
 
 
 def fit_best(clips: Embedded, num_classes: int, seed: int, balanced: bool = False) -> LinearProbe:
@@ -199,14 +203,15 @@ def fit_best(clips: Embedded, num_classes: int, seed: int, balanced: bool = Fals
     return fit(clips, num_classes, choose_strength(clips, num_classes, seed, balanced), balanced)
 
 
-def _loss(probe: LinearProbe, clips: Embedded) -> float:
-    """Mean negative log-likelihood of clips; of clips with several labels, what is missing to a mAP of 1."""
+def _losses(probe: LinearProbe, clips: Embedded) -> tuple[float, float]:
+    """What is missing to a mAP of 1 (0 of clips with one label each), and the mean negative log-likelihood."""
     logits = probe.logits(clips.rows)
     if clips.several:
-        return 1.0 - mean_average_precision(logits, clips.ids)
+        each = np.logaddexp(0.0, np.where(clips.ids, -logits, logits))
+        return 1.0 - mean_average_precision(logits, clips.ids), float(each.mean())
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_likelihood = shifted[np.arange(len(clips)), clips.ids] - np.log(np.exp(shifted).sum(axis=1))
-    return float(-log_likelihood.mean())
+    return 0.0, float(-log_likelihood.mean())
 
 
 def success(logits: Floats, ids: NDArray[Any]) -> float:
