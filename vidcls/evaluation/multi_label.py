@@ -208,7 +208,7 @@ def average_precision(scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_
 
 def _ranked(
     scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating[Any]]]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.floating[Any]]]:
     """True clips down to each different score, the place of its last clip, and all scores, highest first."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]

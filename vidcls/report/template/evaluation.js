@@ -131,7 +131,7 @@ function buildClasses(panel) {
   const means = Object.entries(DATA.evaluation.means).map(([kind, mean]) =>
     h("tr", {}, h("td", {}, `${kind === "macro" ? "Macro" : "Weighted"} mean`), h("td"), figure(mean.recall), figure(mean.precision), figure(mean.f1)),
   );
-  if (several) panel.append(h("p", {}, "Recall, precision and F1 are at a score of 50%. The best threshold is the score above which F1 is highest on these clips; other clips do not reach the F1 there."));
+  if (several) panel.append(h("p", {}, "Recall, precision and F1 are at a score of 50%. The best threshold is the score above which F1 is highest on these clips; F1 on other clips will be lower."));
   panel.append(
     h("div", { class: "matrix-box" }, h("table", { class: "table figures-table" }, h("caption", { class: "hidden" }, "Figures of each class"), h("thead", {}, h("tr", {}, heads)), body, h("tfoot", {}, means))),
   );
