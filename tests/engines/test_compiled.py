@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidcls.engines import compiled, has_openvino
+from vidcls.engines import compiled, is_installed
 from vidcls.engines.openvino import OpenVINOEngine
 
-pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
+pytestmark = pytest.mark.skipif(not is_installed("openvino"), reason="OpenVINO is not installed")
 
 SCALE_SHIFT = np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 3), np.uint8)
