@@ -54,12 +54,12 @@ def quantize(parts: dict[str, Any], inputs: Sequence[NDArray[np.float32]]) -> di
             nncf.Dataset(list(inputs)),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(inputs),
-            ignored_scope=nncf.IgnoredScope(names=_readers_of_pixels(parts[name])),
+            ignored_scope=nncf.IgnoredScope(names=readers_of_pixels(parts[name])),
         )
     return {name: smaller, **({HEAD: parts[HEAD]} if HEAD in parts else {})}
 
 
-def _readers_of_pixels(model: Any) -> list[str]:
+def readers_of_pixels(model: Any) -> list[str]:
     """Names of the convolutions and matrix products that values of the input reach through no other."""
     found: set[str] = set()
     seen: set[str] = set()

@@ -7,7 +7,7 @@ import csv
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +221,9 @@ class _Job:
             rest = [item for item in seen if item not in held] or seen
             notify(f"{facts.spec.name}: quantizing with {len(rest)} clips")
             parts = openvino_parts(module, self.view.num_frames, self.view.image_size)
-            smaller = quantize(parts, _calibration(rest, facts.unit_frames))
+            smaller = quantize(
+                parts, calibration_inputs([item.clip.views for item in rest], facts.unit_frames)
+            )
             classifier.engine = OpenVINOEngine(smaller, "int8", facts.unit_frames)
             after = [classifier.clip_logits(item.clip)[0].mean(axis=0) for item in held]
             changes = _changes(classifier.labels, held, after)
@@ -301,12 +303,16 @@ def _read(
         yield _Seen(source.path, clip, classifier.clip_logits(clip)[0].mean(axis=0), label)
 
 
-def _calibration(seen: list[_Seen], unit: int) -> list[Floats]:
-    """Views, or units of them, one by one and spread over the clips."""
+def calibration_inputs(seen: Sequence[Floats], unit: int) -> list[Floats]:
+    """Views, or units of them, one by one and spread over the clips.
+
+    Args:
+        seen: The views (v, c, t, h, w) of each clip.
+        unit: Frames that the model's spatial encoder sees together, 0 for all.
+    """
     per_clip = max(1, CALIBRATION // len(seen))
     picked: list[Floats] = []
-    for item in seen:
-        views = item.clip.views
+    for views in seen:
         parts = split_units(views, unit, False) if unit else views
         places = np.unique(np.linspace(0, len(parts) - 1, per_clip).astype(int))
         picked += [np.ascontiguousarray(parts[place][None]) for place in places]
