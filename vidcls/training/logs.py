@@ -187,13 +187,22 @@ class Tracker:
         name: What accelerate calls the service; see `check_tracker`.
         folder: The run.
         recipe: Its settings.
+
+    Raises:
+        DependencyError: The service cannot be reached, or its package is not complete.
     """
 
     def __init__(self, accelerator: Any, name: str, folder: Path, recipe: dict[str, Any]) -> None:
         from accelerate import tracking
 
         accelerator.log_with = tracking.filter_trackers([name], str(folder))
-        accelerator.init_trackers("vidcls", config={"run": str(folder), **_flat(recipe)})
+        try:
+            accelerator.init_trackers("vidcls", config={"run": str(folder), **_flat(recipe)})
+        except Exception as error:  # services raise what they like
+            reason = printable(str(error).strip().split("\n")[0][:200])
+            problem = f"cannot be started ({type(error).__name__}: {reason})"
+            remedy = "check its settings, or leave it out; then continue with resume=True"
+            raise DependencyError(f"tracker={name}", problem, remedy) from error
         self._accelerator = accelerator
 
     def add(self, row: dict[str, Any]) -> None:
