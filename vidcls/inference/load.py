@@ -132,9 +132,8 @@ def load_embedder(wanted: EmbeddingRequest, *, reader: VideoReader | None = None
 
     where = given("model", "weights", "registry", "random_weights", "offline")
     found = find_model(**where, keywords=CheckpointKeywords(more.get("num_frames")))
-    view = view_of(
-        found.facts, **given(*InputSpec.model_fields.keys() - {"fps"})
-    )  # of what a clip is resampled to
+    # ``fps`` is the rate to sample at here, and not that of the training clips.
+    view = view_of(found.facts, **given(*InputSpec.model_fields.keys() - {"fps"}))
     if reader is None:
         reader = VideoReader(more.get("decoder", "auto"), more.get("decode_timeout", 60.0))
     runs = Classifier(
