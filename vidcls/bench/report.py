@@ -149,8 +149,8 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
             axes.annotate(row["model"], place, (5, 3), textcoords="offset points", fontsize=7)
         axes.set(
             xscale="log",
-            xlabel="videos an hour, measured, at the published views",
-            ylabel="top-1 in %, published",
+            xlabel="videos per hour, measured, at the published views",
+            ylabel="published top-1 in %",
         )
         from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -163,7 +163,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
         names = [f"{row['model']}, {row['engine']} {row['precision']}, batch {row['batch']}" for row in good]
         axes.barh(names, [row["views_per_second"] for row in good])
         axes.invert_yaxis()
-        axes.set(xlabel="views a second")
+        axes.set(xlabel="views per second")
     save_figure(figure, path)
 
 

@@ -44,8 +44,8 @@ def evaluate(
 ) -> int:
     """Measure a model's accuracy on a labeled set.
 
-    Prints top-1, top-5 (of more than five classes), mean class accuracy, macro F1, calibration error and the recall of
-    each class. With -o the folder gets report.html, a page for a browser, report.json, report.md, classes.csv,
+    Prints top-1, top-5 (with more than five classes), mean class accuracy, macro F1, calibration error and the recall
+    of each class. With -o the folder gets report.html, a page for a browser, report.json, report.md, classes.csv,
     clips.csv, the confusion matrix, and contact sheets of the worst errors.
 
     Examples:

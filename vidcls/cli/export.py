@@ -102,9 +102,9 @@ def export(
 ) -> None:
     """Write a model for another runtime, or a checkpoint of any published format as one safetensors file.
 
-    What is written says itself what it is: preprocessing, labels, precision and the measured difference from PyTorch in
-    fp32. Every command takes it as --weights. Without -o, an OpenVINO model goes into the cache, and --engine auto uses
-    it from then on. Nothing in a checkpoint is run: files that need code to be opened are refused.
+    The output describes itself: preprocessing, labels, precision and the measured difference from PyTorch in fp32.
+    Every command takes it as --weights. Without -o, an OpenVINO model goes into the cache, and --engine auto uses it
+    from then on. No code in a checkpoint is run: files that need code to be opened are refused.
 
     Examples:
     - `vidcls export --model vivit-b-16x2-k400-hf --format openvino`

@@ -22,7 +22,7 @@ def merge(
         o.output_option(metavar="FILE", help="The merged file: .jsonl, .csv, .tsv, .parquet or .json."),
     ],
     partial: Annotated[
-        bool, typer.Option("--partial", help="Merge what is there, even if parts are missing or unfinished.")
+        bool, typer.Option("--partial", help="Merge what there is, even if parts are missing or unfinished.")
     ] = False,
     format: FormatOption = None,
     wide: o.WideOption = False,
@@ -31,7 +31,7 @@ def merge(
 ) -> None:
     """Merge the outputs of `vidcls score --shard I/N` into one file, each clip once.
 
-    All parts must be there, finished, and scored with the same settings.
+    All parts must be present, finished, and scored with the same settings.
 
     Examples:
     - `vidcls merge part*.jsonl -o all.parquet`

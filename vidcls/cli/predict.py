@@ -40,7 +40,7 @@ def predict(
 ) -> int:
     """Classify clips: print the top labels of each and their scores.
 
-    A clip that cannot be read gets one line on stderr and a row with its error; the others go on.
+    A clip that cannot be read gets one line on stderr and a row with its error; the others continue.
 
     Examples:
     - `vidcls predict clip.mp4 --model vivit-b-16x2-k400-hf`

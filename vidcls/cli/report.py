@@ -30,8 +30,8 @@ def report(
 ) -> None:
     """Write a report page: one HTML file that opens offline in any browser.
 
-    It has a summary, a table to sort and filter, frames of each clip, and the errors; of an evaluation the confusion
-    matrix too; of timelines, bars to scrub. A video that lies beside the page plays in it.
+    It has a summary, a table to sort and filter, frames of each clip, and the errors; for an evaluation also the
+    confusion matrix; for timelines, bars to scrub. A video in the page's folder plays in it.
 
     Examples:
     - `vidcls report scores.jsonl -o report.html`

@@ -48,8 +48,8 @@ def search(
 ) -> int:
     """Find the clips nearest to a clip, or near duplicates, in the vectors that `vidcls embed` wrote.
 
-    The comparison is exact, by the cosine of the angle between vectors, and reads the files in blocks. A clip that the
-    files have is not embedded again.
+    The comparison is exact (cosine similarity) and reads the files in blocks. A clip that is already in the files is
+    not embedded again.
 
     Examples:
     - `vidcls search query.mp4 clips.parquet -k 10`

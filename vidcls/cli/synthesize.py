@@ -34,7 +34,7 @@ def synthesize(
 ) -> int:
     """Generate labeled mp4 clips whose camera motion is known exactly.
 
-    An interrupted run resumes when it is started again. Prints the path of labels.csv.
+    An interrupted run resumes when the command is repeated. Prints the path of labels.csv.
 
     Examples:
     - `vidcls synthesize camera-motion clips/`

@@ -109,7 +109,7 @@ def timeline(
 ) -> int:
     """Find what happens when in long videos: segments with a label, start, end and score.
 
-    A video that cannot be read gets one line on stderr and a row with its error; the others go on.
+    A video that cannot be read gets one line on stderr and a row with its error; the others continue.
 
     Examples:
     - `vidcls timeline film.mp4 -o film.srt --annotate labeled.mp4`

@@ -37,8 +37,8 @@ def watch(
 ) -> int:
     """Print a line whenever the label of a camera or a stream changes, until Ctrl-C or its end.
 
-    One view of the last seconds is classified again and again. What comes while the model is busy is dropped, so that
-    the answers never lag; a file is looked at from start to end, and nothing of it is dropped.
+    One view of the last seconds is classified again and again. Frames that arrive while the model is busy are dropped,
+    so that the answers never lag; a file is processed from start to end, and nothing of it is dropped.
 
     Examples:
     - `vidcls watch 0`
@@ -56,7 +56,7 @@ def watch(
     with load(**keywords(model, machine), num_views=1, num_crops=1) as classifier:
         if not quiet:
             print_notes(classifier, hint=model.is_default)
-            print_message(f"vidcls: each look sees the last {span(classifier):.1f} s; Ctrl-C ends it")
+            print_message(f"vidcls: each answer is about the last {span(classifier):.1f} s; Ctrl-C ends it")
         live = is_live(source)
         moments = run(classifier, source, every=every, live=live, timeout=machine.decode_timeout)
         shown = candidate = None
