@@ -54,7 +54,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """Return what a person must know to read the rows, one line each."""
+    """Return what the reader needs to understand the rows, one line each."""
     lines = []
     random = sorted({row["model"] for row in rows if row.get("weights") == "random"})
     if random:

@@ -78,7 +78,7 @@ class Checkpoint:
         state: Our parameter names → tensors.
         labels: One name per class, where the file carries them.
         input: Fields of `vidcls.config.InputSpec` that the file determines, where it does.
-        notes: What a person should know about choices that the file left open.
+        notes: What the user should know about choices that the file left open.
         extra: What a file of our own says besides, such as the recipe that it was trained by.
     """
 

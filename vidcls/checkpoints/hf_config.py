@@ -159,7 +159,7 @@ def preprocessing(raw: Raw) -> dict[str, Any]:
 
 
 def notes(raw: Raw, num_classes: int) -> tuple[str, ...]:
-    """What a person should know about the files beside the weights."""
+    """What the user should know about the files beside the weights."""
     said = class_names(raw, num_classes)[1]
     if raw.meta["preprocessor"]:
         return said

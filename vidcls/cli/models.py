@@ -131,7 +131,7 @@ def _print_table(found: list[ModelSpec], known: Registry) -> None:
 
 
 def _notes(count: int, known: Registry, hidden: list[str]) -> list[str]:
-    """Return what a person must know to read the table."""
+    """Return what the reader needs to understand the table."""
     notes = [f"{count} of {len(known)} models; * default: {known.default or 'none'}."]
     if not {"params M", "GMACs"} <= set(hidden):
         notes.append("Parameters (10⁶) and multiply-adds (10⁹, one view): counted here | published.")

@@ -57,7 +57,7 @@ class TimelineOptions(Options):
         """Return what the library takes.
 
         Raises:
-            UsageError: A time or another value makes no sense.
+            UsageError: A time or another value is not valid.
         """
         from vidcls.timeline.make import check
         from vidcls.timeline.result import Settings

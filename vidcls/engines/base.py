@@ -22,7 +22,7 @@ ScaleShift: TypeAlias = "tuple[Floats, Floats]"
 
 
 class Engine(Protocol):
-    """One model made ready to run.
+    """A model that is ready to run.
 
     Models whose spatial encoder sees few frames at a time have ``unit_frames`` > 0: what `encode` gives for each
     unit may be used by several views, and `classify` needs no more than these features.

@@ -59,7 +59,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Report:
-    """How good the scores are.
+    """The figures of an evaluation.
 
     Attributes:
         clips: Clips scored.

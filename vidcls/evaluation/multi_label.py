@@ -48,7 +48,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Report:
-    """How good the scores of clips with several labels are.
+    """The figures of an evaluation of clips with several labels.
 
     Attributes:
         clips: Clips scored.

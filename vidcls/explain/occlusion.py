@@ -45,7 +45,7 @@ def occlude(
         scale_shift: What makes numbers of pixels.
         target: The class.
         cells: Into how many parts each axis is cut; a tubelet is never cut in time.
-        progress: Is told of each cell that is done.
+        progress: Called for each cell that is done.
     """
     fill = view.reshape(-1, 3).mean(0).astype(view.dtype)
     unit = engine.unit_frames or 1

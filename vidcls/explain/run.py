@@ -37,7 +37,7 @@ class Scored:
         spec: The model, with how it sees a video.
         labels: One per class.
         scores: (k,) averaged over the views.
-        uses_frame_indices: Whether the model is told the frames' numbers.
+        uses_frame_indices: Whether the model takes the frames' numbers.
         warnings: Of the model and of the clip.
     """
 
@@ -73,7 +73,7 @@ def explain(
         target: As there.
         method: As there.
         cells: As there.
-        progress: Is told how far ``occlusion`` is.
+        progress: Called as ``occlusion`` advances.
     """
     if method not in METHODS:
         raise UsageError(

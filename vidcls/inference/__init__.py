@@ -1,1 +1,1 @@
-"""One model made ready: a clip, a whole video, and what lies before the head."""
+"""A loaded model, applied to a clip or a whole video; and what comes before its head."""

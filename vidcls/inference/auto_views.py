@@ -223,7 +223,7 @@ def score_rounds(
     Args:
         engine: Runs the model.
         rounds: The clip; it has the logits afterwards.
-        uses_frame_indices: Whether the model is told the frames' numbers.
+        uses_frame_indices: Whether the model takes the frames' numbers.
         complete: Reads the frames that a clip lacks.
     """
     scale_shift = pixel_scale_shift(rounds.clip.spec)

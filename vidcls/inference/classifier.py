@@ -1,4 +1,4 @@
-"""Views → scores: one model made ready, and what every command scores clips with."""
+"""Views → scores: a loaded model, with which every command scores clips."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Classifier(Insight):
-    """One model made ready: views in, averaged scores out.
+    """A loaded model: views in, averaged scores out.
 
     Args:
         engine: Runs the model.
@@ -50,9 +50,9 @@ class Classifier(Insight):
         fps: ``auto`` spaces frames in time as at the training clips' rate, ``native`` takes frames as they are
             counted in the file, a number is a rate in 1/s.
         reader: Reads the clips; by default one of its own.
-        uses_frame_indices: Whether the model wants to be told the frames' numbers (VTN).
+        uses_frame_indices: Whether the model takes the frames' numbers (VTN).
         warnings: Printed with every result.
-        notes: Choices that the checkpoint left open and the loader made; for people, once.
+        notes: Choices that the loader made where the checkpoint left them open.
         origin: The model and what was asked of its engine, which embeddings and explanations need.
 
     Attributes:

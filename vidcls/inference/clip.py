@@ -30,7 +30,7 @@ class Clip:
         spec: How the checkpoint sees a video.
         info: The file's metadata.
         decoder: The decoder that delivered the frames; ``frames`` where they came from memory.
-        warnings: What a person should know about them.
+        warnings: What the user should know about them.
     """
 
     frames: NDArray[Any]

@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 
 
 class Embedder:
-    """One model made ready to embed clips: what `vidcls embed` runs, and behind `Classifier.embed`.
+    """A model loaded to embed clips: what `vidcls embed` and `Classifier.embed` run.
 
     Args:
         found: The model.

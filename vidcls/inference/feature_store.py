@@ -40,7 +40,7 @@ class Features:
         values: (crops, n, d) float32.
         info: The file's metadata.
         decoder: What decoded the frames; empty where nothing was decoded yet.
-        warnings: What a person should know about the decoding.
+        warnings: What the user should know about the decoding.
     """
 
     indices: NDArray[np.int64]

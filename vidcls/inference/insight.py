@@ -1,4 +1,4 @@
-"""What a model made ready says of a clip besides its labels: its vectors, and where it looked. Imports no torch."""
+"""What a loaded model tells about a clip besides its labels: its vectors, and where it looked. Imports no torch."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Insight:
                 class; ``occlusion`` covers one part after the other, and needs nothing of the model but its engine.
             cells: For ``occlusion``: into how many parts a view is cut along (t, h, w); (8, 7, 7) at most by default.
             frame_rate: As in `predict`.
-            progress: Is told how many cells of ``occlusion`` are done, and of how many.
+            progress: Called with the number of cells of ``occlusion`` that are done, and of all.
 
         Raises:
             UsageError: There is no such class or method, or the model has no attention over patches.
@@ -118,14 +118,14 @@ class Insight:
         Args:
             path: A path, an http(s) URL, or a video file's bytes.
             by: ``windows`` for dense overlapping windows, ``shots`` for what lies between cuts (PySceneDetect).
-            window: Length of a window in seconds; None takes the model's own clip length.
-            step: Seconds from window to window; None takes half a window.
-            min_length: Seconds that a segment has at least; None takes 1 s by windows, and every shot.
+            window: Length of a window in seconds; None means the model's own clip length.
+            step: Seconds from window to window; None means half a window.
+            min_length: Minimum length of a segment in seconds; None means 1 s by windows, and no minimum by shots.
             threshold: Score, 0 to 1, that a label must reach; see `vidcls.timeline.segments` for the whole rule.
-            top_k: Labels of a segment.
+            top_k: Number of labels per segment.
 
         Raises:
-            UsageError: The settings make no sense.
+            UsageError: The settings are not valid.
             VideoError: The video cannot be read.
             DependencyError: PySceneDetect is not installed.
             DeviceError: Memory ran out.

@@ -184,7 +184,7 @@ def model_labels(
     """Choose the labels: those asked for, then the checkpoint's own, then the entry's if they are as many.
 
     Returns:
-        One label per class, None where there are none; and what a person should know about it.
+        One label per class, None where there are none; and what the user should know about it.
 
     Raises:
         ConfigError: They are not as many as the classes.

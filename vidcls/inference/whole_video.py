@@ -52,13 +52,13 @@ class WholeVideo:
     """Classifies clips by the features of their frames.
 
     Args:
-        classifier: The model made ready.
+        classifier: The loaded model.
         every_frame: Take every frame of the file at the model's stride, instead of the clips that it was tested on.
         features: Folder in which features are kept; None keeps none.
         weights: The weights' file or folder, by whose checksum stored features are told apart; None where the
             weights are random.
         reader: Reads the clips; by default one of its own.
-        progress: Is told how far a clip is.
+        progress: Called as a clip advances.
 
     Raises:
         UsageError: The model has no features of single frames.

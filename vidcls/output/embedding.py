@@ -43,7 +43,7 @@ class EmbeddingRow:
     vector: Any = column("float32, all of one length; null where the clip failed", default=None)
     duration: float | None = column("length of the file, seconds", default=None)
     decoder: str | None = column("what decoded it: `decord` or `pyav`", default=None)
-    warnings: list[str] = column("what a person should know of the clip", default_factory=list)
+    warnings: list[str] = column("what the user should know about the clip", default_factory=list)
     error: str | None = column("why it could not be embedded", default=None)
     error_kind: str | None = column("the error in one word, to count by", default=None)
     seconds: float | None = column("time spent on the clip", default=None)

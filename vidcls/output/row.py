@@ -43,7 +43,7 @@ class Row:
     predictions: list[RankedLabel] = column(
         "the best labels: `rank`, `index` of the class, `label`, `score`", default_factory=list
     )
-    warnings: list[str] = column("what a person should know of the clip", default_factory=list)
+    warnings: list[str] = column("what the user should know about the clip", default_factory=list)
     error: str | None = column("why it could not be scored; then it has no predictions", default=None)
     error_kind: str | None = column("the error in one word, to count by", default=None, scored=True)
     seconds: float | None = column("time spent on the clip", default=None, scored=True)

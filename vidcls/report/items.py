@@ -28,7 +28,7 @@ class Item:
         duration: Length in seconds.
         top: The best labels and their scores, best first.
         indices: Their class ids.
-        warnings: What a person should know of it.
+        warnings: What the user should know about it.
         error: Why it could not be scored.
         error_kind: The same in a word.
         seconds: Time spent on it.

@@ -135,7 +135,7 @@ def prepare(
         item: What was to be scored.
         clip: What was read.
         unit_frames: See ``vidcls.engines.Engine``.
-        uses_indices: Whether the model is told the frames' numbers.
+        uses_indices: Whether the model takes the frames' numbers.
         begun: When work on the clip began (``time.perf_counter``).
         rounds: Says which views come next, where not all are scored at once.
     """

@@ -31,7 +31,7 @@ class Inputs:
 
     @property
     def repeatable(self) -> bool:
-        """Whether they can be listed more than once; standard input cannot."""
+        """Whether they can be listed more than once, which standard input cannot."""
         return not STDIN.intersection(self.sources)
 
     def __iter__(self) -> Iterator[Source]:

@@ -72,7 +72,7 @@ class Scorer:
         return self._labels
 
     def notes(self) -> tuple[str, ...]:
-        """Return what a person should know of the model before it runs, one line each."""
+        """Return what the user should know about the model before it runs, one line each."""
         return ()
 
     def run(self, items: Iterable[Source]) -> Iterator[Result | None]:

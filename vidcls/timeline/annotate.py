@@ -71,7 +71,7 @@ def annotate(
         target: The file to write; it is there when it is whole.
         reader: Reads the pictures.
         sound_reader: Reads the sound meanwhile.
-        progress: Is told the frames done, and all of them.
+        progress: Called with the number of frames done and of all frames.
 
     Raises:
         UsageError: The video came from standard input.

@@ -36,11 +36,11 @@ def open_film(
         reader: Reads the video.
         clip: A video file, or its bytes.
         settings: How timelines are made.
-        progress: While cuts are looked for it is told the video's path, the frames done, and all of them.
+        progress: Called during cut detection with the video's path, the frames done, and all of them.
 
     Raises:
         VideoError: It cannot be read.
-        UsageError: The settings make no sense.
+        UsageError: The settings are not valid.
         DependencyError: Shots are asked for and PySceneDetect is not installed.
     """
     info = reader.open(clip)
@@ -154,7 +154,7 @@ def cuts_of(film: Film, settings: Settings) -> tuple[float, ...] | None:
 
 
 def check(settings: Settings) -> None:
-    """Refuse settings that make no sense."""
+    """Refuse settings that are not valid."""
     if settings.by not in ("windows", "shots"):
         raise UsageError("by", f"{settings.by!r} does not exist", "choose windows or shots")
     if settings.by == "shots" and (settings.window or settings.step) is not None:
@@ -172,7 +172,7 @@ def timeline(
     """Make the timeline of one video; see `Classifier.timeline`, whose work this is.
 
     Raises:
-        UsageError: The settings make no sense.
+        UsageError: The settings are not valid.
         VideoError: The video cannot be read.
         DependencyError: Shots are asked for and PySceneDetect is not installed.
         DeviceError: Memory ran out.
@@ -201,7 +201,7 @@ def follow(
         reader: Reads the video.
         source: The video.
         settings: How timelines are made.
-        progress: Is told the video's path, the windows done, all of them, and what the last one shows.
+        progress: Called with the video's path, the windows done, all of them, and what the last one shows.
         take: Gets each segment as soon as nothing can change it.
 
     Raises:

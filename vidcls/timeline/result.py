@@ -21,11 +21,11 @@ class Settings:
 
     Attributes:
         by: ``windows`` or ``shots``.
-        window: Length of a window in seconds; None takes the model's own clip length.
-        step: Seconds from window to window; None takes half of the window.
-        min_length: Seconds that a segment has at least; None takes 1 s by windows, and every shot.
+        window: Length of a window in seconds; None means the model's own clip length.
+        step: Seconds from window to window; None means half of the window.
+        min_length: Minimum length of a segment in seconds; None means 1 s by windows, and no minimum by shots.
         threshold: Score, 0 to 1, that a label must reach.
-        top_k: Labels of a segment.
+        top_k: Number of labels per segment.
     """
 
     by: str = "windows"

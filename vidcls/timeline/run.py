@@ -46,7 +46,7 @@ JOURNAL = "timeline"  # of an output that is a folder
 
 
 class Listener(Protocol):
-    """Is told how far the work is."""
+    """Is called as the work advances."""
 
     def loaded(self, classifier: Classifier) -> None:
         """The model is ready."""

@@ -36,7 +36,7 @@ class Film:
     Attributes:
         windows: The windows, or the shots.
         decoder: What decoded the frames, once there were some.
-        warnings: What a person should know of them, complete at the end.
+        warnings: What the user should know about them, complete at the end.
         units: Frames or tubelets that the windows scored so far have together, and how many were encoded; both stay 0
             where nothing is shared.
     """

@@ -124,7 +124,7 @@ class Segmenter:
         min_length: Of a run in seconds.
 
     Raises:
-        UsageError: One of them makes no sense.
+        UsageError: One of them is not valid.
     """
 
     def __init__(self, threshold: float = 0.5, min_length: float = 1.0) -> None:

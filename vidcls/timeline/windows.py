@@ -35,7 +35,7 @@ class Windows:
         starts: (n,) seconds.
         ends: (n,) seconds.
         step: Seconds from one window to the next.
-        warnings: What a person should know about them.
+        warnings: What the user should know about them.
     """
 
     indices: Indices
@@ -49,7 +49,7 @@ class Windows:
 
 
 def check_lengths(window: float | None, step: float | None) -> None:
-    """Refuse lengths that make no sense.
+    """Refuse lengths that are not valid.
 
     Raises:
         UsageError: They are not positive, or moments would lie between the windows.
@@ -80,13 +80,13 @@ def plan_windows(
     Args:
         spec: How the model sees a video.
         info: The video.
-        window: Length in seconds; None takes the model's own clip length.
-        step: Seconds from window to window; None takes half of the window.
+        window: Length in seconds; None means the model's own clip length.
+        step: Seconds from window to window; None means half of the window.
         fps: As of the `Classifier`.
         unit_frames: Frames that the model encodes together; see `vidcls.engines.Engine`.
 
     Raises:
-        UsageError: The lengths make no sense, or there would be too many windows.
+        UsageError: The lengths are not valid, or there would be too many windows.
     """
     check_lengths(window, step)
     spec = spec.model_copy(update={"num_views": 1})

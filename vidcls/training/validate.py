@@ -84,7 +84,7 @@ def validate(
         loader: The clips.
         classes: Class names of each head.
         accelerator: Devices, precision, and how many processes there are.
-        uses_indices: Whether the model is told the frames' numbers.
+        uses_indices: Whether the model takes the frames' numbers.
         several: Whether a clip may have several classes.
     """
     sizes = [len(names) for names in classes]

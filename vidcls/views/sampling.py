@@ -37,7 +37,7 @@ class ClipPlan:
     Attributes:
         indices: (v, t) int64 numbers of frames in the file, in presentation order.
         looped: The file is too short for a whole clip, so that frames come more than once.
-        warnings: What a person should know about it.
+        warnings: What the user should know about it.
         rate: Moments per second by which frames were counted; 0 where the file names no frame rate.
     """
 

@@ -1,6 +1,6 @@
 """Lists of labeled clips as people have them: text → rows of a path and its labels. Imports no torch.
 
-Which form a list has is told by its first lines, or by ``labels_format`` and ``delimiter``; see `FORMS`.
+The form of a list is detected from its first lines, or by ``labels_format`` and ``delimiter``; see `FORMS`.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def read_listing(
         source: The list, or the folder.
         videos: Folder from which relative paths count; the list's own folder by default.
         heads: Names of the labels that each clip has.
-        labels_format: A key of `forms.FORMS`; by default it is told by the list's first lines.
-        delimiter: Between the columns of the list; by default it is told by its first lines.
+        labels_format: A key of `forms.FORMS`; by default it is detected from the list's first lines.
+        delimiter: Between the columns of the list; by default it is detected from its first lines.
         multi_label: A clip may have several labels, with ``|`` between them; a column called ``labels`` says so too.
         part: ``train`` or ``test``, for lists that hold both (HMDB-51).
 
