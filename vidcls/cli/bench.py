@@ -13,6 +13,7 @@ from typer import Argument, Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options, arguments
+from vidcls.cli.values import whole_numbers
 from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import UsageError
 
@@ -266,14 +267,14 @@ def _models(names: list[str] | None, known: Registry) -> tuple[str, ...]:
 
 
 def _batches(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(p.isascii() and p.isdigit() and 1 <= int(p[:9]) <= MAX_BATCH for p in parts):
+    found = whole_numbers(text, ",", MAX_BATCH)
+    if not found:
         raise UsageError(
             "batch_size",
             f"{text!r} is not a list of sizes",
             f"give numbers from 1 to {MAX_BATCH}, as in 1,4,8",
         )
-    return tuple(dict.fromkeys(map(int, parts)))
+    return tuple(dict.fromkeys(found))
 
 
 def _write(

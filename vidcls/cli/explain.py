@@ -12,6 +12,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options, keywords
+from vidcls.cli.values import whole_numbers
 from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import UsageError, printable
 
@@ -100,7 +101,7 @@ def explain(
 def _cells(text: str | None) -> Any:
     if text is None:
         return None
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part[:5]) < 1000 for part in parts):
+    found = whole_numbers(text.lower(), "x", 999)
+    if len(found) != 3:
         raise UsageError("cells", f"{text[:40]!r} is not TxHxW", "give it as in 8x7x7")
-    return tuple(int(part) for part in parts)
+    return found

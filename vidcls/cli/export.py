@@ -13,6 +13,7 @@ from typer import Option
 from vidcls.cli import options as o
 from vidcls.cli import print_message
 from vidcls.cli.groups import Choices, Options
+from vidcls.cli.values import whole_numbers
 from vidcls.cli.view_options import ViewOptions
 from vidcls.errors import UsageError
 
@@ -175,11 +176,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """``224`` or ``224x320`` → (h, w)."""
     if text is None:
         return None
-    parts = text.lower().replace("×", "x").split("x")
-    if len(parts) > 2 or not all(
-        part.isascii() and part.isdigit() and 0 < int(part[:6]) < 100_000 for part in parts
-    ):
+    found = whole_numbers(text.lower().replace("×", "x"), "x", 99_999)
+    if not 0 < len(found) <= 2:
         raise UsageError(
             f"image_size={text}", "is not a valid size", "give pixels as 224 or 224x320 (height x width)"
         )
-    return int(parts[0]), int(parts[-1])
+    return found[0], found[-1]

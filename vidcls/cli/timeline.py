@@ -37,13 +37,11 @@ class TimelineOptions(Options):
     ] = "windows"
     window: Annotated[
         str | None,
-        Option(
-            metavar="TIME", help="Length of a window, for example 2s.  [default: the model's own clip length]"
-        ),
+        Option(metavar="TIME", help="Window length, such as 2s.  [default: the model's own clip length]"),
     ] = None
     step: Annotated[
         str | None,
-        Option(metavar="TIME", help="Time from window to window, for example 1s.  [default: half a window]"),
+        Option(metavar="TIME", help="Step between windows, such as 1s.  [default: half a window]"),
     ] = None
     min_length: Annotated[
         str | None,
