@@ -100,11 +100,7 @@ class DependencyError(VidclsError):
 
 @contextlib.contextmanager
 def needing(subject: str, problem: str, remedy: str) -> Iterator[None]:
-    """Import optional packages within this context.
-
-    Raises:
-        DependencyError: One is not installed.
-    """
+    """Import optional packages within this context; a DependencyError about ``subject`` where one is not installed."""
     try:
         yield
     except ImportError:

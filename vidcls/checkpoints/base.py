@@ -58,11 +58,7 @@ class Raw:
         return CheckpointError(str(self.path), problem, remedy)
 
     def expect(self, asked: str | None, architecture: str, content: str = "") -> None:
-        """Refuse an architecture that was asked for and is another than the file's; ``content`` says what that is.
-
-        Raises:
-            CheckpointError: It is.
-        """
+        """Refuse an architecture asked for that is not the file's, which ``content`` says; raises CheckpointError."""
         if asked not in (None, architecture):
             raise self.error(f"holds {content or architecture}, not {asked}", f"load it as {architecture}")
 

@@ -119,11 +119,7 @@ def square_grid(
     first: tuple[int, int] | None = None,
     last: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
-    """The grid (h, w) behind a table of positions: ``first``, a square, or ``last``, whichever has as many places.
-
-    Raises:
-        CheckpointError: None has.
-    """
+    """The grid (h, w) behind a table of positions: ``first``, a square or ``last``; else raises CheckpointError."""
     side = math.isqrt(max(places, 0))
     for grid in (first, (side, side), last):
         if grid is not None and grid[0] * grid[1] == places > 0:

@@ -246,11 +246,7 @@ def write_files(
 
 @contextlib.contextmanager
 def unfinished(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder in ``parent`` to be filled and renamed; what is still there at the end is deleted.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make a folder in ``parent`` to be filled and renamed; what is still there at the end is deleted."""
     made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield made

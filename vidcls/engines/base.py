@@ -73,11 +73,7 @@ class Engine(Protocol):
 
 
 def check_logits(logits: Floats, views: int, num_classes: int, subject: object) -> Floats:
-    """Return logits (v, k) of an exported model if they are as many as its record says; 0 classes: any number.
-
-    Raises:
-        CheckpointError: They are not.
-    """
+    """Return an exported model's logits (v, k); a CheckpointError where k is not ``num_classes``, if that is not 0."""
     if num_classes and logits.shape != (views, num_classes):
         problem = f"gives logits of shape {logits.shape}, but says that it has {num_classes} classes"
         raise CheckpointError(str(subject), problem, "export the model again")

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 import av
 
-from vidcls.errors import VideoError
+from vidcls.errors import VideoError, system_errors
+from vidcls.video.local_file import check_file
 
 MAX_SIDE = 16384  # pixels
 MAX_AREA = 16384 * 8640  # pixels; 16K UHD
@@ -57,16 +58,13 @@ _HEAD = 1 << 16  # bytes looked at; FFmpeg probes 2048 first, and more only wher
 
 def read_head(path: str) -> bytes:
     """The file's first 64 KiB; a VideoError where it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(_HEAD)
-    except FileNotFoundError:
-        raise VideoError(path, "no such file", "check the path", kind="not_found") from None
-    except PermissionError:
-        raise VideoError(path, "permission denied", "make the file readable", kind="permission") from None
-    except OSError as error:
-        remedy = "name a file" if os.path.isdir(path) else "check the disk or the path"
-        raise VideoError(path, f"cannot be read ({error.strerror})", remedy) from None
+    with system_errors(VideoError, path, "cannot be read", "check the disk or the path"):
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(_HEAD)
+        except OSError:
+            check_file(path)
+            raise
 
 
 def _begins(head: bytes, magic: bytes) -> bool:

@@ -60,11 +60,7 @@ def _download(url: str, path: Path, stop: threading.Event | None) -> None:
 
 @contextlib.contextmanager
 def temporary_file(name: str) -> Iterator[Path]:
-    """Make an empty file for the bytes of a clip that is elsewhere; it is deleted where filling it fails.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """Make an empty file for the bytes of a clip that is elsewhere; it is deleted where filling it fails."""
     suffix = re.search(r"\.[A-Za-z0-9]{1,7}(?=$|[?#])", name)  # decoders look at it
     handle, place = tempfile.mkstemp(prefix="vidcls-", suffix=suffix[0] if suffix else "")
     os.close(handle)

@@ -14,7 +14,6 @@ MAX_SIZE = 8192  # pixels; the bound of InputSpec
 
 # Pillow's numbers of its kernels. Box (4) and Hamming (5) were used by none of these checkpoints.
 _KERNELS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_KERNEL_NAMES = {name: name for name in _KERNELS.values()}
 
 _HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -226,12 +225,10 @@ def _size(value: Any, key: str, defaults: _Defaults) -> int | tuple[int, int]:
 def _kernel(data: dict[str, Any], name: str, family: str, defaults: _Defaults) -> dict[str, Any]:
     resample = data.get("resample")
     resample = defaults.resample if resample is None else resample
-    kernel = None
-    if isinstance(resample, str):
-        kernel = _KERNEL_NAMES.get(resample.lower())
-    elif isinstance(resample, int) and not isinstance(resample, bool):
+    kernel = resample.lower() if isinstance(resample, str) else None
+    if type(resample) is int:
         kernel = _KERNELS.get(resample)
-    if kernel is None:
+    if kernel not in _KERNELS.values():
         raise _bad("resample", f"{_show(resample)} is not supported", "use 0, 1, 2 or 3 (Pillow's numbers)")
     pillow = name.endswith(("FeatureExtractor", "ImageProcessorPil")) or (
         family == "vivit" and not name.endswith("VideoProcessor")

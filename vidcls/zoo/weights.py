@@ -76,11 +76,7 @@ def is_present(wanted: str | WeightsSpec) -> bool:
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of weights on the disk; of a folder, one over its files' names and checksums.
-
-    Raises:
-        WeightsError: They cannot be read.
-    """
+    """Return the SHA-256 of weights on the disk; of a folder, one over its files' names and checksums."""
     path = Path(path)
     with system_errors(WeightsError, path, "cannot be read", "check the path"):
         if not path.is_dir():
