@@ -42,6 +42,7 @@ def main() -> int:
     record: dict[str, Any] = {"machine": describe(), "runs": {}}
     with tempfile.TemporaryDirectory(prefix="vidcls-startup-") as folder:
         env = {**os.environ, "VIDCLS_CACHE": folder}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed vidcls has its bytecode
         for engine in ("auto", "eager", "openvino"):
             record["runs"][engine] = profile([*options, "--engine", engine], env, args.repetitions)
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,7 @@ def main() -> int:
         weights = f"{folder}/model"
         save_reference(spec.architecture, spec.config, weights)
         env = {**os.environ, "VIDCLS_CACHE": f"{folder}/cache", "HF_HUB_OFFLINE": "1"}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs have their bytecode, so ours shall too
         record = {"machine": describe(), **compare(weights, spec.input.num_frames, args, env)}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -208,3 +208,29 @@ def test_the_command_without_weights(tmp_path: Path) -> None:
     assert row["seconds"]["repetitions"] == 3
     assert row["peak_memory"] is None or row["peak_memory"] > 1 << 20
     assert "random weights" in done.stderr
+
+
+def test_slow_calls_are_repeated_less_unless_told_how_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(np.arange(0.0, 1000.0, 1.5))
+    monkeypatch.setattr("vidcls.bench.timing.time.perf_counter", lambda: float(next(clock)))
+    assert measure(lambda: None, seconds=0.0).repetitions == 2
+    assert measure(lambda: None, seconds=0.0, least=5).repetitions == 5
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_random_weights_are_converted_once_for_all_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def run(task: dict[str, Any], **_: Any) -> dict[str, Any]:
+        done.append(task["do"])
+        return {} if task["do"] == "peak" else worker.TASKS[task["do"]]({**task})
+
+    monkeypatch.setattr(worker, "run", run)
+    monkeypatch.setattr(
+        "vidcls.engines.openvino.settings", lambda core, precision: {}
+    )  # whatever the CPU can do
+    plan = models.Plan(("vit-tiny-frames",), ("openvino",), ("fp32", "bf16"), seconds=0.0, device="cpu")
+    rows = list(models.measure(plan, load_registry(), lambda text, step=True: None))
+    assert done.count("convert") == 1
+    assert [row["precision"] for row in rows] == ["fp32", "bf16"]
+    assert all(row["weights"] == "random" and row["error"] < 0.1 for row in rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vidcls.bench.timing import MIN_REPETITIONS, Timing, measure
+from vidcls.bench.timing import Timing, measure
 from vidcls.config import InputSpec
 from vidcls.errors import VideoError
 from vidcls.video.reader import VideoReader
@@ -26,7 +26,7 @@ def decode(
     *,
     spread: float,
     seconds: float,
-    least: int = MIN_REPETITIONS,
+    least: int | None = None,
 ) -> list[dict[str, Any]]:
     """Time each decoder on a clip.
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from vidcls.bench import worker
 from vidcls.bench.reference import COMPARABLE
-from vidcls.bench.timing import MIN_REPETITIONS
 from vidcls.config import ModelSpec, Registry
 from vidcls.engines.artifact import FORMATS, Artifact, is_artifact, read_artifact
 from vidcls.errors import UsageError
@@ -43,7 +42,7 @@ class Plan:
         compare: Whether to measure transformers' model too.
         spread: Spread of the median to reach; see `vidcls.bench.timing.measure`.
         seconds: Time for one figure; from `WITH_CLIPS` on, whole clips are measured too.
-        least: Calls of one figure, at least.
+        least: Calls of one figure, at least; see `vidcls.bench.timing.measure`, too, for None.
         registry: A registry file given by hand.
     """
 
@@ -60,7 +59,7 @@ class Plan:
     compare: bool = False
     spread: float = 0.05
     seconds: float = 20.0
-    least: int = MIN_REPETITIONS
+    least: int | None = None
     registry: str | None = None
 
     @property
@@ -122,6 +121,8 @@ def _measure_model(
     for kind in plan.runs:
         # Where eager fp32 was not asked for, only its logits are.
         task = _task(plan, spec, weights, *kind, quick=kind not in plan.wanted)
+        if weights == "random" and kind[0] == "openvino" and kind[1] != "int8":
+            task = _converted(task, spec, folder, notify)
         answer = _run(task, spec, *kind[:2], notify, env) | {"merge_tokens": kind[2]}
         if "failed" in answer:
             yield _base(spec, *kind[:2]) | {"failed": answer["failed"]}
@@ -129,10 +130,10 @@ def _measure_model(
         if reference is None:
             reference, shape = np.array(answer["logits"]), answer
         if kind in plan.wanted:
-            for row in _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks)):
-                median = row["seconds"]["median"]
+            for row in answer["rows"]:  # at once: the peak takes some seconds more
+                median = row["timing"]["median"]
                 notify(f"{spec.name}: {kind[0]} {kind[1]}: {median / row['batch']:.3g} s/view", False)
-                yield row
+            yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
     if plan.compare and reference is not None:
         task = {"do": "transformers", "folder": weights, "input": shape["input"], "device": shape["device"]}
         answer = _run(task | plan.limits | {"batch": plan.batches}, spec, "transformers", "fp32", notify)
@@ -141,6 +142,17 @@ def _measure_model(
             return
         answer = {**shape, **answer, "clip": None, "merge_tokens": 0.0}
         yield from _rows(spec, answer, _error(answer, reference), _peak(plan, answer, peaks))
+
+
+def _converted(task: Row, spec: ModelSpec, folder: str, notify: Notify) -> Row:
+    """Let OpenVINO's rows of a model with random weights share one conversion, as the cache does for checkpoints."""
+    place = Path(folder) / "openvino"
+    if not place.exists():
+        notify(f"{spec.name}: converting to OpenVINO", False)
+        if "failed" in worker.run({"do": "convert", "load": task["load"], "folder": str(place)}):
+            return task  # whose own failure will say why
+    load = {key: value for key, value in task["load"].items() if key != "random_weights"}
+    return task | {"load": load | {"weights": str(place)}}
 
 
 def _measure_artifact(

@@ -10,6 +10,8 @@ import numpy as np
 
 MIN_REPETITIONS = 3
 MAX_REPETITIONS = 1000
+SLOW_REPETITIONS = 2
+SLOW = 1.0  # seconds from which a call is slow, and differs by less from the next one
 
 
 class Timing(NamedTuple):
@@ -48,7 +50,7 @@ def measure(
     spread: float = 0.05,
     seconds: float = 20.0,
     warm_up: int = 1,
-    least: int = MIN_REPETITIONS,
+    least: int | None = None,
 ) -> Timing:
     """Call ``run`` until the spread of its times is small, or the time is up.
 
@@ -58,7 +60,7 @@ def measure(
         spread: Enough when `Timing.spread` over the root of the number of calls is no larger.
         seconds: No call is begun after this long, but for the first ones.
         warm_up: Calls before the first that counts.
-        least: Calls that count, at least.
+        least: Calls that count, at least; None: `MIN_REPETITIONS`, and `SLOW_REPETITIONS` of slow calls.
     """
     for _ in range(warm_up):
         run()
@@ -73,8 +75,12 @@ def measure(
         now = time.perf_counter()
         times.append(now - start)
         processor.append(time.process_time() - busy)
-        if len(times) < least:
+        if len(times) < (_enough(times) if least is None else least):
             continue
         if now >= end or summarize(times).spread / len(times) ** 0.5 <= spread / MIN_REPETITIONS**0.5:
             break
     return summarize(times, processor)
+
+
+def _enough(times: list[float]) -> int:
+    return SLOW_REPETITIONS if min(times) >= SLOW else MIN_REPETITIONS

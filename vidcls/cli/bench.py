@@ -34,7 +34,14 @@ class TimingOptions(Options):
             min=0.0, max=3600.0, help="Time for one figure; from 10 on, `models` measures whole clips too."
         ),
     ] = 3.0
-    repetitions: Annotated[int, Option(min=1, max=1000, help="Calls of one figure, at least.")] = 3
+    repetitions: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=1000,
+            help="Calls of one figure, at least.  [default: 3, or 2 where one takes longer than 1 s]",
+        ),
+    ] = None
     spread: Annotated[
         float, Option(min=0.0, max=1.0, help="Relative spread at which a figure is good enough.")
     ] = 0.05
