@@ -54,7 +54,8 @@ def test_heat_is_on_the_models_own_grid(architecture: str, method: str) -> None:
     assert heat.shape == expected
     assert np.isfinite(heat).all()
     assert heat.min() >= 0
-    assert heat.max() > 0
+    # Random weights may speak against one class everywhere, but not against both of two.
+    assert heat.max() > 0 or explained(model, method, views(1), 0).max() > 0
     np.testing.assert_allclose(explained(model, method, views(1)), heat, rtol=1e-4, atol=1e-9)
 
 

@@ -127,11 +127,21 @@ def test_old_frames_are_dropped_and_the_delay_is_bounded(
     server = site(path.read_bytes(), 8.0)
     with vidcls.load("camera-motion", num_views=1) as model:
         answer = model.clip_logits
-        monkeypatch.setattr(model, "clip_logits", lambda clip: (time.sleep(1.0), answer(clip))[1])
+        passes: list[float] = []
+
+        def slow(clip: Any) -> Any:
+            start = time.monotonic()
+            time.sleep(1.0)
+            found = answer(clip)
+            passes.append(time.monotonic() - start)
+            return found
+
+        monkeypatch.setattr(model, "clip_logits", slow)
         found = list(watch(model, f"{server.address}/x.ts", every=0.0, live=True, timeout=30))
     assert 2 <= len(found) <= 8  # a second each, of eight
     assert found[-1].time > 7.0  # the end is seen, not what came first
-    assert max(moment.delay for moment in found) < 4.0  # one pass, whatever the machine is doing
+    # A pass, and a piece of film that waited for it: no queue, whatever else the machine is doing.
+    assert max(moment.delay for moment in found) < 3 * max(passes) + 1
     assert "vidcls-live" not in {thread.name for thread in threading.enumerate()}
 
 

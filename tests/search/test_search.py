@@ -174,7 +174,7 @@ def test_a_file_of_vectors_leads_to_no_checkpoint(clips: Path, tmp_path: Path) -
         file = write_vectors(tmp_path / "v.npz", random_vectors(3), model=model)
         done = run_cli("search", str(clips / "0.mp4"), str(file))
         assert done.returncode == 2
-        assert "is not a model of the registry; say --model NAME or --weights FILE" in done.stderr
+        assert "is not a model of the registry; pass --model NAME or --weights FILE" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -291,22 +291,26 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, first_only: bool) -> Tensor:
     return cast(Block, last).first(x) if first_only and skips_unread() else last(x)
 
 
-_all_read: ContextVar[bool] = ContextVar("all_read", default=False)
+_counting = threading.Lock()
+_readers = 0  # how many contexts of `every_token` are open in all threads: a number is what can be traced
 
 
 @contextlib.contextmanager
 def every_token() -> Iterator[None]:
     """Compute all tokens of the last block within this context, in inference too: something reads them."""
-    before = _all_read.set(True)
+    global _readers
+    with _counting:
+        _readers += 1
     try:
         yield
     finally:
-        _all_read.reset(before)
+        with _counting:
+            _readers -= 1
 
 
 def skips_unread() -> bool:
     """Whether what nothing reads may be left out: in inference, unless `every_token` is wanted."""
-    return not torch.is_grad_enabled() and not _all_read.get()
+    return not torch.is_grad_enabled() and _readers == 0
 
 
 def linear_drop_path(rate: float, depth: int) -> list[float]:

@@ -140,19 +140,19 @@ class EmbeddingParquet(Parquet):
         import pyarrow as pa
 
         schema = self._writer.schema
-        present, flat, rows = [], [], []
+        absent, flat, rows = [], [], []
         for row, vectors in self._group:
             count = max(1, len(vectors))
-            present += [bool(len(vectors))] * count
+            absent += [not len(vectors)] * count
             flat.append(vectors if len(vectors) else np.zeros((1, _dimension(self.layout)), np.float32))
             for number in range(count):
                 own = {name: _item(row[name], number) for name in PER_VECTOR if name != "vector"}
                 rows.append({**row, **own})
         table = pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("vector")))
-        values = pa.array(np.concatenate(flat).ravel())
-        column = pa.Array.from_buffers(
-            schema.field("vector").type, len(rows), [_bits(present)], children=[values]
-        )
+        numbers = np.concatenate(flat)
+        # Null numbers, not a null list: most versions of pyarrow cannot write or read null lists of fixed size.
+        values = pa.array(numbers.ravel(), mask=np.repeat(np.array(absent), numbers.shape[1]))
+        column = pa.FixedSizeListArray.from_arrays(values, type=schema.field("vector").type)
         place = schema.get_field_index("vector")
         self._writer.write_table(table.add_column(place, schema.field("vector"), column))
         self._group.clear()
@@ -183,13 +183,6 @@ def _dimension(layout: Layout) -> int:
     return int((layout.settings or {}).get("dimension", 0))
 
 
-def _bits(present: list[bool]) -> Any:
-    """Which rows have a vector, as Arrow keeps it; None where all do."""
-    import pyarrow as pa
-
-    return None if all(present) else pa.array(present).buffers()[1]
-
-
 def _item(values: Any, number: int) -> Any:
     return values[number] if isinstance(values, list) else values
 
@@ -199,8 +192,8 @@ def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
     import numpy as np
 
     first = rows[0]
-    if first["vector"] is None:
-        return first
+    if first["error"] is not None:
+        return {**first, "vector": None}
     parts = {name: [row[name] for row in rows] for name in PER_VECTOR if name != "vector"}
     return {**first, **parts, "vector": pack(np.array([row["vector"] for row in rows], np.float32))}
 

@@ -131,9 +131,10 @@ class VectorFile:
             )
             for batch in groups:
                 column = batch.column(0)
-                there = np.flatnonzero(~np.asarray(column.is_null()))
-                flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-                yield start + there, flat.reshape(-1, self.dimension).astype(np.float32, copy=False)
+                lists, numbers = column.is_valid(), column.drop_null().flatten()
+                whole = np.asarray(numbers.is_valid()).reshape(-1, self.dimension).all(1)
+                flat = numbers.to_numpy(zero_copy_only=False).reshape(-1, self.dimension)[whole]
+                yield start + np.flatnonzero(lists)[whole], flat.astype(np.float32, copy=False)
                 start += len(column)
 
     def places(self, wanted: Indices | None = None) -> Iterator[tuple[int, Place]]:
