@@ -151,7 +151,9 @@ def _print(curve: Curve, result: dict[str, Any], path: Path, as_json: bool) -> N
     accuracy = f"{'accuracy':>10}" if curve.accuracy is not None else ""
     print(f"{'threshold':>11}{'kept':>9}{'at least':>10}{'views':>8}{accuracy}")
     before: tuple[float, float] | None = None
-    for point in curve.points:
+    for number, point in enumerate(curve.points):
+        if number % 2 and point is not curve.chosen:
+            continue
         same, before = before == (point.kept, point.mean_views), (point.kept, point.mean_views)
         if not same or point is curve.chosen:
             print(_line(point, "* " if point is curve.chosen else ""))

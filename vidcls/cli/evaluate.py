@@ -45,8 +45,8 @@ def evaluate(
     """Measure a model's accuracy on a labeled set.
 
     Prints top-1, top-5 (with more than five classes), mean class accuracy, macro F1, calibration error and the recall
-    of each class. With -o the folder gets report.html, a page for a browser, report.json, report.md, classes.csv,
-    clips.csv, the confusion matrix, and contact sheets of the worst errors.
+    of each class; with --views auto also how many views were needed. With -o the folder gets report.html, a page for a
+    browser, report.json, report.md, classes.csv, clips.csv, the confusion matrix, and contact sheets of the worst errors.
 
     Examples:
     - `vidcls evaluate --weights run/best.safetensors --data val.csv -o report/`
@@ -55,7 +55,7 @@ def evaluate(
     from vidcls.evaluation import multi_label
     from vidcls.evaluation import report as one_label
     from vidcls.evaluation.evaluate import evaluate as run
-    from vidcls.evaluation.evaluate import evaluation_setup
+    from vidcls.evaluation.evaluate import evaluation_setup, spared
     from vidcls.evaluation.samples import check_samples
     from vidcls.score.multi_gpu import local_scorer
     from vidcls.training.data.listing import read_listing
@@ -83,8 +83,11 @@ def evaluate(
         else:
             report = run(scorer, found.samples, [first for first, *_ in ids], worst=worst, **how)
             failures = [str(scored.error) for scored in report.failures]
+            cost = spared(report, scorer)
+            about |= cost
             record = one_label.as_json(report, labels, about)
             lines, class_lines = one_label.summary_lines(report), one_label.class_lines(report)
+            lines += [(name.replace("_", " "), f"{share:.2%}") for name, share in cost.items()]
     for error in failures:
         print_message(f"vidcls: {error}")
     if output is not None:

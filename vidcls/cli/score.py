@@ -201,6 +201,8 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bo
             twice = f", {counted(counts.duplicates, 'duplicate')} ignored" if counts.duplicates else ""
             rows = f"{job.output} has {job.kind.content(summary.rows, summary.good)}"
             print_message(f"vidcls: {counted(counts.scored, 'clip')} {job.kind.done}{again}{twice}; {rows}")
+            if summary.stats.get("frames"):
+                print_message(f"vidcls: {_views(summary.stats)}")
         waited = summary.stats.get("wait_share")
         if verbose and waited is not None and counts.scored:
             print_message(f"vidcls: the model was busy {100 * (1 - waited):.0f} % of the time")
@@ -217,6 +219,13 @@ def _report(job: Job, summary: Summary, log_json: bool, quiet: bool, verbose: bo
     if summary.interrupted:
         return EXIT_INTERRUPTED
     return 1 if summary.failed else 0
+
+
+def _views(stats: dict[str, Any]) -> str:
+    """Describe what `--views auto` cost and spared."""
+    spared = stats["frames_spared"] / (stats["frames"] + stats["frames_spared"])
+    views = stats["views"] / max(stats["clips"], 1)
+    return f"{views:.2f} views per clip were scored; {spared:.0%} of the frames spared"
 
 
 def _log(summary: Summary) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidcls.evaluation.metrics import TOP, Report, Scored, make_report
+from vidcls.output.row import VIEWS_USED
 from vidcls.output.sinks import writing
 from vidcls.score import Job, score
 from vidcls.score.listing import Inputs
@@ -102,6 +103,17 @@ def scored_rows(
         yield rows
 
 
+def spared(report: Report, scorer: Scorer) -> dict[str, float]:
+    """Return the shares of views, and of frames in this run, that `--views auto` did without; empty otherwise."""
+    if report.mean_views is None:
+        return {}
+    settings, stats = scorer.settings(), scorer.stats()
+    found = {"views_spared": 1 - report.mean_views / (settings["num_views"] * settings["num_crops"])}
+    if stats.get("frames"):
+        found["frames_spared"] = stats["frames_spared"] / (stats["frames"] + stats["frames_spared"])
+    return found
+
+
 def read_scores(rows: Path, samples: Sequence[Sample], labels: Sequence[int]) -> list[Scored]:
     """Return what became of each sample, in their order; memory holds no vector of scores.
 
@@ -132,4 +144,5 @@ def _scored(row: dict[str, Any], label: int) -> Scored:
         tuple(int(p["index"]) for p in best),
         tuple(float(p["score"]) for p in best),
         float(row["scores"][label]),
+        views=row.get(VIEWS_USED),
     )

@@ -26,6 +26,7 @@ class Scored:
         scores: Those scores.
         p_true: Score of the true class.
         error: Why it could not be scored; then the rest says nothing.
+        views: How many of its views were scored, where that differs from clip to clip.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Scored:
     scores: tuple[float, ...] = ()
     p_true: float = 0.0
     error: str | None = None
+    views: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,25 @@ class Report:
     failures: list[Scored]
     results: list[Scored]
 
+    @property
+    def mean_views(self) -> float | None:
+        """Views of a clip that were scored, on average, where that differs from clip to clip."""
+        views = [scored.views for scored in self.results if scored.views is not None]
+        return float(np.mean(views)) if views else None
+
     def summary(self) -> dict[str, float | int]:
         """The figures of the whole set that there are."""
-        keys = ("clips", "failed", "top1", "top5", "mean_class", "calibration_error", "confidence", "loss")
+        keys = (
+            "clips",
+            "failed",
+            "top1",
+            "top5",
+            "mean_class",
+            "calibration_error",
+            "confidence",
+            "loss",
+            "mean_views",
+        )
         return {key: value for key in keys if (value := getattr(self, key)) is not None}
 
     def means(self) -> dict[str, dict[str, float]]:

@@ -108,6 +108,7 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
         ("mean class", f"{report.mean_class:.2%}"),
         ("macro F1", f"{report.means()['macro']['f1']:.2%}"),
         ("calibration error", f"{report.calibration_error:.2%}"),
+        *([] if report.mean_views is None else [("views per clip", f"{report.mean_views:.2f}")]),
     ]
     return lines + ([("not scored", str(report.failed))] if report.failed else [])
 

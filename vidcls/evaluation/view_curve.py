@@ -24,7 +24,7 @@ from vidcls.score.scorer import Scorer
 from vidcls.video.sources import Source
 
 CONFIDENCE = 0.95
-FIRST, STEP, LAST = 0.25, math.sqrt(2), 1e6
+FIRST, STEP, LAST = 0.25, 2**0.25, 1e6
 """Thresholds that are tried: geometric, until no clip stops before its last view."""
 
 
@@ -132,14 +132,15 @@ def fit_curve(
         raise UsageError("model", "gives outputs that are not numbers", "use another precision")
     final = ordered.mean(1).argmax(1)
     gaps = np.take_along_axis(ordered, final[:, None, None], 2) - ordered
-    bound = 1.0 if probabilities else max(0.0, float(-gaps.min()))
+    bound = 1.0 if probabilities else float(np.ptp(ordered, axis=2).max())
     scale = StopRule(math.inf, _spread(gaps, final), bound)
     stops = _stops(views)
     evidence = np.array([[scale.evidence(clip[:n], views) for n in stops] for clip in ordered])
     answers = np.stack([ordered[:, :n].mean(1).argmax(1) for n in stops], 1)
     true = None if labels is None else np.array(labels)
-    points = tuple(_points(evidence, answers, np.array(stops), true))
-    chosen, sure = _choose(points, keep)
+    careful = NormalDist().inv_cdf(keep)
+    points = tuple(_points(evidence, answers, np.array(stops), true, careful))
+    chosen, sure = _choose(points, keep, careful)
     accuracy = None if true is None else float((final == true).mean())
     rule = StopRule(chosen.threshold, scale.spread, bound)
     return Curve(points, chosen, sure, rule, len(ordered), views, accuracy)
@@ -168,11 +169,15 @@ def _points(
     answers: NDArray[np.int64],
     stops: NDArray[np.int64],
     true: NDArray[np.int64] | None,
+    careful: float,
 ) -> Iterable[Point]:
-    """Yield a point for each threshold; arguments are (clips, stops), (clips, stops), (stops,) and (clips,)."""
+    """Yield a point for each threshold, at least up to a careful one, and until no clip stops before its last view.
+
+    Arrays are (clips, stops), (clips, stops), (stops,) and (clips,).
+    """
     threshold, clips = FIRST, np.arange(len(answers))
-    early = True
-    while early and threshold <= LAST:
+    more = True
+    while more and threshold <= LAST:
         place = (evidence >= threshold).argmax(1)
         found = answers[clips, place]
         kept = int((found == answers[:, -1]).sum())
@@ -183,17 +188,16 @@ def _points(
             float(stops[place].mean()),
             None if true is None else float((found == true).mean()),
         )
-        early = bool((np.isfinite(evidence[clips, place]) & (place < len(stops) - 1)).any())
+        more = threshold < careful or bool(np.isfinite(evidence[clips, place]).any())
         threshold *= STEP
 
 
-def _choose(points: Sequence[Point], keep: float) -> tuple[Point, bool]:
+def _choose(points: Sequence[Point], keep: float, careful: float) -> tuple[Point, bool]:
     """Return the lowest threshold above which all keep enough clips, and whether that is sure.
 
-    Where it is not, it is no lower than the normal distribution's own quantile for that share.
+    Where it is not, it is no lower than the careful one, the normal distribution's own quantile for that share.
     """
-    for sure, name in ((True, "kept_at_least"), (False, "kept")):
-        lowest = 0.0 if sure else NormalDist().inv_cdf(keep)
+    for sure, name, lowest in ((True, "kept_at_least", 0.0), (False, "kept", careful)):
         passed = None
         for point in reversed(points):
             if getattr(point, name) < keep or point.threshold < lowest:

@@ -82,8 +82,8 @@ class StopRule:
     Attributes:
         threshold: Evidence at which to stop; infinite: never before the last view.
         spread: Standard deviation of such a difference over the views of a clip, where nothing else is known of it.
-        bound: By how much a view can rank a rival before the class that is ahead; infinite where unknown. Where
-            not even that could turn the answer, the rule stops as well.
+        bound: How far apart two classes can be in one view; infinite where unknown. Where not even that could turn the
+            answer, the rule stops as well.
     """
 
     threshold: float

@@ -29,6 +29,7 @@ RESTARTS = 3  # deaths in a row, without a result between them, after which a de
 SILENT_SECONDS = 60.0  # without a heartbeat, after which a process is taken for stopped
 LOADING_SILENT_SECONDS = 300.0  # the same while it imports and loads, which may keep its threads from running
 STUCK_SECONDS = 900.0  # in one forward pass, after which the device is taken for stuck
+FRAMES = ("frames", "frames_spared")  # in figures where clips have as many views as they need
 END_SECONDS = 10.0  # that processes have to end by themselves
 
 Ready = tuple[dict[str, Any], tuple[str, ...]]  # settings and labels
@@ -132,6 +133,7 @@ class Fleet(Scorer):
             name: sum(stats[name] for stats in found)
             for name in ("waited_seconds", "forward_seconds", "decode_seconds", "clips", "views", "workers")
         }
+        total |= {name: sum(stats.get(name, 0) for stats in found) for name in FRAMES if name in found[0]}
         busy = total["waited_seconds"] + total["forward_seconds"]
         total["wait_share"] = round(total["waited_seconds"] / max(busy, 1e-9), 4)
         total["batch"] = max(stats["batch"] for stats in found)

@@ -81,10 +81,9 @@ class Pipeline(Scorer):
             "decode_seconds": round(s.decoded, 3),
             "clips": s.clips,
             "views": s.views,
-            "frames": s.frames,
-            "frames_spared": s.frames_spared,
             "batch": self._batcher.size,
             "workers": s.readers,
+            **({"frames": s.frames, "frames_spared": s.frames_spared} if s.frames else {}),
         }
 
     def close(self) -> None:

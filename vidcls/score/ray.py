@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from vidcls.errors import DeviceError, UsageError, VidclsError, needing
+from vidcls.score.multi_gpu import FRAMES
 from vidcls.score.rows import Result
 from vidcls.score.scorer import Arrived, Scorer, arriving, left_in
 from vidcls.score.setup import Setup
@@ -127,6 +128,11 @@ class RayRunner(Scorer):
             "decode_seconds": round(decode, 3),
             "clips": self._clips,
             "actors": self._actors,
+            **{
+                name: sum(stats.get(name, 0) for stats in found)
+                for name in ("views", *FRAMES)
+                if any(FRAMES[0] in stats for stats in found)
+            },
         }
 
     def close(self) -> None:
