@@ -360,6 +360,15 @@ def test_where_a_calibration_is_looked_for(
         load(**keywords(folder, num_views=3), calibration=tmp_path / "here.json")
 
 
+def test_the_bundled_model_brings_its_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new bundled model needs a new one: `vidcls calibrate --keep 0.995 -o vidcls/zoo/bundled/…`."""
+    monkeypatch.setenv("VIDCLS_CACHE", str(tmp_path))
+    with load(num_views="auto") as classifier:
+        found = classifier.predict(Path(__file__).parents[2] / "examples" / "pan-left.mp4")
+    assert found.label == "pan left"
+    assert found.row["views_used"] < 4
+
+
 def test_where_stopping_makes_no_sense(folder: Path) -> None:
     with pytest.raises(UsageError, match="has no choice"):
         load(**keywords(folder, num_views="auto:1"))

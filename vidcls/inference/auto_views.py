@@ -75,9 +75,9 @@ class StopRule:
 
     For each rival of the class that is ahead, the mean of their difference over all views is estimated from the views
     seen; its standard error has the correction for a finite population (Cochran 1977, "Sampling Techniques", 2.6), as
-    there are no more than ``total`` views. The evidence is the smallest ratio of difference and error. Stopping an
-    average once its confidence interval excludes the runner-up is due to Inoue 2019, "Adaptive ensemble prediction for
-    deep neural networks based on confidence level".
+    there are no more than ``total`` views. The evidence is the smallest ratio of difference and error. Ending an
+    average early by its confidence interval is due to Inoue 2019, "Adaptive ensemble prediction for deep neural
+    networks based on confidence level".
 
     Attributes:
         threshold: Evidence at which to stop; infinite: never before the last view.
