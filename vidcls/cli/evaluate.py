@@ -46,7 +46,8 @@ def evaluate(
 
     Prints top-1, top-5 (with more than five classes), mean class accuracy, macro F1, calibration error and the recall
     of each class; with --views auto also how many views were needed. With -o the folder gets report.html, a page for a
-    browser, report.json, report.md, classes.csv, clips.csv, the confusion matrix, and contact sheets of the worst errors.
+    browser, report.json, report.md, classes.csv, clips.csv, the confusion matrix, and contact sheets of the worst
+    errors.
 
     Examples:
     - `vidcls evaluate --weights run/best.safetensors --data val.csv -o report/`
