@@ -42,6 +42,7 @@ class VTConfig:
         hidden_dim: Width inside the token transformer's feed-forward part.
         value_map: Which tokenizers have a W_V, C × C_T: ``needed`` where C ≠ C_T, ``first`` besides in the first
             module, ``all`` in all.
+        fpn_modules: VT modules of a VT-FPN one behind the other; those after the first have recurrent tokenizers.
         width: Channels of the ResNet's stem; 64 in the published networks.
         dropout: Before the classifier; the paper's advanced recipe takes 0.2.
     """
@@ -58,6 +59,7 @@ class VTConfig:
     attn_dim: int | None = None
     hidden_dim: int | None = None
     value_map: str | None = None
+    fpn_modules: int = 1
     width: int = 64
     dropout: float = 0.0
 
@@ -75,7 +77,7 @@ class VTConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         check_known("value_map", str(self.value_map), VALUE_MAPS)
-        for name in ("in_channels", "num_classes", "num_frames", "width", *NUMBERS):
+        for name in ("in_channels", "num_classes", "num_frames", "fpn_modules", "width", *NUMBERS):
             if getattr(self, name) < 1:
                 raise ConfigError(name, f"must be at least 1, got {getattr(self, name)}", "change it")
 
@@ -92,6 +94,11 @@ class VTConfig:
             "hidden_dim": token_dim if printed else max(1, token_dim // 2),
             "value_map": "needed" if printed else "first",
         }
+
+    def value_dim(self, index: int) -> int | None:
+        """Width of the W_V of tokenizers in module ``index``; None where they have none."""
+        mapped = self.map_dim != self.token_dim or self.value_map == "all"
+        return self.number("token_dim") if mapped or (self.value_map == "first" and index == 0) else None
 
     @property
     def fpn(self) -> bool:
