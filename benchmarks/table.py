@@ -190,7 +190,7 @@ def growth_table(record: dict[str, Any]) -> str:
 def own_classes_table(record: dict[str, Any]) -> str:
     """Ways to a classifier of one's own, on the same clips."""
     lines = [["trained on the same clips", "accuracy", "95 % interval", "pans and zooms", "pictures"]]
-    lines[0] += ["processor s", "s"]
+    lines[0].append("processor s")
     for name, found in record["results"].items():
         low, high = found["interval"]
         moves = [recall for label, recall in found["recalls"].items() if label.startswith(("pan", "zoom"))]
@@ -199,7 +199,7 @@ def own_classes_table(record: dict[str, Any]) -> str:
         ]
         shares = (f"{100 * sum(part) / len(part):.0f} %" for part in (moves, others))
         line = [f"`{name}`", f"{100 * found['top1']:.1f} %", f"{100 * low:.0f}–{100 * high:.0f} %", *shares]
-        lines.append([*line, f"{found['processor_seconds']:.0f}", f"{found['seconds']:.0f}"])
+        lines.append([*line, f"{found['processor_seconds']:.0f}"])
     return markdown(lines)
 
 
