@@ -50,7 +50,7 @@ def curve_of(outputs: NDArray[np.float64], keep: float = 0.99, **more: Any) -> C
     return fit_curve(list(outputs.astype(np.float32)), options.pop("num_crops"), **options)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from([(2, 1), (5, 1), (4, 3)]), st.floats(0, 4))
 def test_each_point_is_what_the_rule_does(
     seed: int, clips: int, shape: tuple[int, int], noise: float

@@ -187,7 +187,7 @@ def calibration_of(classifier: Classifier, threshold: float) -> Calibration:
 
 
 @pytest.mark.parametrize("architecture", ["vivit-fe", "vivit-st"])
-@pytest.mark.parametrize("more", [{}, {"num_crops": 3}, {"average": "probs", "num_crops": 3}])
+@pytest.mark.parametrize("more", [{}, {"average": "probs", "num_crops": 3}])
 def test_all_views_give_the_answer_of_the_fixed_protocol(
     folder: Path, architecture: str, more: dict[str, Any]
 ) -> None:
@@ -282,8 +282,9 @@ def test_a_clip_that_changes_between_two_reads_is_its_own_failure(folder: Path, 
         assert "long.mp4" in str(found[1].row["error"])
 
 
-@pytest.mark.parametrize("architecture", ["vivit-fe", "vivit-st"])
-@pytest.mark.parametrize("threshold", [1e6, 0.7])
+@pytest.mark.parametrize(
+    ("architecture", "threshold"), [("vivit-fe", 1e6), ("vivit-fe", 0.7), ("vivit-st", 0.7)]
+)
 def test_score_is_as_predict(folder: Path, tmp_path: Path, architecture: str, threshold: float) -> None:
     """In batches of views of many clips, frames read in two goes, and rows as of `predict`."""
     clips = clips_of(folder)
