@@ -157,6 +157,23 @@ def test_merging_replaces_all_but_mappings() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("start", "given", "rule"),
+    [
+        ({"from": "none"}, {}, "swscale"),
+        ({"from": "none"}, {"resize_rule": "round"}, "round"),
+        ({"from": "checkpoint.npz"}, {}, "truncate"),
+        ({}, {}, "truncate"),  # its own published weights
+    ],
+)
+def test_a_model_that_starts_from_random_weights_is_resized_as_it_is_decoded(
+    start: dict[str, str], given: dict[str, str], rule: str
+) -> None:
+    recipe = read_recipe(None, {"model": "vivit-b-16x2-k400-hf", "init": start, "input": given})
+    published = setup.find_model(read_recipe(None, {"model": "vivit-b-16x2-k400-hf"})).input.resize_rule
+    assert setup.find_model(recipe).input.resize_rule == (published if rule == "truncate" else rule)
+
+
 def test_sizes_that_model_and_input_share_follow_each_other() -> None:
     recipe = read_recipe(
         None, {"model": "vivit-fe", "config": {"image_size": 112}, "input": {"num_frames": 16}}

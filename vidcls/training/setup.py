@@ -90,10 +90,17 @@ def _overlaid(spec: ModelSpec, recipe: Recipe) -> ModelSpec:
     side, old = min(_pair(view["image_size"], "image_size")), min(spec.input.image_size)
     if side != old and "resize" not in recipe.input and isinstance(view["resize"], int):
         view["resize"] = round(view["resize"] * side / old)
+    if _starts_random(spec, recipe) and "resize_rule" not in recipe.input:
+        view["resize_rule"] = "swscale"  # no published weights to be true to: the cheapest that antialiases
     try:
         return spec.model_copy(update={"config": config, "input": InputSpec(**view)})
     except ValidationError as error:
         raise ConfigError("recipe", "input: " + "; ".join(problems(error, InputSpec)), "fix it") from None
+
+
+def _starts_random(spec: ModelSpec, recipe: Recipe) -> bool:
+    source = recipe.init.source
+    return source == "none" or (source is None and spec.weights is None)
 
 
 def _pair(value: Any, key: str) -> tuple[int, ...]:
