@@ -18,7 +18,7 @@ from tests.cli.in_process import run_cli
 from tests.clips import make_clip
 from tests.score import faults
 from tests.score.faults import CLASSES
-from vidcls.errors import UsageError
+from vidcls.errors import InputError
 from vidcls.evaluation.metrics import Scored, make_report
 from vidcls.evaluation.report import summary_lines
 from vidcls.evaluation.view_curve import Curve, at_least, clips_needed, fit_curve
@@ -129,9 +129,9 @@ def test_probabilities_are_bounded_by_one() -> None:
 
 
 def test_outputs_that_make_no_sense() -> None:
-    with pytest.raises(UsageError, match="none of them could be scored"):
+    with pytest.raises(InputError, match="none of them could be scored"):
         fit_curve([], 1, probabilities=False, keep=0.99)
-    with pytest.raises(UsageError, match="not numbers"):
+    with pytest.raises(InputError, match="not numbers"):
         curve_of(np.full((2, 2, 2), np.nan))
 
 
@@ -177,6 +177,16 @@ def test_calibrate_and_use(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert report["mean_views"] == pytest.approx(np.mean(used))
     assert report["views_spared"] == pytest.approx(1 - np.mean(used) / 12)
     assert 0 <= report["frames_spared"] < 1
+    again = run_cli("calibrate", clips, *how, "--views", "4", "--keep", "0.6")
+    assert again.returncode == 2
+    assert "exists; add --overwrite" in again.stderr
+    (kept,) = (tmp_path / "cache" / "views").iterdir()
+    kept.write_bytes(b"\xff" * 50000)
+    damaged = run_cli("predict", f"{clips}/5.mp4", *how, "--views", "auto:4")
+    assert damaged.returncode == 3
+    assert "invalid JSON" in damaged.stderr
+    assert "delete it, or run `vidcls calibrate --overwrite` again" in damaged.stderr
+    assert len(damaged.stderr) < 1000
 
 
 def test_a_bad_clip_stops_no_calibration(folder: Path, tmp_path: Path) -> None:
@@ -207,6 +217,9 @@ def test_a_bad_clip_stops_no_calibration(folder: Path, tmp_path: Path) -> None:
         (("calibrate",), "give either clips or --data"),
         (("calibrate", "x.mp4", "--data", "y.csv"), "give either clips or --data"),
         (("calibrate", "x.mp4", "--views", "1"), "has no choice"),
+        (("calibrate", "x.mp4", "--multi-label"), "was given options that only --data takes"),
+        (("calibrate", "--data", "y.csv", "--root", "z"), "was given options that only SOURCE takes"),
+        (("predict", "x.mp4", "--views", "auto", "--stride", "1"), "made for stride 2 instead of 1"),
         (("predict", "x.mp4", "--views", "often"), "--views: 'often' is not a number of views"),
         (("predict", "x.mp4", "--views", "0"), "--views: '0' is not a number of views"),
         (("predict", "x.mp4", "--views", "auto", "--calibration", "none.json"), "cannot be read"),

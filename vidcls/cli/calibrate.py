@@ -43,8 +43,12 @@ class ResultOptions(Options):
         Raises:
             UsageError: There is one.
         """
-        if self.output is not None and self.output.exists() and not self.overwrite:
-            raise UsageError(str(self.output), "exists", "add --overwrite, or name another file")
+        self.check_place(self.output)
+
+    def check_place(self, path: Path | None) -> None:
+        """Refuse to replace a calibration, which may have taken hours; arguments and errors as for `check`."""
+        if path is not None and path.exists() and not self.overwrite:
+            raise UsageError(str(path), "exists", "add --overwrite, or name another file with -o")
 
 
 def calibrate(
@@ -78,7 +82,13 @@ def calibrate(
     - `vidcls calibrate --data val.csv --model vivit-b-16x2-k400-hf --views 8 --keep 0.995`
     """
     from vidcls.evaluation.view_curve import fit_curve, read_outputs
-    from vidcls.inference.view_calibration import calibration_of, check_views, usual_place, write_calibration
+    from vidcls.inference.view_calibration import (
+        calibration_of,
+        check_views,
+        protocol_of,
+        usual_place,
+        write_calibration,
+    )
     from vidcls.score.multi_gpu import local_scorer
     from vidcls.score.setup import Setup
 
@@ -89,6 +99,8 @@ def calibrate(
     with contextlib.closing(local_scorer(setup)) as scorer:
         settings = scorer.settings()
         check_views(settings)
+        if result.output is None:
+            result.check_place(usual_place(settings["model"], protocol_of(settings)))
         labels = _labels(found, scorer)
         outputs, failures = read_outputs(scorer, clips, shown=not quiet)
     for error in failures:
@@ -121,6 +133,14 @@ def _clips(
 
     if bool(source) == (data is not None):
         raise UsageError("SOURCE", "give either clips or --data with a labeled set")
+    unused = inputs != o.InputOptions() if data is not None else labeled != o.LabeledOptions()
+    if unused:
+        other = "--data" if data is None else "SOURCE"
+        raise UsageError(
+            "SOURCE" if data is None else "data",
+            f"was given options that only {other} takes",
+            "leave them out",
+        )
     if data is None:
         return None, list(expand(source or [], **inputs.keywords()))
     from vidcls.training.data.listing import read_listing

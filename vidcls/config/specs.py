@@ -253,8 +253,10 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
             message = f"unknown key{nearest(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}"
         elif item["type"] == "missing":
             message = "is missing"
+        elif item["type"] == "json_invalid":
+            message = f"{message[0].lower()}{message[1:]}"  # the input is the whole file
         elif item["type"] != "value_error" and not isinstance(item["input"], (dict, list, BaseModel)):
-            message = f"{message[0].lower()}{message[1:]}, not {item['input']!r}"
+            message = f"{message[0].lower()}{message[1:]}, not {item['input']!r:.80}"
         lines.append(f"{where}: {message}" if where else message)
     return [*lines, and_more(len(found)).lstrip(", ")] if len(found) > MAX_SHOWN else lines
 

@@ -302,6 +302,12 @@ def measure_error(model: nn.Module, engine: Engine, view: InputSpec, *, exact: b
     eager = make_engine(model, "cpu", "fp32", "eager")
     indexed = bool(getattr(model, "uses_frame_indices", False))
     theirs, ours = (noise_logits(e, view, eager.unit_frames, indexed) for e in (eager, engine))
+    if not np.isfinite(theirs).all():
+        raise DeviceError(
+            "model",
+            "gives outputs that are not numbers in float32",
+            "its weights are damaged: fetch or train them again",
+        )
     error = float(np.abs(ours - theirs).max())
     allowed = TOLERANCE * max(1.0, float(np.abs(theirs).max())) if exact else np.inf
     if not error <= allowed or not np.isfinite(error):

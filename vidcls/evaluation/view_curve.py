@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidcls.engines import Floats
-from vidcls.errors import UsageError
+from vidcls.errors import InputError
 from vidcls.inference.auto_views import StopRule, next_stop, view_order
 from vidcls.output.progress import ProgressBar
 from vidcls.score.pipeline import OUTPUTS
@@ -121,15 +121,17 @@ def fit_curve(
         labels: The true classes, if they are known.
 
     Raises:
-        UsageError: There are no clips, or outputs that are not numbers.
+        InputError: There are no clips, or outputs that are not numbers.
     """
     if not outputs:
-        raise UsageError("clips", "none of them could be scored", "check the paths")
+        raise InputError("clips", "none of them could be scored", "give clips that `vidcls predict` can read")
     views = len(outputs[0])
     order = view_order(views // num_crops, num_crops)
     ordered = np.stack(outputs)[:, order].astype(np.float64)
     if not np.isfinite(ordered).all():
-        raise UsageError("model", "gives outputs that are not numbers", "use another precision")
+        raise InputError(
+            "model", "gives outputs that are not numbers", "use another precision or other weights"
+        )
     final = ordered.mean(1).argmax(1)
     gaps = np.take_along_axis(ordered, final[:, None, None], 2) - ordered
     bound = 1.0 if probabilities else float(np.ptp(ordered, axis=2).max())

@@ -326,7 +326,19 @@ class Classifier(Insight):
     def prediction(
         self, name: str, clip: Clip, scores: Floats, logits: Floats, top_k: int = 5, seconds: float = 0.0
     ) -> Prediction:
-        """Make the result of a clip's averaged scores (k,) and logits (k,); the clip's views are not looked at."""
+        """Make the result of a clip's averaged scores (k,) and logits (k,); the clip's views are not looked at.
+
+        Raises:
+            InputError: Scores are not numbers.
+        """
+        if not np.isfinite(scores).all():
+            problem = f"{self.spec.name} gives scores that are not numbers"
+            raise InputError(
+                name,
+                problem,
+                "try precision=fp32 and engine=eager; if that is no better, the weights are damaged",
+                kind="not_numbers",
+            )
         best = np.argsort(-scores, kind="stable")[:top_k]
         row = self._row(name) | {
             "fps": round(clip.info.fps, 6) or None,

@@ -148,6 +148,14 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
         raise ConfigError(name, said, "give a file that `vidcls calibrate` wrote") from None
 
 
+def _read_kept(path: Path) -> Calibration:
+    try:
+        return read_calibration(path)
+    except ConfigError as error:
+        remedy = "delete it, or run `vidcls calibrate --overwrite` again"
+        raise ConfigError(error.subject, error.problem, remedy) from None
+
+
 def stop_rule(classifier: Classifier, given: Calibration | str | os.PathLike[str] | None) -> StopRule:
     """Return when a classifier may stop looking at a clip.
 
@@ -167,15 +175,20 @@ def stop_rule(classifier: Classifier, given: Calibration | str | os.PathLike[str
         found = given if isinstance(given, Calibration) else read_calibration(given)
         _check_protocol(found, protocol)
         return found.rule
-    for path in (usual_place(name, protocol), BUNDLED / f"{name}.views.json"):
+    usual = usual_place(name, protocol)
+    other: dict[str, Any] = {}
+    for path in (usual, BUNDLED / f"{name}.views.json"):
         if path.is_file():
-            found = read_calibration(path)
+            found = _read_kept(path)
             if found.protocol == protocol:
                 return found.rule
+            other = found.protocol
     views = f"{counted(view.num_views, 'view')} x {counted(view.num_crops, 'crop')}"
+    differs = _differences(other, protocol) if other else ""
     raise UsageError(
         "num_views=auto",
-        f"is not calibrated for {name} with {views}",
+        f"is not calibrated for {name} with {views}"
+        + (f"; what there is, was made for {differs}" if differs else ""),
         "run `vidcls calibrate CLIPS` with the same model and options once, or give a number of views",
     )
 
@@ -194,15 +207,22 @@ def check_views(settings: Mapping[str, Any]) -> None:
         raise UsageError("num_views=auto", problem, "allow more, such as num_views=auto:4")
 
 
+def _differences(found: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    """Say in what a protocol differs, up to three points."""
+    return "; ".join(
+        [
+            f"{key} {found.get(key)!r:.80} instead of {value!r:.80}"
+            for key, value in protocol.items()
+            if found.get(key) != value
+        ][:3]
+    )
+
+
 def _check_protocol(found: Calibration, protocol: Mapping[str, Any]) -> None:
-    different = [
-        f"{key} {found.protocol.get(key)!r:.80} instead of {value!r:.80}"
-        for key, value in protocol.items()
-        if found.protocol.get(key) != value
-    ]
+    different = _differences(found.protocol, protocol)
     if different:
         raise UsageError(
             "calibration",
-            f"was made for {'; '.join(different[:3])}",
+            f"was made for {different}",
             "run `vidcls calibrate` with this model and these options",
         )

@@ -333,8 +333,9 @@ class _Flow:
         rounds = work.rounds
         try:
             if rounds is None or rounds.add(logits):
+                result = self._result(work, logits if rounds is None else rounds.logits)
                 self._stats.clips += 1
-                self._finish(self._result(work, logits if rounds is None else rounds.logits))
+                self._finish(result)
             elif rounds.lacks_frames:
                 self._again.put(work)
             else:

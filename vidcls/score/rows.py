@@ -43,7 +43,9 @@ def finish(
 
 
 def unforeseen(item: Source, error: Exception) -> InputError:
-    """Return the failure of a clip on which something broke that nobody thought of."""
+    """Return the failure of a clip: what is known of it as it is, else that something broke that nobody thought of."""
+    if isinstance(error, InputError):
+        return error
     problem = f"failed in an unforeseen way ({type(error).__name__}: {str(error)[:300]})"
     return InputError(item.path, problem, "please report it", kind="internal")
 
