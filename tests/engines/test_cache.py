@@ -87,6 +87,11 @@ def test_damaged_entries_are_not_used_and_are_replaced(place: Path) -> None:
     (place / "a" / "model.xml").write_bytes(b"cut")
     assert cache.find("a") is None
     assert cache.store("a", writer(10), record()) is not None
+    model = place / "a" / "model.xml"
+    time.sleep(0.02)
+    model.write_bytes(b"\0" * model.stat().st_size)  # its size tells nothing
+    assert cache.find("a") is None
+    assert cache.store("a", writer(10), record()) is not None
     written = json.loads((place / "a" / RECORD).read_text())
     for damaged in (
         "[1",
@@ -103,7 +108,8 @@ def test_the_longest_unused_make_room(place: Path, monkeypatch: pytest.MonkeyPat
     for age, key in ((3, "a"), (2, "b")):
         cache.store(key, writer(100), record())
         old = time.time() - age * 1000
-        os.utime(place / key / RECORD, (old, old))
+        for file in (place / key).iterdir():
+            os.utime(file, (old, old))
     assert cache.find("a") is not None  # used again: now b is the oldest
     cache.store("c", writer(100), record())
     assert {folder.name for folder in place.iterdir()} == {"a", "c"}

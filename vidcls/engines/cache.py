@@ -133,10 +133,16 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def find(name: str) -> Artifact | None:
-    """Return the exported model called ``name`` if it is there and whole, and count it as used now."""
+    """Return the exported model called ``name`` if it is there and whole, and count it as used now.
+
+    Its record is written last and dated at each use: a file that is newer was changed by something else.
+    """
     try:
         artifact = read_artifact(root() / name)
-    except CheckpointError:
+        used = (artifact.folder / RECORD).stat().st_mtime_ns
+        if any((artifact.folder / file).stat().st_mtime_ns > used for file in artifact.record.files):
+            return None
+    except (CheckpointError, OSError):
         return None
     with contextlib.suppress(OSError):
         os.utime(artifact.folder / RECORD)
