@@ -16,6 +16,8 @@ from vidcls.training.probe.fit import (
     fit_best,
     folds,
     learning_curve,
+    measurable,
+    sources,
 )
 
 sklearn = pytest.importorskip("sklearn")
@@ -195,12 +197,45 @@ def test_cross_validation_is_unbiased_on_noise() -> None:
     assert 0.35 < np.mean(right) < 0.65
 
 
-def test_a_class_of_one_source_cannot_be_cross_validated() -> None:
+def test_a_class_of_one_source_is_learned_but_not_measured() -> None:
+    """Its clips are on the training side of every fold, the other classes are measured."""
     clips = blobs(30, 3)
     lonely = clips.take(np.flatnonzero((clips.ids < 2) | (np.arange(30) < 3)))
+    parts = folds(lonely, seed=0)
+    assert len(parts) == 5
+    for train, test in parts:
+        assert set(lonely.ids[train]) == {0, 1, 2}
+        assert set(lonely.ids[test]) == {0, 1}
+    assert sorted(np.concatenate([test for _, test in parts])) == list(np.flatnonzero(measurable(lonely)))
+    found = cross_validated(lonely, 3, seed=0)
+    assert found is not None
+    assert (found[0].argmax(axis=1) == lonely.ids)[measurable(lonely)].mean() > 0.8
+    assert fit_best(lonely, 3, seed=0).logits(lonely.rows).shape == (len(lonely), 3)
+    lines = figures.unmeasured(sources(lonely), lonely.ids, ["a", "b", "run fast"])
+    assert lines == ["class 'run fast' has 1 clip: not measured"]
+
+
+def test_a_source_of_a_lone_class_that_is_tested_is_not_trained_on() -> None:
+    """Clips of one source show a class of many sources and one of its own."""
+    clips = blobs(20, 2)
+    ids = np.where(np.arange(20) == 3, 2, clips.ids)
+    shared = Embedded(clips.rows, clips.extra, ids, np.where(np.arange(20) == 3, 0, clips.groups))
+    for train, test in folds(shared, seed=0):
+        assert not set(shared.groups[train]) & set(shared.groups[test])
+        assert 2 not in ids[test]
+
+
+def test_one_class_of_several_sources_is_not_enough_to_measure() -> None:
+    clips = blobs(30, 3)
+    lonely = clips.take(np.flatnonzero((clips.ids < 1) | (np.arange(30) < 3)))
     assert cross_validated(lonely, 3, seed=0) is None
     assert list(learning_curve(lonely, 3, 0.1, seed=0)) == []
-    assert fit_best(lonely, 3, seed=0).logits(lonely.rows).shape == (len(lonely), 3)
+
+
+def test_the_learning_curve_shows_each_number_of_clips_once() -> None:
+    for n in (6, 8, 9, 12):
+        sizes = [f"{size:.0f}" for size, _ in learning_curve(blobs(n, 3), 3, 0.1, seed=0, most=30)]
+        assert len(set(sizes)) == len(sizes)
 
 
 def test_the_learning_curve_grows() -> None:

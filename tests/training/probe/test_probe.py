@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,32 @@ def test_one_clip_a_class_is_enough_to_fit(tmp_path: Path) -> None:
     result = probe(make_folder(tmp_path / "set", 1), tmp_path / "run")
     assert result.figures is None
     assert read_checkpoint(result.weights).labels == ("down", "left", "right")
+
+
+def test_a_class_of_one_clip_is_named_and_the_others_are_measured(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lone = make_folder(tmp_path / "lone", 1) / "down"
+    rows = [f"{p},{p.parent.name}" for p in sorted(clips.glob("*/*.mp4"))]
+    rows += [f"{p},run fast" for p in lone.glob("*.mp4")]
+    (tmp_path / "one.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    settings = {"model": "camera-motion", "data": str(tmp_path / "one.csv"), "folds": 30}
+    found = train_probe(Recipe.model_validate(settings), tmp_path / "run", device="cpu").figures
+    assert isinstance(found, Figures)
+    assert (found.clips, found.method) == (18, "6-fold cross-validation")
+    printed = capsys.readouterr().err
+    assert "class 'run fast' has 1 clip: not measured" in printed
+    assert "6 folds, not 30: the smallest class that can be measured is of 6 sources" in printed
+
+
+def test_a_clip_in_both_sets_is_counted_once(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"model": "camera-motion", "data": str(clips), "val": str(clips)}
+    for _ in range(2):
+        train_probe(Recipe.model_validate(settings), tmp_path / "run", device="cpu")
+    counts = re.findall(r"embedded (\d+) clips in .* s, (\d+) were in the cache", capsys.readouterr().err)
+    assert [int(made) + int(found) for made, found in counts] == [18, 18]
 
 
 def test_the_command(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

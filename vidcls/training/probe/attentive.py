@@ -117,7 +117,7 @@ class AttentiveLearner:
     def cross_validated(self, clips: TokenSet) -> tuple[Floats, int] | None:
         """Logits (n, k) of each clip by a probe that saw neither it nor its group, and how many folds there were.
 
-        None where there can be no folds.
+        None where there can be no folds; zero where a clip is not `vidcls.training.probe.fit.measurable`.
         """
         parts = folds(clips, self.recipe.seed, self.recipe.folds or FOLDS)
         if not parts:

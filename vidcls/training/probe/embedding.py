@@ -46,6 +46,7 @@ class Embedding:
         self.setup = Setup(workers=None if workers is None else max(1, workers))
         self.quiet, self.mirrors = quiet, embedder.request.mirrored
         self.made = self.found = 0
+        self._counted: set[str] = set()  # a clip may be in several sets
 
     def vectors(self, samples: Sequence[Sample], ids: NDArray[Any], what: str) -> Embedded:
         """Vectors of all clips that can be read; errors as for `_readable`."""
@@ -96,7 +97,8 @@ class Embedding:
             if stored is None:
                 missing.append(Source(path, path))
                 continue
-            self.found += 1
+            self.found += path not in self._counted
+            self._counted.add(path)
             yield path, stored
         if not missing:
             return
@@ -113,6 +115,7 @@ class Embedding:
             found = half(made) if isinstance(self.cache, TokenCache) else unpack(made)
             self.cache.put(result.item.path, found)
             self.made += 1
+            self._counted.add(result.item.path)
             yield result.item.path, found
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidcls.errors import counted
 from vidcls.evaluation.multi_label import THRESHOLD, ClassFigures, make_report
 
 Z95 = 1.959964
@@ -17,6 +18,8 @@ Z95 = 1.959964
 RESAMPLES = 2000
 RESAMPLES_SEVERAL = 500
 """The same of mean average precisions, which take longer."""
+SHOWN = 5
+"""Classes that cannot be measured that are named."""
 WORST = 5
 """Classes of the lowest average precision that are named."""
 
@@ -36,6 +39,7 @@ class Figures:
         confusion: (k, k) counts, true label by predicted label.
         learning_curve: Pairs of training clips and cross-validated accuracy.
         with_twice: Accuracy to be expected with twice as many clips, by the curve; None where it does not tell.
+        notes: What was not measured, and other than asked for.
     """
 
     method: str
@@ -48,6 +52,7 @@ class Figures:
     confusion: tuple[tuple[int, ...], ...]
     learning_curve: tuple[tuple[float, float], ...] = ()
     with_twice: float | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
@@ -69,6 +74,7 @@ class SeveralFigures:
         classes: Figures of each class.
         learning_curve: Pairs of training clips and cross-validated mAP.
         with_twice: mAP to be expected with twice as many clips, by the curve; None where it does not tell.
+        notes: What was not measured, and other than asked for.
     """
 
     method: str
@@ -81,6 +87,7 @@ class SeveralFigures:
     classes: tuple[ClassFigures, ...]
     learning_curve: tuple[tuple[float, float], ...] = ()
     with_twice: float | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name."""
@@ -94,6 +101,7 @@ def measure_several(
     groups: NDArray[np.int64],
     labels: Sequence[str],
     curve: Sequence[tuple[float, float]] = (),
+    notes: Sequence[str] = (),
 ) -> SeveralFigures:
     """Figures from logits (n, k), the classes that unseen clips show (n, k), and groups (n,)."""
     with np.errstate(over="ignore"):
@@ -110,6 +118,7 @@ def measure_several(
         classes=tuple(report.classes),
         learning_curve=tuple(curve),
         with_twice=extrapolated(curve),
+        notes=tuple(notes),
     )
 
 
@@ -143,6 +152,7 @@ def measure(
     ids: NDArray[np.int64],
     groups: NDArray[np.int64],
     curve: Sequence[tuple[float, float]] = (),
+    notes: Sequence[str] = (),
 ) -> Figures:
     """Figures from logits (n, k), true class ids (n,) and groups (n,) of unseen clips."""
     from sklearn.metrics import confusion_matrix, f1_score
@@ -161,6 +171,7 @@ def measure(
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         learning_curve=tuple(curve),
         with_twice=extrapolated(curve),
+        notes=tuple(notes),
     )
 
 
@@ -221,7 +232,24 @@ def lines(figures: Figures | SeveralFigures, labels: Sequence[str]) -> list[str]
             f"{measured}; always naming the largest class: {figures.largest_class:.1%}",
             *_most_confused(figures.confusion, labels),
         ]
-    return found + _curve_line(figures)
+    return [*found, *_curve_line(figures), *figures.notes]
+
+
+def unmeasured(sources: Mapping[int, int], ids: NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """A line for each class that cross-validation cannot measure.
+
+    Args:
+        sources: Class id → how many sources its clips come from.
+        ids: (n,) class ids of the clips.
+        labels: Class names.
+    """
+    lone = [number for number, count in sources.items() if count == 1]
+    found = []
+    for number in lone[:SHOWN]:
+        clips = int((ids == number).sum())
+        one = " of one source" if clips > 1 else ""
+        found.append(f"class {labels[number]!r} has {counted(clips, 'clip')}{one}: not measured")
+    return found + ([f"and {len(lone) - SHOWN} more such classes"] if len(lone) > SHOWN else [])
 
 
 def _worst_classes(classes: Sequence[ClassFigures]) -> list[str]:

@@ -158,22 +158,44 @@ def _one_vs_rest(regression: Regression, shown: NDArray[Any], weight: Floats, bi
             weight[k], bias[k] = coefficients[0], intercepts[0]
 
 
-def folds(clips: Labeled, seed: int, most: int = FOLDS) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Folds, (train, test) indices, that keep each group on one side; none where a class has one group.
+def _strata(clips: Labeled) -> NDArray[np.int64]:
+    """What folds are stratified by: the class, or nothing where clips have several labels."""
+    return np.zeros(len(clips), np.int64) if clips.several else clips.ids
 
-    They are stratified by the class; those of clips with several labels are not, and none where there is one group.
+
+def sources(clips: Labeled) -> dict[int, int]:
+    """Class id → how many groups its clips are of; clips of several labels count as one class."""
+    strata = _strata(clips)
+    return {int(label): len(np.unique(clips.groups[strata == label])) for label in np.unique(strata)}
+
+
+def measurable(clips: Labeled) -> NDArray[np.bool_]:
+    """Which clips (n,) folds can test: those of classes with two groups or more, where there are two such classes."""
+    found = sources(clips)
+    wide = [label for label, count in found.items() if count > 1]
+    if len(wide) < min(2, len(found)):
+        return np.zeros(len(clips), bool)
+    return np.isin(_strata(clips), wide)
+
+
+def folds(clips: Labeled, seed: int, most: int = FOLDS) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Folds, (train, test) indices, that keep each group on one side; none where nothing is `measurable`.
+
+    They are stratified by the class; those of clips with several labels are not. Clips of a class with one group are
+    never tested: they are on the training side, unless their group is tested.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    strata = np.zeros(len(clips), np.int64) if clips.several else clips.ids
-    fewest = min(len(np.unique(clips.groups[strata == label])) for label in np.unique(strata))
-    number = min(most, fewest)
-    if number < 2:
+    tested = np.flatnonzero(measurable(clips))
+    if not len(tested):
         return []
+    strata, groups = _strata(clips)[tested], clips.groups[tested]
+    number = min(most, *(count for count in sources(clips).values() if count > 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kfold = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
-        return list(kfold.split(np.zeros(len(clips)), strata, clips.groups))
+        parts = [tested[test] for _, test in kfold.split(np.zeros(len(tested)), strata, groups)]
+    return [(np.flatnonzero(~np.isin(clips.groups, clips.groups[test])), test) for test in parts]
 
 
 def choose_strength(clips: Embedded, num_classes: int, seed: int, balanced: bool = False) -> float:
@@ -226,7 +248,8 @@ def cross_validated(
 ) -> tuple[Floats, list[float]] | None:
     """Logits (n, k) of each clip by a classifier that saw neither it nor its group; None where there can be no folds.
 
-    The strength is chosen anew within each fold's training part, so that the figures owe nothing to the choice.
+    They are zero where a clip is not `measurable`. The strength is chosen anew within each fold's training part, so
+    that the figures owe nothing to the choice.
 
     Returns:
         The logits, and the strength of each fold.
@@ -246,16 +269,16 @@ def learning_curve(
     clips: Embedded, num_classes: int, strength: float, seed: int, balanced: bool = False, most: int = FOLDS
 ) -> Iterator[tuple[float, float]]:
     """Mean number of training clips, and cross-validated accuracy (or mAP), for growing parts of the data."""
-    parts, last = folds(clips, seed, most), 0.0
+    parts, last, tested = folds(clips, seed, most), 0, measurable(clips)
     for share in (0.25, 0.5, 1.0) if parts else ():
         logits, sizes = np.zeros((len(clips), num_classes)), []
         for number, (train, test) in enumerate(parts):
             some = train if share == 1.0 else _part(clips, train, share, seed + number)
             logits[test] = fit(clips.take(some), num_classes, strength, balanced).logits(clips.rows[test])
             sizes.append(len(some))
-        if np.mean(sizes) > last:  # of few groups, a half may be as many as a quarter
-            last = float(np.mean(sizes))
-            yield last, success(logits, clips.ids)
+        if round(np.mean(sizes)) > last:  # of few groups, a half may be as many as a quarter
+            last = round(np.mean(sizes))
+            yield float(np.mean(sizes)), success(logits[tested], clips.ids[tested])
 
 
 def _part(clips: Embedded, indices: NDArray[Any], share: float, seed: int) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vidcls.config import load_registry
 from vidcls.engines.embedding import ALL_TOKENS, EmbeddingRequest
-from vidcls.errors import UsageError
+from vidcls.errors import UsageError, counted
 from vidcls.inference.embed import Embedder
 from vidcls.inference.feature_store import EmbeddingCache
 from vidcls.inference.load import load_embedder
@@ -24,7 +24,7 @@ from vidcls.training.data.augment import without_wrong_flips
 from vidcls.training.data.sets import Data, load_data
 from vidcls.training.probe import figures
 from vidcls.training.probe.embedding import Embedding
-from vidcls.training.probe.fit import Embedded, Floats, logistic_regression
+from vidcls.training.probe.fit import Embedded, Floats, logistic_regression, measurable, sources
 from vidcls.training.probe.keys import check_keys
 from vidcls.training.probe.linear import LinearLearner
 from vidcls.training.probe.report import write_report
@@ -102,9 +102,8 @@ def train_probe(recipe: Recipe, out: Path, *, device: str = "auto", quiet: bool 
         say(f"embedded {work.made} clips in {took:.1f} s, {work.found} were in the cache")
         learner = _learner(recipe, embedder, data, quiet)
         probe = learner.fit(train)
-        found = _measure(learner, probe, train, val, data.labels)
-        nothing = ["too few clips, or sources of them, to tell how good it is"]
-        for line in figures.lines(found, data.labels) if found else nothing:
+        found = _measure(learner, probe, train, val, data.labels, recipe.folds)
+        for line in figures.lines(found, data.labels) if found else _nothing(train, data.labels):
             say(line)
         weights = _write(out, embedder, learner, probe, data, recipe, found)
         say(f"finished in {time.perf_counter() - started:.1f} s")
@@ -208,21 +207,36 @@ def _learner(recipe: Recipe, embedder: Embedder, data: Data, quiet: bool) -> Lea
 
 
 def _measure(
-    learner: Learner, probe: Any, train: Any, val: Any, labels: Sequence[str]
+    learner: Learner, probe: Any, train: Any, val: Any, labels: Sequence[str], folds: int | None
 ) -> figures.Figures | figures.SeveralFigures | None:
-    """Figures on the validation set, or else by cross-validation."""
+    """Figures on the validation set, or else by cross-validation in ``folds`` parts."""
+    notes: list[str] = []
     if val is not None:
-        logits, tested, method = learner.logits(probe, val), val, "validation set"
+        logits, ids, groups, method = learner.logits(probe, val), val.ids, val.groups, "validation set"
     else:
         crossed = learner.cross_validated(train)
         if crossed is None:
             return None
-        tested = train
-        logits, method = crossed[0], f"{crossed[1]}-fold cross-validation"
+        tested = measurable(train)
+        logits, ids, groups = crossed[0][tested], train.ids[tested], train.groups[tested]
+        method = f"{crossed[1]}-fold cross-validation"
+        notes += [] if train.several else figures.unmeasured(sources(train), train.ids, labels)
+        if folds is not None and crossed[1] < folds:
+            few = "the clips are" if train.several else "the smallest class that can be measured is"
+            notes.append(f"{crossed[1]} folds, not {folds}: {few} of {counted(crossed[1], 'source')}")
     curve = learner.curve(probe, train)
     if train.several:
-        return figures.measure_several(method, logits, tested.ids, tested.groups, labels, curve)
-    return figures.measure(method, logits, tested.ids, tested.groups, curve)
+        return figures.measure_several(method, logits, ids, groups, labels, curve, notes)
+    return figures.measure(method, logits, ids, groups, curve, notes)
+
+
+def _nothing(train: Any, labels: Sequence[str]) -> list[str]:
+    """Why there are no figures, and what to do."""
+    remedy = "give each class clips of two sources or more, or a validation set with val=LIST"
+    return [
+        f"too few clips, or sources of them, to tell how good it is; {remedy}",
+        *([] if train.several else figures.unmeasured(sources(train), train.ids, labels)),
+    ]
 
 
 def _write(
