@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vidcls.errors import VidclsError, printable
-from vidcls.output.progress import print_line
+from vidcls.output.progress import print_line, wording
 
 if TYPE_CHECKING:
     from vidcls.cli.groups import Flags
@@ -39,7 +39,8 @@ def guard(command: Callable[..., Any]) -> Callable[..., None]:
         _flags = flags
         code = 0
         try:
-            result = run(*args, **kwargs)
+            with wording(flags.translate_text):
+                result = run(*args, **kwargs)
             code = result if isinstance(result, int) else 0
             sys.stdout.flush()
         except VidclsError as error:
@@ -65,9 +66,11 @@ def print_message(text: str) -> None:
 
     Control characters of foreign names are shown, not obeyed.
     """
-    text = text if _flags is None else _flags.translate_text(text)
-    shown = "\n".join(map(printable, text.split("\n")))
-    print_line(shown)
+    _print(text if _flags is None else _flags.translate_text(text))
+
+
+def _print(text: str) -> None:
+    print_line("\n".join(map(printable, text.split("\n"))))
 
 
 def print_notes(classifier: Classifier, *, hint: bool = False) -> None:
@@ -80,4 +83,4 @@ def print_notes(classifier: Classifier, *, hint: bool = False) -> None:
 
 def print_error(error: VidclsError) -> None:
     """Print an error on stderr, as `print_message` does."""
-    print_message(f"vidcls: {error if _flags is None else _flags.translate(error)}")
+    _print(f"vidcls: {error if _flags is None else _flags.translate(error)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from vidcls.errors import printable
@@ -27,6 +28,25 @@ def wrapped(text: str, stream: TextIO) -> str:
     return textwrap.fill(
         text, max(width, 20), break_long_words=False, break_on_hyphens=False, replace_whitespace=False
     )
+
+
+_wording: Callable[[str], str] = str
+
+
+@contextlib.contextmanager
+def wording(translate: Callable[[str], str]) -> Iterator[None]:
+    """Within this context, put `worded` texts as the command line does: flags in place of parameters."""
+    global _wording
+    before, _wording = _wording, translate
+    try:
+        yield
+    finally:
+        _wording = before
+
+
+def worded(text: str) -> str:
+    """A message of the library as the command that runs puts it; outside of commands as it is."""
+    return _wording(text)
 
 
 def print_line(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from vidcls.errors import DependencyError, UsageError, nearest, needing, printable
 from vidcls.output.plots import new_figure
-from vidcls.output.progress import ProgressBar, print_line
+from vidcls.output.progress import ProgressBar, print_line, worded
 from vidcls.training.checkpointing import output_error, replaced, write_text
 
 T = TypeVar("T")
@@ -23,8 +23,8 @@ LINE_EVERY = 10.0
 
 
 def message(text: str) -> None:
-    """Print one line on stderr, made safe for a terminal."""
-    print_line(printable(text))
+    """Print one line on stderr, made safe for a terminal, with flags in place of parameters where a command runs."""
+    print_line(printable(worded(text)))
 
 
 class MetricsFile:

@@ -19,6 +19,7 @@ from vidcls.training.pooler import attend
 from vidcls.training.recipe import Recipe
 from vidcls.training.recipe_file import with_absolute_paths
 from vidcls.training.runtime import make_accelerator, seed_all
+from vidcls.training.validate import check_figures
 
 
 class Prepared:
@@ -72,6 +73,7 @@ class Prepared:
             rank=self.rank,
             world_size=accelerator.num_processes,
         )
+        check_figures(recipe, self.data.several, self.val is not None)
 
     def _without_wrong_flips(self) -> Recipe:
         """Switch flips off where class names speak of directions and the recipe does not decide it."""

@@ -31,6 +31,17 @@ MAY_CHANGE = (
 )
 """Keys of a recipe that a resumed run may change: the result does not depend on them, or they set its length."""
 
+PARAMETERS = {
+    "schedule.epochs": "epochs",
+    "optimizer.lr": "lr",
+    "optimizer.layer_decay": "layer_decay",
+    "init.from": "init_from",
+    "input.num_views": "num_views",
+    "frame_cache": "cache_frames",
+    "token_cache": "cache_tokens",
+}
+"""Keys that have another name as a parameter of `vidcls train`."""
+
 RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that ship with vidcls."""
 
@@ -76,8 +87,12 @@ def read_recipe(name: str | None, overrides: dict[str, Any] | None = None) -> Re
         ConfigError: With all problems of the recipe together, each with the nearest known key.
     """
     data = _read_with_base(name, ()) if name is not None else {}
+    return _validated(merge(data, overrides or {}), name)
+
+
+def _validated(data: dict[str, Any], name: str | None) -> Recipe:
     try:
-        return Recipe.model_validate(merge(data, overrides or {}))
+        return Recipe.model_validate(data)
     except ValidationError as error:
         found = problems(error, Recipe)
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
@@ -162,18 +177,22 @@ def plan_run(
         The recipe, and whether there is a run to continue: one that was killed before it began starts anew.
 
     Raises:
-        UsageError: A resumed run was given other settings than it was begun with.
+        UsageError: There is no such recipe, a flag or a setting is wrong, or a resumed run was given other settings
+            than it was begun with.
         ConfigError: The recipe is wrong.
     """
+    if config is not None:
+        _check_there(config)
     given = merge(without_empty(flags), parse_settings(settings))
     stored = out / RECIPE
     if not resume or not stored.is_file():
-        return with_absolute_paths(read_recipe(config, given)), False
+        data = _read_with_base(config, ()) if config else {}
+        return with_absolute_paths(_with_given(config, data, given, settings)), False
     begun = read_recipe(str(stored))
     if config is None and not given:
         return begun, True
     base = merge(begun.model_dump(mode="json", by_alias=True), _read_with_base(config, ()) if config else {})
-    wanted = with_absolute_paths(Recipe.model_validate(merge(base, given)))
+    wanted = with_absolute_paths(_with_given(config, base, given, settings))
     changed = _changed(begun, wanted)
     if changed:
         raise UsageError(
@@ -182,6 +201,40 @@ def plan_run(
             "leave the change out, or start a new run with output=FOLDER",
         )
     return wanted, True
+
+
+def _check_there(config: str) -> None:
+    """Refuse a recipe that does not exist."""
+    try:
+        recipe_path(config)
+    except ConfigError as error:
+        raise UsageError("config", f"{error.subject}: {error.problem}", error.remedy) from None
+
+
+def _with_given(
+    name: str | None, data: dict[str, Any], given: dict[str, Any], settings: Sequence[str]
+) -> Recipe:
+    """Lay what was given by flags and settings over a recipe.
+
+    Raises:
+        UsageError: With the first fault in what was given.
+        ConfigError: With all problems of the recipe itself.
+    """
+    try:
+        return Recipe.model_validate(merge(data, given))
+    except ValidationError as error:
+        _validated(data, name)  # a recipe's own problems come first: without any, what was given is wrong
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        problem = problems(error, Recipe)[0].removeprefix(f"{key}: ").removesuffix(".0")
+        own = next((one for one in reversed(settings) if key and _concerns(one, key)), None)
+        subject = PARAMETERS.get(key, key or name or "recipe") if own is None else f"settings='{own}'"
+        raise UsageError(subject, problem.replace("input should be", "must be")) from None
+
+
+def _concerns(setting: str, key: str) -> bool:
+    """Whether a setting gives a key, what is below it, or what it is in."""
+    mine = setting.partition("=")[0]
+    return f"{mine}.".startswith(f"{key}.") or f"{key}.".startswith(f"{mine}.")
 
 
 def _changed(begun: Recipe, wanted: Recipe) -> list[str]:

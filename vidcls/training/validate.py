@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from vidcls.errors import UsageError, needing
 from vidcls.training.data.dataset import Loader
 from vidcls.training.losses import class_loss, multi_label_loss
-from vidcls.training.recipe import FIGURES
+from vidcls.training.recipe import FIGURES, Recipe
+
+SEVERAL = ("map", "top1", "loss")
+"""Figures of clips with several labels."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,35 @@ class Scores:
     bad: tuple[tuple[str, str], ...]
 
     def better(self, other: dict[str, float] | None, figure: str | None) -> bool:
-        """Whether this validation is better than another one's values, by a figure of `Recipe.best`, then the loss.
-
-        Raises:
-            UsageError: The validation has no such figure.
-        """
+        """Whether this validation is better than another one's values, by a figure of `Recipe.best`, then the loss."""
         name = figure or ("map" if "map" in self.values else "top1")
-        if name not in self.values:
-            known = ", ".join(key for key in FIGURES if key in self.values)
-            raise UsageError("best", f"there is no figure {name!r} here", f"choose from {known}")
         mine, theirs = (
             (values[name] * (-1 if name == "loss" else 1), -values["loss"])
             for values in (self.values, other or self.values)
         )
         return other is None or mine > theirs
+
+
+def check_figures(recipe: Recipe, several: bool, validated: bool) -> None:
+    """Refuse what validations are asked for and would not do.
+
+    Args:
+        recipe: Its ``best`` and ``patience``.
+        several: Clips have several labels each.
+        validated: There is something to validate with.
+
+    Raises:
+        UsageError: There is no validation, or it has no such figure.
+    """
+    for name in ("best", "patience"):
+        if getattr(recipe, name) is not None and not validated:
+            remedy = "leave it out, or give val=LIST"
+            raise UsageError(name, "needs validations, and there are no clips to validate with", remedy)
+    known = [figure for figure in FIGURES if (figure in SEVERAL if several else figure != "map")]
+    if recipe.best is not None and recipe.best not in known:
+        raise UsageError(
+            "best", f"there is no figure {recipe.best!r} here", f"choose from {', '.join(known)}"
+        )
 
 
 def make_metrics(num_classes: int) -> Any:

@@ -65,7 +65,7 @@ def without_wrong_flips(augment: Augment, labels: Sequence[str]) -> tuple[Augmen
         return augment, None
     return augment.model_copy(update={"directions_matter": True}), (
         f"classes speak of directions ({', '.join(map(repr, found[:3]))}): clips are not mirrored; "
-        "to mirror them all the same, set augment.directions_matter to false"
+        "to mirror them all the same, give settings='augment.directions_matter=false'"
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from vidcls.errors import UsageError
 from vidcls.training.recipe import Recipe
+from vidcls.training.recipe_file import PARAMETERS
 
 DATA = {
     "description", "model", "registry", "input", "init.from", "data", "val", "videos", "multi_label", "labels",
@@ -18,15 +19,6 @@ DATA = {
 """What every probe takes."""
 TRAINED = {"optimizer", "schedule", "batch_size", "clip_grad", "label_smoothing", "ema", "token_cache"}
 """What an attentive probe takes besides."""
-PARAMETERS = {
-    "schedule.epochs": "epochs",
-    "optimizer.lr": "lr",
-    "optimizer.layer_decay": "layer_decay",
-    "frame_cache": "cache_frames",
-    "token_cache": "cache_tokens",
-}
-"""Keys that have another name as a parameter of `vidcls train`."""
-
 _ONCE = ("a linear probe is fitted at once, not by steps", "leave it out, or use probe_kind=attentive")
 _FROZEN = ("a probe freezes the whole model", "leave it out, or train without probe=True")
 _KEPT = ("a probe keeps what the model makes of each clip, not its frames", "leave it out")
