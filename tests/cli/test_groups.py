@@ -88,6 +88,7 @@ def test_parameters_that_the_library_names_become_flags() -> None:
         (UsageError("a.txt", "my_num_pieces=3 is odd"), "a.txt: my_num_pieces=3 is odd"),
         (UsageError("fruit", "pieces=2"), "--kind: pieces=2"),
         (VidclsError("x", "pass fruit=A|B"), "x: pass --kind A|B"),
+        (VidclsError("x", "is unripe", "wait with fruit=True:\n  y"), "x: is unripe; wait with --kind:\n  y"),
         (VidclsError("x", "write shop.fruit=A, or a/fruit=A.mp4"), "x: write shop.fruit=A, or a/fruit=A.mp4"),
     ],
 )

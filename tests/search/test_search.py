@@ -249,6 +249,25 @@ def test_duckdb_reads_the_file_as_it_is(clips: Path) -> None:
     assert [length for _, length in rows] == [128] * 4
 
 
+def test_the_guides_query_for_duckdb_passes_over_failed_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    guide = Path(__file__).parents[2] / "docs" / "embed.md"
+    query = guide.read_text(encoding="utf-8").split("```sql\n")[1].split("```")[0]
+    vectors = pa.array([[None, None], [1.0, 0.0], [0.6, 0.8]], pa.list_(pa.float32(), 2))
+    names = [f"clips/{name}.mp4" for name in ("bad", "a", "b")]
+    table = pa.table({"path": names, "vector": vectors, "error": ["clips/bad.mp4: broken", None, None]})
+    pq.write_table(table, tmp_path / "clips.parquet")
+    monkeypatch.chdir(tmp_path)
+    rows = duckdb.sql(query).fetchall()
+    assert [path for path, _ in rows] == names[1:]
+    assert [score for _, score in rows] == pytest.approx([1.0, 0.6])
+
+
 def test_searching_needs_no_torch_where_the_file_has_the_clip(clips: Path) -> None:
     import subprocess
 

@@ -58,6 +58,26 @@ def test_by_clip_takes_no_heed_of_sources(clips: Path, tmp_path: Path) -> None:
     assert {source_of(s.path) for s in train} & {source_of(s.path) for s in val}
 
 
+def test_lists_of_any_form_are_split(clips: Path, tmp_path: Path) -> None:
+    """What training takes to read a list the command takes too, and its remedies name these options."""
+    from typer.testing import CliRunner
+
+    from vidcls.cli.app import app
+
+    rows = [f"{path.relative_to(clips)}:{path.parent.name}" for path in sorted(clips.rglob("*.mp4"))]
+    (tmp_path / "list.txt").write_text("\n".join(rows) + "\n")
+    words = ["split", str(tmp_path / "list.txt"), "-o", str(tmp_path / "lists")]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert "--labels-format csv|space|" in refused.stderr
+    assert "--delimiter ;" in refused.stderr
+    done = CliRunner().invoke(app, [*words, "--delimiter", ":", "--videos", str(clips)])
+    assert done.exit_code == 0, done.output
+    assert {s.path for s in read_listing(tmp_path / "lists" / "val.csv").samples} <= {
+        str(path) for path in clips.rglob("*.mp4")
+    }
+
+
 def test_lists_are_not_overwritten_unasked(clips: Path, tmp_path: Path) -> None:
     first = write_split(str(clips), tmp_path / "lists", 0.2).val.read_text()
     with pytest.raises(UsageError, match="exists already"):
@@ -69,7 +89,7 @@ def test_lists_are_not_overwritten_unasked(clips: Path, tmp_path: Path) -> None:
 
 def test_mistakes_are_told_before_anything_is_written(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label\ngone.mp4,run\n")
-    with pytest.raises(UsageError, match="1 files are missing"):
+    with pytest.raises(UsageError, match=r"1 file is missing; fix the list:\n  list.csv:2: no such file"):
         write_split(str(tmp_path / "list.csv"), tmp_path / "lists", 0.2)
     one = next(clips.rglob("*.mp4"))
     (tmp_path / "one.csv").write_text(f"path,label\n{one},run\n")

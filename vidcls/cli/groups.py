@@ -114,7 +114,7 @@ class Flags:
         if not self.names:
             return text
         names = "|".join(map(re.escape, self.names))
-        return re.sub(rf"(?<![\w./\\-])({names})=('[^']*'|\"[^\"]*\"|[\w.:/|-]+)", self._flag, text)
+        return re.sub(rf"(?<![\w./\\-])({names})=('[^']*'|\"[^\"]*\"|[\w.:/|-]*[\w/|-])", self._flag, text)
 
     def _flag(self, match: re.Match[str]) -> str:
         value = match[2].strip("'\"")

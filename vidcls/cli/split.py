@@ -17,6 +17,7 @@ def split(
         str, typer.Argument(metavar="LIST|FOLDER", help="A labeled set, as for `vidcls train`.")
     ],
     output: Annotated[Path, o.output_option(metavar="FOLDER", help="Folder for train.csv and val.csv.")],
+    labeled: o.LabeledOptions,
     val: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of each class to validate with.")
     ] = 0.2,
@@ -41,7 +42,8 @@ def split(
     """
     from vidcls.training.splitting import write_split
 
-    found = write_split(clips, output, val, by=by, seed=seed, overwrite=overwrite)
+    reading = {**labeled.keywords(), "videos": labeled.videos and str(labeled.videos)}
+    found = write_split(clips, output, val, by=by, seed=seed, overwrite=overwrite, **reading)
     if not quiet:
         for path, size, groups in zip((found.train, found.val), found.sizes, found.groups, strict=True):
             print_message(f"{path}: {size} clips" + (f" of {groups} sources" if groups != size else ""))

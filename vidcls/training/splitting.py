@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,14 @@ class Split:
 
 
 def write_split(
-    clips: str, output: Path, share: float, *, by: str = "group", seed: int = 0, overwrite: bool = False
+    clips: str,
+    output: Path,
+    share: float,
+    *,
+    by: str = "group",
+    seed: int = 0,
+    overwrite: bool = False,
+    **reading: Any,
 ) -> Split:
     """Write ``train.csv`` and ``val.csv``: about ``share`` of each class to validate with.
 
@@ -50,12 +58,14 @@ def write_split(
         by: ``group`` keeps clips of one source on one side, ``clip`` does not.
         seed: The same seed gives the same lists.
         overwrite: Replace lists that are there.
+        **reading: How a list is read: ``videos``, ``labels_format``, ``delimiter`` and ``multi_label`` of
+            `listing.read_listing`.
 
     Raises:
         UsageError: The set has mistakes, or is too small to be cut, or there are lists already.
         OutputError: The lists cannot be written.
     """
-    found = listing.read_listing(clips)
+    found = listing.read_listing(clips, **reading)
     problems, missing = listing.find_problems(found)
     if problems or missing:
         raise listing.report(clips, problems, missing, "fix the list")

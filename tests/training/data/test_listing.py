@@ -220,6 +220,38 @@ def test_d21_the_classes_are_shown_with_ids_and_counts(folder: Path, recipe: Any
     assert describe_classes([["a\x1b[31m"]], {"train": [(0,)]})[1] == "0\t1\ta\\x1b[31m"
 
 
+def test_videos_without_class_folders_are_told_apart_from_an_empty_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="4 videos but no class folders; make one folder per class, or list"):
+        read_listing(folder / "left")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="names no clips"):
+        read_listing(tmp_path / "empty")
+    write(tmp_path / "set" / "run" / "a.mp4", "x")
+    write(tmp_path / "set" / "b.mp4", "x")
+    assert "1 video beside the class folders left out" in read_listing(tmp_path / "set").notes[0]
+
+
+def test_a_video_is_not_read_as_a_list(tmp_path: Path) -> None:
+    for name, text in (("a.mp4", "x\n"), ("b.MKV", "c.mp4,run\n")):
+        with pytest.raises(UsageError, match="is a video, not a list or folder of labeled clips; give a CSV"):
+            read_listing(write(tmp_path / name, text))
+
+
+def test_skipping_is_not_recommended_to_who_skips(folder: Path, recipe: Any, tmp_path: Path) -> None:
+    clip = next(folder.rglob("*.mp4"))
+    listed = write(tmp_path / "l.csv", f"{clip},left\n{clip},down\ngone.mp4,left\n")
+    for skip in (False, True):
+        plan = recipe(data=str(listed), val="none", skip_missing=skip)
+        with pytest.raises(UsageError) as error:
+            load_data(plan, setup.find_model(plan))
+        assert ("skip_missing" in str(error.value), "file is missing" in str(error.value)) == (not skip,) * 2
+        assert "1 mistake; fix the list:\n  l.csv:2: " in str(error.value).replace(
+            "fix the list, or leave missing clips out with skip_missing=True", "fix the list"
+        )
+
+
 def test_d21_check_prints_the_classes_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidcls.errors import UsageError, system_errors
+from vidcls.errors import UsageError, counted, system_errors
 from vidcls.training.data.forms import (
     Table,
     Wanted,
@@ -26,7 +26,7 @@ from vidcls.training.data.forms import (
     read_table,
     several_labels,
 )
-from vidcls.video.sources import walk
+from vidcls.video.sources import is_video_name, walk
 from vidcls.video.span import split_span
 
 TABLE = "labels.csv"
@@ -38,6 +38,7 @@ CLASS_FILES = ("classes.txt", "labels.txt", "classInd.txt", "label_map.txt")
 """Files beside a list that name its classes, one a line, in the order of their ids or with an id before each."""
 TRAIN_NAMES, VAL_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 """Names of the parts of a set, the one that is taken first."""
+GIVE = "give a CSV, a list, or a folder with one folder a class"
 SHOWN = 20
 """Problems that are shown one by one; the rest is counted."""
 
@@ -115,11 +116,12 @@ def read_listing(
         listing = _read_file(inside, root, wanted)
     elif path.is_dir():
         listing = _read_folder(path, len(wanted.heads))
+    elif path.is_file() and is_video_name(path):
+        raise UsageError(str(path), "is a video, not a list or folder of labeled clips", GIVE)
     elif path.is_file():
         listing = _read_file(path, root, wanted)
     else:
-        remedy = "give a CSV, a list, or a folder with one folder a class"
-        raise UsageError(str(path), "no such file or folder", remedy)
+        raise UsageError(str(path), "no such file or folder", GIVE)
     if not listing.samples and not listing.problems:
         raise UsageError(str(path), "names no clips", "see `vidcls train --help` for the forms of a list")
     return listing
@@ -174,6 +176,12 @@ def _read_folder(root: Path, heads: int) -> Listing:
         names = ", ".join(folder.name for folder in folders)
         remedy = f"name one of them, such as {folders[0]}"
         raise UsageError(str(root), f"its folders ({names}) are sets of clips rather than classes", remedy)
+    loose = sum(clip.error is None for clip in walk(str(root), recursive=False))
+    if loose and not folders:
+        remedy = f"make one folder per class, or list them with labels in {root / TABLE}"
+        raise UsageError(str(root), f"{counted(loose, 'video')} but no class folders", remedy)
+    if loose:
+        listing.notes.append(f"{root}: {counted(loose, 'video')} beside the class folders left out")
     for folder in folders:
         clips = 0
         for clip in walk(str(folder)):
@@ -365,12 +373,12 @@ def _is_negative(label: str) -> bool:
 
 
 def report(source: str, problems: Sequence[str], missing: Sequence[Sample], remedy: str) -> UsageError:
-    """One error that names all problems of a set together."""
+    """One error that names all problems of a set together, below what to do about them."""
     lines = [*problems, *(f"{sample.origin}: no such file: {sample.path}" for sample in missing)]
     shown = lines[:SHOWN] + ([f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
     parts = []
     if missing:
-        parts.append(f"{len(missing)} files are missing")
+        parts.append(f"{counted(len(missing), 'file')} {'is' if len(missing) == 1 else 'are'} missing")
     if problems:
-        parts.append("1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes")
-    return UsageError(source, " and ".join(parts) + ":\n  " + "\n  ".join(shown) + "\n", remedy)
+        parts.append(counted(len(problems), "mistake"))
+    return UsageError(source, " and ".join(parts), f"{remedy}:\n  " + "\n  ".join(shown))

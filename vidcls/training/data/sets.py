@@ -12,7 +12,7 @@ import numpy as np
 
 from vidcls.config import ModelSpec
 from vidcls.doctor.machine import cores
-from vidcls.errors import OutputError, UsageError, system_errors
+from vidcls.errors import OutputError, UsageError, counted, system_errors
 from vidcls.paths import cache_dir
 from vidcls.training import splitting, synthetic
 from vidcls.training.data import listing
@@ -90,7 +90,10 @@ def load_data(recipe: Recipe, spec: ModelSpec, run: Path | None = None, *, hold_
     data = Data(classes, several=train.several, columns=_columns(recipe, train))
     data.notes += dict.fromkeys(note for one in (train, val) if one is not None for note in one.notes)
     if missing:
-        data.notes.append(f"{len(missing)} missing files are left out (first: {missing[0].path})")
+        data.notes.append(
+            f"{counted(len(missing), 'missing file')} {'is' if len(missing) == 1 else 'are'} left out "
+            f"(first: {missing[0].path})"
+        )
     absent = {sample.path for sample in missing}
     data.train = _numbered(train, classes, absent)
     data.val = _numbered(val, classes, absent) if val else None
@@ -144,8 +147,9 @@ def _check(recipe: Recipe, classes: Sequence[Sequence[str]], sets: Sequence[list
         mistakes += found + unknown_labels(one, classes)
         missing += absent
     if mistakes or (missing and not recipe.skip_missing):
-        remedy = "fix the list" + (", or leave missing clips out with skip_missing=True" if missing else "")
-        raise listing.report(sets[0].source, mistakes, [] if recipe.skip_missing else missing, remedy)
+        told = [] if recipe.skip_missing else missing
+        remedy = "fix the list" + (", or leave missing clips out with skip_missing=True" if told else "")
+        raise listing.report(sets[0].source, mistakes, told, remedy)
     return missing
 
 
