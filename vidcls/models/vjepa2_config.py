@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidcls.models.sizes import pair, triple
 from vidcls.models.transformer_config import TubeletConfig
 
 
@@ -52,5 +53,5 @@ class VJEPA2Config(TubeletConfig):
     @property
     def grid_size(self) -> tuple[int, int, int]:
         """Tubelets along (t, h, w); fewer frames than a tubelet has are repeated until they fill one."""
-        steps, height, width = super().grid_size
-        return max(1, steps), height, width
+        (height, width), (t, h, w) = pair(self.image_size), triple(self.tubelet_size)
+        return max(1, self.num_frames // t), height // h, width // w  # super() here stops PyTorch 2.6's tracing
