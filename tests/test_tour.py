@@ -37,7 +37,7 @@ def test_most_commands_run_here() -> None:
 def test_mistyped_commands_do_not_parse() -> None:
     for text in (
         "vidcls predict a.mp4 --vievs 3 --model k400",
-        "vidcls predict a.mp4 --views 0",
+        "vidcls predict a.mp4 --top-k 0",
         "vidcls score a",
     ):
         with pytest.raises(Exception, match=r"vievs|greater than or equal to 1|output"):

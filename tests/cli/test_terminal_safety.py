@@ -68,6 +68,8 @@ def commands(place: Path) -> Iterator[tuple[str, ...]]:
     yield ("train", "-o", f"run{EVIL}", "--config", EVIL)
     yield ("evaluate", "--data", table, *own, *labels)
     yield ("evaluate", "--data", table, *own, *labels, "--json")
+    yield ("calibrate", *clips, *own, *labels, "-o", f"c{EVIL}.json")
+    yield ("calibrate", "--data", table, *own, "-o", f"c{EVIL}.json")
     yield ("split", table, "-o", f"lists{EVIL}")
     yield ("split", f"none{EVIL}.csv", "-o", "lists")
     yield ("synthesize", EVIL, "out")

@@ -54,4 +54,8 @@ class VJEPA2Config(TubeletConfig):
     def grid_size(self) -> tuple[int, int, int]:
         """Tubelets along (t, h, w); fewer frames than a tubelet has are repeated until they fill one."""
         (height, width), (t, h, w) = pair(self.image_size), triple(self.tubelet_size)
-        return max(1, self.num_frames // t), height // h, width // w  # super() here stops PyTorch 2.6's tracing
+        return (
+            max(1, self.num_frames // t),
+            height // h,
+            width // w,
+        )  # super() here stops PyTorch 2.6's tracing
