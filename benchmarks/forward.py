@@ -30,7 +30,7 @@ from vidcls.engines.openvino import OpenVINOEngine
 from vidcls.engines.torch import cpu_has_bf16
 from vidcls.inference.load import load
 from vidcls.inference.shared_units import score_clip
-from vidcls.models.count import count
+from vidcls.models.count import count_architecture
 from vidcls.views.transform import normalize, pixel_scale_shift
 
 
@@ -71,7 +71,10 @@ def measure(name: str, rounds: int, int8: bool, frames: int | None, folder: str)
     spec, scale_shift = classifier.spec.input, pixel_scale_shift(classifier.spec.input)
     eager: Any = getattr(classifier.engine, "engine", classifier.engine)
     module = eager.module
-    counted = count(module, spec.num_frames, spec.image_size)
+    # On the meta device: the counter does not know the kernel that attention has on a CPU.
+    counted = count_architecture(
+        classifier.spec.architecture, dict(classifier.spec.config), spec.num_frames, spec.image_size
+    )
     programs = engines(classifier, module, int8)
     pixels = pixels_of(spec, 1)
     indices = np.arange(spec.num_frames)[None] if classifier.uses_frame_indices else None
