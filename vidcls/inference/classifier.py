@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vidcls.config import ModelSpec
 from vidcls.engines import Engine, Floats
 from vidcls.errors import InputError, UsageError, VidclsError, VideoError
+from vidcls.inference.activations import ACTIVATIONS
 from vidcls.inference.auto_views import Rounds, StopRule, first_frames, score_rounds
 from vidcls.inference.clip import IN_MEMORY, Clip, FramesSource, clip_of_frames, source_of
 from vidcls.inference.insight import Insight
@@ -383,20 +384,6 @@ class Classifier(Insight):
 def _check_top_k(top_k: int) -> None:
     if not isinstance(top_k, int) or top_k < 1:
         raise UsageError("top_k", f"{top_k!r} is not a number of labels", "give 1 or more")
-
-
-def softmax(logits: Floats) -> Floats:
-    """Return the softmax of (..., k) over its last axis."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """Return the logistic function of each logit."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
-
-
-ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"softmax": softmax, "sigmoid": sigmoid}
 
 
 @dataclass(frozen=True)

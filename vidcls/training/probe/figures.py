@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,6 @@ class Figures:
     with_twice: float | None = None
     notes: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The figures by name."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class SeveralFigures:
@@ -88,10 +84,6 @@ class SeveralFigures:
     learning_curve: tuple[tuple[float, float], ...] = ()
     with_twice: float | None = None
     notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures by name."""
-        return asdict(self)
 
 
 def measure_several(

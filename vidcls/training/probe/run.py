@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -252,7 +252,7 @@ def _write(
     about: dict[str, Any] = {
         **learner.about(probe),
         "labels": list(data.labels),
-        "figures": None if found is None else found.as_dict(),
+        "figures": None if found is None else asdict(found),
         "recipe": recipe.model_dump(mode="json", by_alias=True),
     }
     weights = out / checkpointing.BEST
